@@ -1,0 +1,21 @@
+"""Curate data for self-supervised learning: hierarchical k-means and balanced sampling in JAX."""
+
+from jaxcurate.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.kmeans import KMeans, kmeans
+from jaxcurate.pool import Pool, make_pool
+from jaxcurate.sampling import allocate, sample
+from jaxcurate.tree import ClusterTree, TreeLevel
+
+__all__ = [
+    "ClusterTree",
+    "KMeans",
+    "Level",
+    "Pool",
+    "TreeLevel",
+    "allocate",
+    "hierarchical_kmeans",
+    "kmeans",
+    "make_pool",
+    "sample",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,178 @@
+"""Hierarchical k-means with resampling: clusters of points, then of centroids, level by level."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.fit import Rows, assign, iterate, place, seeded
+from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.split import split_clusters
+from jaxcurate.pool import Pool
+from jaxcurate.tree import ClusterTree, TreeLevel
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps of it are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The settings of one level.
+
+    Raises:
+        ValueError: naming the field that cannot be used.
+    """
+
+    n_clusters: int
+    """``k``: clusters of this level, before splits."""
+    n_resamples: int = 0
+    """``m``: rounds of k-means on resampled points."""
+    n_per_cluster: int = 1
+    """``r``: points that each cluster gives to a round; resampling is off at 1 or below."""
+    n_splits: int = 1
+    """Each cluster is split in so many by a k-means of its own."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("n_clusters", 1),
+            ("n_resamples", 0),
+            ("n_per_cluster", 0),
+            ("n_splits", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.n_splits > 1 and self.resampled:
+            raise ValueError("n_splits and n_resamples exclude each other on one level")
+
+    @property
+    def resampled(self) -> bool:
+        """Whether there are any rounds of resampling."""
+        return self.n_resamples > 0 and self.n_per_cluster > 1
+
+
+def hierarchical_kmeans(
+    x: np.ndarray | Pool,
+    levels: Sequence[Level],
+    seed: int = 0,
+    *,
+    max_iter: int = 50,
+    init: str = "k-means++",
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
+) -> ClusterTree:
+    """Clusters points, then the centroids, and so on up.
+
+    At each level k-means runs once on all its input, then ``n_resamples`` times on the
+    ``n_per_cluster`` input rows closest to each centroid, seeding included; after each time all
+    of the input is assigned anew. This spreads the centroids evenly over the data's support.
+
+    Args:
+        x: ``[n, d]`` of real numbers, or a :class:`Pool`.
+        levels: bottom up; none may have more clusters than the one below has, or level 1 more
+            than ``n``.
+        seed: of everything random.
+        max_iter: Lloyd's iterations at most, each time.
+        init: ``"k-means++"`` or ``"random"``.
+        mesh: the devices to use; all by default.
+        progress: told the level, and how many of its k-means runs are done.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+
+    References:
+        Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
+        https://arxiv.org/abs/2405.15613
+    """
+    z = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    _check_levels(levels, z)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    made = []
+    for number, level in enumerate(levels, 1):
+        report = _reporter(progress, number, level)
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        made.append(_fit_level(z, level, key, max_iter, init, mesh, report))
+        z = made[-1].centroids
+    return ClusterTree(tuple(made))
+
+
+def _fit_level(
+    z: np.ndarray,
+    level: Level,
+    key: jax.Array,
+    max_iter: int,
+    init: str,
+    mesh: Mesh | None,
+    report: Callable[[int], None],
+) -> TreeLevel:
+    """One level over the rows ``[m, d]`` of the level below."""
+    frame = frame_of(z)
+    inside = frame.enter(z)
+
+    def fit(rows: Rows, round_: int) -> jax.Array:
+        k = min(level.n_clusters, rows.n)
+        start = seeded(rows, k, init, jax.random.fold_in(key, round_))
+        return iterate(rows, start, max_iter)[0]
+
+    everything = place(inside, mesh)
+    report(0)
+    centroids = fit(everything, 0)
+    labels, distances = assign(everything, centroids)
+    report(1)
+    if level.resampled:
+        # All rounds are padded to the most rows that one can have, to share one compilation.
+        most = min(level.n_clusters * level.n_per_cluster, len(z))
+        for round_ in range(1, level.n_resamples + 1):
+            chosen = closest_rows(labels, distances, level.n_per_cluster)
+            centroids = fit(place(inside[chosen], mesh, at_least=most), round_)
+            labels, distances = assign(everything, centroids)
+            report(round_ + 1)
+    if level.n_splits > 1:
+        centroids, labels, distances = split_clusters(
+            inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter
+        )
+    return TreeLevel(
+        frame.leave(np.asarray(centroids)), labels, frame.leave_squared(distances)
+    )
+
+
+def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) -> np.ndarray:
+    """The rows closest to their centroid, so many of each cluster, or all of a smaller one.
+
+    Args:
+        labels: int32 ``[n]``.
+        distances: float32 ``[n]``; of equal ones the first row wins.
+        n_per_cluster: ``r``.
+
+    Returns:
+        int64, sorted.
+    """
+    order = np.lexsort((distances, labels))
+    counts = np.bincount(labels)
+    ranks = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    return np.sort(order[ranks < n_per_cluster])
+
+
+def _check_levels(levels: Sequence[Level], z: np.ndarray) -> None:
+    if not levels:
+        raise ValueError("levels is empty")
+    checked_shape(z, "x")
+    below, what = len(z), "rows"
+    for number, level in enumerate(levels, 1):
+        total = level.n_clusters * level.n_splits
+        if total > below:
+            raise ValueError(
+                f"level {number} asks for {total} clusters, but there are only {below} {what}"
+            )
+        below, what = total, f"clusters at level {number}"
+
+
+def _reporter(
+    progress: Progress | None, number: int, level: Level
+) -> Callable[[int], None]:
+    total = 1 + (level.n_resamples if level.resampled else 0)
+    if progress is None:
+        return lambda done: None
+    return lambda done: progress(f"level {number}", done, total)

@@ -1,0 +1,69 @@
+"""The frame of the arithmetic: rows centred and scaled so that float32 keeps its digits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A shift and a power of two: ``(x - mean) / scale`` is centred, its largest entry near 1.
+
+    Far-off data lose their digits in ``|x|^2 - 2 x c + |c|^2``, and squares of very large or very
+    small entries leave the range of float32; in this frame neither happens. The power of two
+    makes the scaling exact.
+    """
+
+    mean: np.ndarray
+    """float64 ``[d]``."""
+    scale: float
+
+    def enter(self, x: np.ndarray) -> np.ndarray:
+        """Rows ``[n, d]`` in the frame, float32. Differences are taken in float64."""
+        out = np.empty(x.shape, np.float32)
+        for begin in range(0, len(x), _CHUNK):
+            part = np.asarray(x[begin : begin + _CHUNK], np.float64)
+            out[begin : begin + _CHUNK] = (part - self.mean) / self.scale
+        return out
+
+    def leave(self, x: np.ndarray) -> np.ndarray:
+        """Points ``[k, d]`` of the frame where they were, float32."""
+        return (np.asarray(x, np.float64) * self.scale + self.mean).astype(np.float32)
+
+    def leave_squared(self, squared: np.ndarray) -> np.ndarray:
+        """Squared distances ``[n]`` measured in the frame, as they were outside, float32."""
+        with np.errstate(over="ignore"):  # beyond float32 a squared distance is infinite
+            return (np.asarray(squared, np.float64) * self.scale**2).astype(np.float32)
+
+
+def frame_of(x: np.ndarray, name: str = "x") -> Frame:
+    """The frame of the rows ``[n, d]``, found in one pass; checks them on the way.
+
+    Raises:
+        ValueError: ``x`` is not a matrix of at least one finite number.
+    """
+    checked_shape(x, name)
+    total = np.zeros(x.shape[1])
+    low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
+    for begin in range(0, len(x), _CHUNK):
+        part = np.asarray(x[begin : begin + _CHUNK], np.float64)
+        if not np.isfinite(part).all():
+            row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
+            raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
+        total += part.sum(axis=0)
+        low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
+    mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
+    reach = float(np.max(np.maximum(high - mean, mean - low)))
+    return Frame(mean, float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0)
+
+
+def checked_shape(x: np.ndarray, name: str) -> None:
+    """Raises a ValueError naming ``x`` unless it is a numeric matrix with rows and columns."""
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have two axes [n, d], not shape {x.shape}")
+    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+        raise ValueError(f"{name} must hold real numbers, not {x.dtype}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} is empty: shape {x.shape}")

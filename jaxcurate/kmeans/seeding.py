@@ -1,0 +1,97 @@
+"""Greedy k-means++ seeding: one jitted loop over the centres, on sharded rows."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.nearest import HIGHEST
+
+
+def n_candidates(n_clusters: int) -> int:
+    """Candidates at each step of the greedy seeding: ``2 + floor(ln k)``."""
+    return 2 + int(math.log(n_clusters))
+
+
+def greedy_kmeans_plus_plus(
+    x: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    *,
+    n_clusters: int,
+    block: int,
+    axis_name: str | None,
+) -> jax.Array:
+    """Chooses centres among the rows, far from each other, by greedy D^2 sampling.
+
+    At each step candidates are drawn with probability proportional to the weighted squared
+    distance to the nearest centre so far, and the one that lowers the potential most is kept.
+    All sums are made by blocks of rows and joined in one order, so that the draws do not depend
+    on how many devices share the rows.
+
+    Args:
+        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        weights: float32 ``[n]``; 0 marks padding.
+        key: a jax random key.
+        n_clusters: ``k``.
+        block: rows to a partial sum.
+        axis_name: the mapped axis over which rows are split.
+
+    Returns:
+        float32 ``[k, d]``. Where fewer than ``k`` rows are distinct, the last centres repeat.
+
+    References:
+        Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
+    """
+    n, d = x.shape
+    norms = jnp.sum(x**2, axis=1)
+    trials = n_candidates(n_clusters)
+
+    def draw(key: jax.Array, potential: jax.Array, n_draws: int) -> jax.Array:
+        """Rows ``[n_draws, d]`` with probability proportional to ``potential`` ``[n]``."""
+        blocks = potential.reshape(-1, block)
+        sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
+        ends = jnp.cumsum(sums)
+        points = jax.random.uniform(key, (n_draws,)) * ends[-1]
+        # The block whose share of the line holds the point; where rounding points past the end
+        # or at a block of no mass, the heaviest block, which is sure to have some.
+        chosen = jnp.searchsorted(ends, points, side="right")
+        chosen = jnp.where(chosen < len(sums), chosen, jnp.argmax(sums))
+        rest = points - (ends[chosen] - sums[chosen])
+        local = chosen - parallel.axis_index(axis_name) * len(blocks)
+        here = (local >= 0) & (local < len(blocks))
+        mass = blocks[jnp.clip(local, 0, len(blocks) - 1)]
+        inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
+        inner = jnp.minimum(inner, block - 1)
+        has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
+        inner = jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
+        rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
+        return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
+
+    def distances_to(rows: jax.Array) -> jax.Array:
+        """Squared distances ``[len(rows), n]``, 0 where they drown in the rounding error."""
+        sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
+        products = jnp.dot(rows, x.T, precision=HIGHEST)
+        squared = sizes - 2 * products
+        return jnp.where(squared > 4e-7 * sizes, squared, 0)
+
+    def step(
+        i: jax.Array, carry: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        centres, closest = carry
+        potential = closest * weights
+        # Every row lies on a centre (k exceeds the distinct rows): any row will do.
+        total = parallel.psum(jnp.sum(potential), axis_name)
+        potential = jnp.where(total > 0, potential, weights)
+        candidates = draw(jax.random.fold_in(key, i), potential, trials)
+        improved = jnp.minimum(distances_to(candidates), closest[None, :])
+        parts = jnp.sum((improved * weights[None, :]).reshape(trials, -1, block), axis=2)
+        costs = jnp.sum(parallel.all_gather(parts.T, axis_name), axis=0)
+        best = jnp.argmin(costs)
+        return centres.at[i].set(candidates[best]), improved[best]
+
+    first = draw(jax.random.fold_in(key, 0), weights, 1)
+    centres = jnp.zeros((n_clusters, d), x.dtype).at[0].set(first[0])
+    closest = distances_to(first)[0]
+    return jax.lax.fori_loop(1, n_clusters, step, (centres, closest))[0]

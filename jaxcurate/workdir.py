@@ -1,0 +1,161 @@
+"""Durable folders: they appear whole or not at all, with a checksum for every file."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+CARD = "card.json"
+"""The file that makes a folder whole: written last, it names all others."""
+
+
+class DamagedError(ValueError):
+    """A file is missing, truncated or altered; the message names it."""
+
+
+@contextmanager
+def new_folder(path: epath.PathLike, about: Mapping[str, Any]) -> Iterator[epath.Path]:
+    """A folder to write into, which takes the place of ``path`` once it is whole.
+
+    On leaving the block every file gets its size and SHA-256 into ``card.json`` beside ``about``.
+    Where the block raises, or the process dies, ``path`` is what it was.
+
+    Args:
+        path: where the folder will stand; what stands there is replaced.
+        about: what the folder was made from, and anything else for its card.
+
+    Yields:
+        An empty folder beside ``path``.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*-*"):  # of a process that was killed
+        stale.rmtree()
+    unique = uuid.uuid4().hex[:8]
+    fresh = path.parent / f".{path.name}.new-{unique}"
+    fresh.mkdir()
+    try:
+        yield fresh
+        files = {
+            str(f.relative_to(fresh)): {"bytes": f.stat().length, "sha256": sha256(f)}
+            for f in _files(fresh)
+        }
+        card = json.dumps({**about, "files": files}, indent=2, sort_keys=True)
+        (fresh / CARD).write_text(card + "\n")
+        if path.exists():
+            old = path.parent / f".{path.name}.old-{unique}"
+            path.rename(old)
+            fresh.rename(path)
+            old.rmtree()
+        else:
+            fresh.rename(path)
+    except BaseException:
+        fresh.rmtree(missing_ok=True)
+        raise
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes one file so that it appears whole or not at all."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.parent / f".{path.name}.new-{uuid.uuid4().hex[:8]}"
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def read_card(path: epath.PathLike) -> dict[str, Any] | None:
+    """The card of a whole folder; None where there is none.
+
+    Raises:
+        DamagedError: the card cannot be read, or a file that it names is missing or has another
+            size. (Contents are checked by :func:`check_files`.)
+    """
+    path = epath.Path(path)
+    if not (path / CARD).exists():
+        return None
+    try:
+        card = json.loads((path / CARD).read_text())
+        sizes = {name: entry["bytes"] for name, entry in card["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path / CARD} is damaged ({error})") from error
+    for name, size in sizes.items():
+        file = path / name
+        if not file.exists():
+            raise DamagedError(f"{file} is missing")
+        if file.stat().length != size:
+            raise DamagedError(f"{file} is damaged: {file.stat().length} bytes, not {size}")
+    return card
+
+
+def check_files(path: epath.PathLike) -> dict[str, Any]:
+    """Reads every file of a folder and holds it against its checksum; returns the card.
+
+    Raises:
+        DamagedError: naming the file that is missing, truncated or altered.
+    """
+    path = epath.Path(path)
+    card = read_card(path)
+    if card is None:
+        raise DamagedError(f"{path / CARD} is missing: the folder was never completed")
+    for name, entry in card["files"].items():
+        if sha256(path / name) != entry["sha256"]:
+            raise DamagedError(f"{path / name} is damaged: its checksum differs from {CARD}'s")
+    return card
+
+
+def save_array(path: epath.Path, array: np.ndarray) -> None:
+    """Writes a ``.npy`` file, never a pickle."""
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
+    """Reads a ``.npy`` file, never a pickle.
+
+    Args:
+        path: the file.
+        mmap: read lazily, where the file system can.
+
+    Raises:
+        DamagedError: the file is not a whole ``.npy`` file.
+    """
+    try:
+        if mmap and os.path.exists(path):
+            return np.load(os.fspath(path), mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DamagedError(f"{path} is damaged ({error})") from error
+
+
+def sha256(path: epath.Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """The SHA-256 of an array's type, shape and contents, in hexadecimal."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hexadecimal digits that change when the JSON form of ``value`` does."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _files(entry)
+        else:
+            yield entry
