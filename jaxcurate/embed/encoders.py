@@ -1,0 +1,124 @@
+"""The encoders by name, and one way to run them all: batched, jitted, split over devices."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.embed import efficientnet, pca
+from jaxcurate.embed.pixels import pixels
+from jaxcurate.parallel import ROWS, SAME
+
+ENCODERS = ("pixels", "pca", "efficientnet_lite0")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How items become embeddings.
+
+    Raises:
+        ValueError: naming the field that cannot be used.
+    """
+
+    encoder: str = "pca"
+    """One of :data:`ENCODERS`."""
+    n_components: int = 64
+    """Directions that ``pca`` keeps."""
+    resolution: int = 0
+    """Images are resized to so many pixels a side; 0 keeps their size."""
+    weights: str = ""
+    """A file with the encoder's weights; "" for those of its package."""
+    batch_size: int = 1024
+    """Items that the devices encode at a time, together."""
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"encoder={self.encoder!r}; known: {', '.join(ENCODERS)}")
+        for name, least in (("n_components", 1), ("resolution", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+
+
+class Encoder(NamedTuple):
+    """A function of items and parameters, ready to be jitted."""
+
+    encode: Callable[..., jax.Array]
+    """``encode(images, params, *, resolution)``: ``[b, ...]`` to float32 ``[b, d]``."""
+    params: Any
+    resolution: int | None
+
+
+def make_encoder(
+    settings: Embedding, batches: Callable[[], Iterable[np.ndarray]], mesh: Mesh | None
+) -> Encoder:
+    """The encoder that the settings name, fitted where it has to be.
+
+    Args:
+        settings: which encoder.
+        batches: called for a pass over all items, by an encoder that is fitted to them.
+        mesh: the devices to use.
+
+    Raises:
+        ValueError: the items do not suit the encoder, or its weights cannot be used.
+    """
+    resolution = settings.resolution or None
+    if settings.encoder == "pixels":
+        return Encoder(_pixels, (), resolution)
+    if settings.encoder == "pca":
+        fitted = pca.fit_pca(
+            batches(), settings.n_components, resolution=resolution, mesh=mesh
+        )
+        return Encoder(pca.project, fitted, resolution)
+    params = efficientnet.load(settings.weights or None)
+    return Encoder(_efficientnet, params, resolution or 64)
+
+
+def embed(
+    encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | None
+) -> np.ndarray:
+    """Encodes at most ``batch_size`` items.
+
+    Args:
+        encoder: from :func:`make_encoder`.
+        items: ``[b, ...]``; fewer than ``batch_size`` are padded, to share one compilation.
+        batch_size: items to a full batch.
+        mesh: the devices to use.
+
+    Returns:
+        float32 ``[b, d]``.
+    """
+    kernel = parallel.spmd(
+        _encode,
+        mesh,
+        (ROWS, SAME),
+        ROWS,
+        encode=encoder.encode,
+        resolution=encoder.resolution,
+    )
+    placed, _ = parallel.put_rows(items, mesh, at_least=batch_size)
+    return np.asarray(kernel(placed, encoder.params))[: len(items)]
+
+
+def _encode(
+    images: jax.Array,
+    params: Any,
+    *,
+    encode: Callable[..., jax.Array],
+    resolution: int | None,
+    axis_name: str | None,
+) -> jax.Array:
+    del axis_name  # every item is on its own
+    return encode(images, params, resolution=resolution)
+
+
+def _pixels(images: jax.Array, params: tuple[()], *, resolution: int | None) -> jax.Array:
+    del params
+    return pixels(images, resolution=resolution)
+
+
+def _efficientnet(images: jax.Array, params: Any, *, resolution: int) -> jax.Array:
+    return efficientnet.encode(params, images, resolution=resolution)

@@ -1,0 +1,109 @@
+"""Principal components of pixels: an encoder that is fitted on the pool itself, in one pass."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.embed.pixels import pixels
+from jaxcurate.parallel import ROWS, SAME
+
+HIGHEST = jax.lax.Precision.HIGHEST
+_MOST_COLUMNS = 8192
+
+
+class PCA(NamedTuple):
+    """A projection on the directions in which the pool varies most."""
+
+    mean: np.ndarray
+    """float32 ``[d]``."""
+    components: np.ndarray
+    """float32 ``[c, d]``, orthonormal, by falling variance."""
+
+
+def fit_pca(
+    batches: Iterable[np.ndarray],
+    n_components: int,
+    *,
+    resolution: int | None = None,
+    mesh: Mesh | None = None,
+) -> PCA:
+    """Fits principal components to all items, reading them once.
+
+    Second moments are made in float32 on the devices, a batch at a time, and added up in float64
+    on the host.
+
+    Args:
+        batches: uint8 ``[b, h, w, c]`` or float ``[b, d]``, of at most two different ``b``.
+        n_components: directions to keep; where pixels or items are fewer, as many as these.
+        resolution: as for :func:`pixels`.
+        mesh: the devices to use.
+
+    Raises:
+        ValueError: no items, or more columns than a covariance can hold.
+    """
+    moments = parallel.spmd(
+        _moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution
+    )
+    shift, total, products, n = None, 0.0, 0.0, 0
+    for batch in batches:
+        if shift is None:
+            # Any point amid the data keeps the moments small; the exact mean comes out below.
+            shift = np.asarray(pixels(jnp.asarray(batch), resolution=resolution)).mean(axis=0)
+            if len(shift) > _MOST_COLUMNS:
+                raise ValueError(
+                    f"pca of {len(shift)} columns, at most {_MOST_COLUMNS}: lower the resolution"
+                )
+        sums, outer = moments(*parallel.put_rows(batch, mesh), shift)
+        total = total + np.asarray(sums, np.float64)
+        products = products + np.asarray(outer, np.float64)
+        n += len(batch)
+    if shift is None:
+        raise ValueError("pca has no items to be fitted to")
+    offset = total / n
+    covariance = products / n - np.outer(offset, offset)
+    d = len(shift)
+    kept = min(n_components, d, n)
+    components = _leading_eigenvectors(covariance, kept)
+    # The sign of a direction is arbitrary: make its largest entry positive.
+    largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], axis=1)
+    components = components * np.where(largest < 0, -1.0, 1.0)
+    return PCA((shift + offset).astype(np.float32), components.astype(np.float32))
+
+
+def project(images: jax.Array, pca: PCA, *, resolution: int | None = None) -> jax.Array:
+    """The components of items ``[b, ...]``, float32 ``[b, c]``."""
+    centred = pixels(images, resolution=resolution) - pca.mean[None, :]
+    return jnp.dot(centred, pca.components.T, precision=HIGHEST)
+
+
+def _leading_eigenvectors(matrix: np.ndarray, k: int) -> np.ndarray:
+    """Eigenvectors of a symmetric matrix ``[d, d]``, the ``k`` of the largest eigenvalues."""
+    d = len(matrix)
+    if 4 * k < d:
+        # Lanczos to machine precision, seven times faster than all of a [3072, 3072].
+        start = np.random.default_rng(0).normal(size=d)
+        values, vectors = scipy.sparse.linalg.eigsh(matrix, k, v0=start, which="LA")
+        return vectors.T[np.argsort(-values)]
+    _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[d - k, d - 1])
+    return vectors.T[::-1]
+
+
+def _moments(
+    images: jax.Array,
+    weights: jax.Array,
+    shift: jax.Array,
+    *,
+    resolution: int | None,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Sum ``[d]`` and sum of outer products ``[d, d]`` of the shifted rows."""
+    rows = (pixels(images, resolution=resolution) - shift[None, :]) * weights[:, None]
+    outer = jnp.dot(rows.T, rows, precision=HIGHEST)
+    return parallel.psum((jnp.sum(rows, axis=0), outer), axis_name)

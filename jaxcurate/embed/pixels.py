@@ -1,0 +1,24 @@
+"""The plainest encoder: pixels as they are."""
+
+import jax
+import jax.numpy as jnp
+
+
+def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
+    """Flattens items into rows.
+
+    Args:
+        images: uint8 ``[b, h, w, c]``, which become numbers in [0, 1]; vectors ``[b, d]`` of
+            floats are taken as they are.
+        resolution: images are resized to so many pixels a side; None keeps their size.
+
+    Returns:
+        float32 ``[b, d]``.
+    """
+    if images.ndim == 2:
+        return images.astype(jnp.float32)
+    scaled = images.astype(jnp.float32) / 255
+    if resolution is not None and images.shape[1:3] != (resolution, resolution):
+        shape = (images.shape[0], resolution, resolution, images.shape[3])
+        scaled = jax.image.resize(scaled, shape, "linear", antialias=True)
+    return scaled.reshape(len(images), -1)

@@ -1,0 +1,55 @@
+"""The items of a subset as files that any loader reads."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from jaxcurate import workdir
+
+FORMATS = ("png", "npy")
+
+
+def export_items(
+    path: epath.PathLike,
+    items: Iterable[tuple[str, np.ndarray]],
+    format: str,
+    about: Mapping[str, Any],
+) -> None:
+    """Writes the items of a subset to a folder, whole or not at all.
+
+    Args:
+        path: the folder.
+        items: pairs of an id and an array: an image uint8 ``[h, w, 3]``, or any array.
+        format: ``"png"``, a file for each image, at its id with ``.png`` added; or ``"npy"``, all
+            items in ``items.npy`` and their ids in ``ids.npy``.
+        about: joins the card.
+
+    Raises:
+        ValueError: an unknown format, or items that are no images in ``"png"``.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r}; known: {', '.join(FORMATS)}")
+    with workdir.new_folder(path, about) as folder:
+        if format == "png":
+            for id_, image in items:
+                if image.ndim != 3 or image.dtype != np.uint8:
+                    raise ValueError(f"item {id_!r} is not an image: export it as 'npy'")
+                file = _inside(folder, f"{id_}.png")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("wb") as out:
+                    Image.fromarray(image).save(out, "PNG")
+        else:
+            ids, arrays = zip(*items, strict=True)
+            workdir.save_array(folder / "ids.npy", np.array(ids, np.str_))
+            workdir.save_array(folder / "items.npy", np.stack(arrays))
+
+
+def _inside(folder: epath.Path, name: str) -> epath.Path:
+    """``folder / name``, refused where it would lie outside the folder."""
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or "" in parts:
+        raise ValueError(f"item id {name[:-4]!r} cannot be a file name")
+    return folder.joinpath(*parts)

@@ -1,0 +1,82 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log, and where the time went."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Tells what is going on, on standard error.
+
+    Args:
+        quiet: say nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.seconds: dict[str, float] = {}
+        self._bar: tqdm | None = None
+        self._what = ""
+        self._begun = self._told = 0.0
+
+    def line(self, text: str) -> None:
+        """Says one line."""
+        if not self.quiet:
+            self._close()
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time within the block to that of a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._close()
+            spent = time.perf_counter() - begun
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Says how many steps of something are done, at what rate, and the time left."""
+        if self.quiet:
+            return
+        if what != self._what:
+            self._close()
+            self._what, self._begun = what, time.perf_counter()
+            self._told = self._begun
+            if sys.stderr.isatty():
+                self._bar = tqdm(total=total, desc=f"  {what}", leave=False, dynamic_ncols=True)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        else:
+            self._tell(what, done, total)
+        if done >= total:
+            self._close()
+
+    def where_time_went(self) -> str:
+        """A table of the stages' seconds."""
+        rows = [f"  {stage:<10}{spent:8.1f} s" for stage, spent in self.seconds.items()]
+        return "\n".join([*rows, f"  {'in all':<10}{sum(self.seconds.values()):8.1f} s"])
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        spent = now - self._begun
+        if done and (done >= total or now - self._told > _SECONDS_BETWEEN_LINES):
+            rate = done / max(spent, 1e-9)
+            left = (total - done) / rate
+            print(
+                f"  {what}: {done}/{total}, {rate:.3g} a second, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._told = now
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._what = None, ""

@@ -1,0 +1,24 @@
+"""Where items come from: datasets, folders and arrays, read alike."""
+
+from jaxcurate.sources.items import Annotations, Item, Source, UnreadableItem
+from jaxcurate.sources.opening import open_source
+from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
+from jaxcurate.sources.recipe import RECIPES, Domain, Jitter, Recipe
+from jaxcurate.sources.weblike import prepare
+
+__all__ = [
+    "RECIPES",
+    "Annotations",
+    "Batch",
+    "Domain",
+    "Item",
+    "Jitter",
+    "Reading",
+    "Recipe",
+    "Source",
+    "Unreadable",
+    "UnreadableItem",
+    "open_source",
+    "prepare",
+    "read_images",
+]

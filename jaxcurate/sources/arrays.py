@@ -1,0 +1,64 @@
+"""The rows of an array on disk, embeddings made elsewhere, as a source."""
+
+import functools
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcurate.sources.items import Annotations, Item
+
+_BLOCK_BYTES = 1 << 24
+
+
+class ArraySource:
+    """Rows of a 2-D ``.npy`` file of floats, read as needed; an id is the row's number.
+
+    Attributes:
+        array: the file's content, a memory map ``[n, d]`` of the file's own dtype.
+
+    Raises:
+        ValueError: naming the file and what is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self._path = os.fspath(path)
+        try:
+            array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ValueError(f"{path}: there is no such file") from error
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError(f"{path} is an archive of arrays; a single .npy file is needed")
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(f"{path} must be [n, d] with n, d > 0, not {list(array.shape)}")
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{path} must hold floating-point numbers, not {array.dtype}")
+        self.array = array
+
+    @property
+    def name(self) -> str:
+        return f"npy:{self._path}"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the content, block by block."""
+        digest = hashlib.sha256(f"{self.array.dtype.str}{self.array.shape}".encode())
+        step = max(1, _BLOCK_BYTES // (self.array.shape[1] * self.array.itemsize))
+        for start in range(0, len(self.array), step):
+            digest.update(np.ascontiguousarray(self.array[start : start + step]))
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, row: int) -> Item:
+        return Item(str(row), np.array(self.array[row], np.float32))
+
+    def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
+        unknown = np.full(len(rows), "", np.str_)
+        return Annotations(unknown, unknown)

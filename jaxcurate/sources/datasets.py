@@ -1,0 +1,182 @@
+"""A TensorFlow Datasets split as a source: random access through array_record, no TensorFlow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcurate import workdir
+from jaxcurate.sources import pictures
+from jaxcurate.sources.items import Annotations, Item, UnreadableItem
+from jaxcurate.sources.recipe import Recipe, web_like
+from jaxcurate.sources.weblike import NAME as WEBLIKE
+from jaxcurate.sources.weblike import prepare, prepared, quiet
+
+_ROWS_AT_ONCE = 512
+
+
+class DatasetSource:
+    """One split of a prepared TFDS dataset.
+
+    The image is the feature "image", or else the first one that is an image. An id is the text
+    feature "id", or else the row's number. For evaluation only: the label is the feature "label",
+    or else the first class label; the domain is the feature "domain".
+
+    Args:
+        builder: a TFDS builder whose data are prepared.
+        split: "train", "test", or a slice such as "train[:1000]".
+        image_size: side of the images in pixels.
+        image_key: name of the image feature, where the rule above is not right.
+        label_key: name of the label feature, where the rule above is not right.
+
+    Raises:
+        ValueError: where split, image or file format are not there.
+    """
+
+    def __init__(
+        self,
+        builder: Any,
+        split: str,
+        image_size: int,
+        *,
+        image_key: str | None = None,
+        label_key: str | None = None,
+    ) -> None:
+        import tensorflow_datasets as tfds
+
+        info, features = builder.info, builder.info.features
+        self.name = f"tfds:{info.full_name}:{split}"
+        images = _of_type(features, tfds.features.Image)
+        self._image_key = _choose(image_key, "image", images, features, self.name)
+        if self._image_key not in images:
+            wanted = f"image {image_key!r}" if image_key else "image"
+            raise ValueError(f"{self.name} has no {wanted} among its features {sorted(features)}")
+        classes = _of_type(features, tfds.features.ClassLabel)
+        self._label_key = _choose(label_key, "label", classes, features, self.name)
+        texts = _of_type(features, tfds.features.Text)
+        self._id_key = "id" if "id" in texts else None
+        self._domain_key = "domain" if "domain" in texts else None
+        self._features = features
+        self._image_size = image_size
+        try:
+            self._records = builder.as_data_source(
+                split=split, decoders={key: tfds.decode.SkipDecoding() for key in images}
+            )
+            len(self._records)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{self.name} is stored as {info.file_format}, which has no random access:"
+                " prepare it with file_format='array_record'"
+            ) from error
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"tfds:{info.full_name} has no split {split!r}; known are {', '.join(info.splits)}"
+            ) from error
+        self.fingerprint = self._fingerprint(builder.data_path)
+
+    def _fingerprint(self, folder: Any) -> str:
+        """Of the split, the dataset's metadata, and its files' names and sizes."""
+        parts = [self.name, pictures.METHOD, str(self._image_size), self._image_key]
+        for file in sorted(folder.iterdir()):
+            # The metadata count records and bytes, where a file's size is that of whole blocks.
+            said = file.read_text() if file.suffix == ".json" else str(file.stat().length)
+            parts += [file.name, said]
+        return workdir.fingerprint(parts)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, row: int) -> Item:
+        record = self._records[row]
+        id = _text(record[self._id_key]) if self._id_key else str(row)
+        try:
+            return Item(id, pictures.decode(record[self._image_key], self._image_size))
+        except pictures.UndecodablePicture as error:
+            raise UnreadableItem(id, str(error)) from error
+
+    def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
+        labels, domains = [], []
+        rows = [int(row) for row in rows]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            for record in self._records.__getitems__(rows[start : start + _ROWS_AT_ONCE]):
+                labels.append(self._annotation(record, self._label_key))
+                domains.append(self._annotation(record, self._domain_key))
+        return Annotations(np.array(labels, np.str_), np.array(domains, np.str_))
+
+    def _annotation(self, record: Mapping[str, Any], key: str | None) -> str:
+        if key is None:
+            return ""
+        value, feature = record[key], self._features[key]
+        return feature.int2str(int(value)) if hasattr(feature, "int2str") else _text(value)
+
+
+def open_dataset(
+    name: str,
+    *,
+    split: str,
+    data_dir: str | os.PathLike,
+    image_size: int,
+    recipe: Recipe | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
+) -> DatasetSource:
+    """Opens a TFDS dataset, and first prepares it where it is not there yet.
+
+    Args:
+        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from
+            `recipe`, and ``weblike/DIGEST`` is one made before.
+        split: of the dataset.
+        data_dir: the TFDS data directory.
+        image_size: side of the images in pixels.
+        recipe: of ``weblike``; by default `web_like`.
+        image_key: as for `DatasetSource`.
+        label_key: as for `DatasetSource`.
+
+    Raises:
+        ValueError: where there is no such dataset, or it cannot be read at random.
+    """
+    import tensorflow_datasets as tfds
+
+    if recipe is not None and name != WEBLIKE:
+        raise ValueError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
+    if name == WEBLIKE:
+        builder = tfds.builder_from_directory(prepare(recipe or web_like(), data_dir))
+    elif name.startswith(f"{WEBLIKE}/"):
+        builder = tfds.builder_from_directory(prepared(name, data_dir))
+    else:
+        builder = _builder(name, data_dir)
+    return DatasetSource(builder, split, image_size, image_key=image_key, label_key=label_key)
+
+
+def _builder(name: str, data_dir: str | os.PathLike) -> Any:
+    import tensorflow_datasets as tfds
+
+    with quiet():
+        try:
+            builder = tfds.builder(name, data_dir=os.fspath(data_dir))
+        except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"tfds:{name} is not in {data_dir} nor in TFDS ({reason})") from error
+    if not builder.is_prepared():
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+    return builder
+
+
+def _of_type(features: Mapping[str, Any], kind: type) -> list[str]:
+    return [key for key, feature in features.items() if isinstance(feature, kind)]
+
+
+def _choose(
+    given: str | None, usual: str, suitable: list[str], features: Mapping[str, Any], name: str
+) -> str | None:
+    if given is not None and given not in features:
+        raise ValueError(f"{name} has no feature {given!r} among {sorted(features)}")
+    if given is not None or usual in features:
+        return given or usual
+    return suitable[0] if suitable else None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

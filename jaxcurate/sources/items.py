@@ -1,0 +1,69 @@
+"""What a source of items is: `Item`, `Source`, and the annotations kept apart from both."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Item(NamedTuple):
+    """One item of a pool, as every stage but the evaluation sees it: no label, no domain.
+
+    Attributes:
+        id: stable and unique in its source.
+        image: uint8 ``[size, size, 3]`` RGB; or, for `npy:` sources, float32 ``[d]``.
+    """
+
+    id: str
+    image: np.ndarray
+
+
+class UnreadableItem(Exception):
+    """An item that cannot be decoded: callers skip, count and list it.
+
+    Attributes:
+        id: the item's id.
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(f"{id}: {reason}")
+        self.id = id
+        self.reason = reason
+
+
+class Annotations(NamedTuple):
+    """What is known of items beyond their content; for evaluation only.
+
+    Attributes:
+        label: unicode ``[n]``, "" where unknown.
+        domain: unicode ``[n]``, "" where unknown.
+    """
+
+    label: np.ndarray
+    domain: np.ndarray
+
+
+class Source(Protocol):
+    """Items that can be read by row number, from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Returns what the source calls itself in logs and reports."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Returns a string that changes when what the source yields changes."""
+
+    def __len__(self) -> int:
+        """Returns the number of rows, unreadable ones included."""
+
+    def read(self, row: int) -> Item:
+        """Returns the item of a row.
+
+        Raises:
+            UnreadableItem: where it cannot be decoded.
+        """
+
+    def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
+        """Returns the labels and domains of rows. For evaluation only: curation never sees them."""

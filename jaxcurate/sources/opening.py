@@ -1,0 +1,63 @@
+"""From a short specification, such as ``folder:PATH``, to a source."""
+
+import os
+
+from jaxcurate.sources.arrays import ArraySource
+from jaxcurate.sources.datasets import open_dataset
+from jaxcurate.sources.folders import FolderSource
+from jaxcurate.sources.items import Source
+from jaxcurate.sources.recipe import Recipe
+
+SCHEMES = ("tfds", "folder", "npy")
+
+
+def open_source(
+    spec: str,
+    *,
+    split: str = "train",
+    data_dir: str | os.PathLike | None = None,
+    image_size: int = 32,
+    recipe: Recipe | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
+) -> Source:
+    """Opens what a specification names.
+
+    Images come as ``image_size`` x ``image_size`` RGB: the central square, averaged over areas,
+    transparency on white.
+
+    Args:
+        spec: one of
+
+            - ``tfds:NAME``, ``tfds:NAME/CONFIG``, ``tfds:NAME/CONFIG:VERSION``: a dataset of
+              TFDS or of the user, prepared in `data_dir` or on first use; ``tfds:weblike`` is
+              made from `recipe`;
+            - ``folder:PATH``: the pictures in a folder and below it;
+            - ``npy:PATH``: the rows of a 2-D array of floats.
+        split: of a TFDS dataset.
+        data_dir: of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``.
+        image_size: side of the images in pixels.
+        recipe: of ``tfds:weblike``; by default `jaxcurate.sources.recipe.web_like`.
+        image_key: the image feature of a TFDS dataset, where it is not found by itself.
+        label_key: the label feature of a TFDS dataset, where it is not found by itself.
+
+    Raises:
+        ValueError: in one line, naming what cannot be opened.
+    """
+    scheme, _, rest = spec.partition(":")
+    if scheme not in SCHEMES or not rest:
+        known = ", ".join(f"{scheme}:..." for scheme in SCHEMES)
+        raise ValueError(f"source {spec!r} is not one of {known}")
+    if scheme == "tfds":
+        return open_dataset(
+            rest,
+            split=split,
+            data_dir=data_dir or os.environ.get("JAXCURATE_DATA") or "data",
+            image_size=image_size,
+            recipe=recipe,
+            image_key=image_key,
+            label_key=label_key,
+        )
+    if split != "train":
+        raise ValueError(f"source {spec!r} has no splits, so no split {split!r}")
+    return FolderSource(rest, image_size) if scheme == "folder" else ArraySource(rest)

@@ -1,0 +1,151 @@
+"""Reading a source in batches, in order, with several threads; what cannot be read is listed."""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcurate.sources.items import Item, Source, UnreadableItem
+
+_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
+
+
+class Batch(NamedTuple):
+    """Items read together.
+
+    Attributes:
+        rows: int64 ``[b]``, positions in the source.
+        ids: unicode ``[b]``.
+        images: uint8 ``[b, size, size, 3]``, or float32 ``[b, d]``.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    images: np.ndarray
+
+
+class Unreadable(NamedTuple):
+    """A row that was skipped, and why."""
+
+    row: int
+    id: str
+    reason: str
+
+
+class Reading:
+    """Batches of a source, to be iterated over; see `read_images`.
+
+    Attributes:
+        unreadable: the rows skipped so far, in order; complete once the iteration is.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Sequence[int] | np.ndarray,
+        batch_size: int,
+        n_threads: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.unreadable: list[Unreadable] = []
+        self._source = source
+        self._rows = rows
+        self._batch_size = batch_size
+        self._n_threads = n_threads
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.unreadable = []
+        rows, items = [], []
+        for row, item in self._outcomes():
+            if isinstance(item, UnreadableItem):
+                self.unreadable.append(Unreadable(row, item.id, item.reason))
+                continue
+            rows.append(row)
+            items.append(item)
+            if len(rows) == self._batch_size:
+                yield _batch(rows, items)
+                rows, items = [], []
+        if rows:
+            yield _batch(rows, items)
+
+    def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
+        """Yields rows in order, each with its item or why there is none."""
+        starts = iter(range(0, len(self._rows), _ROWS_PER_TASK))
+        pending: deque[Future] = deque()
+        # Threads read ahead by two batches at most, so that memory stays bounded.
+        ahead = max(2 * self._n_threads, 2 * self._batch_size // _ROWS_PER_TASK)
+        threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="read")
+        try:
+            for start in itertools.islice(starts, ahead):
+                pending.append(threads.submit(self._read, start))
+            while pending:
+                outcomes = pending.popleft().result()
+                for start in itertools.islice(starts, 1):
+                    pending.append(threads.submit(self._read, start))
+                yield from outcomes
+                if self._progress is not None:
+                    self._progress(len(outcomes))
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _read(self, start: int) -> list[tuple[int, Item | UnreadableItem]]:
+        outcomes: list[tuple[int, Item | UnreadableItem]] = []
+        for row in self._rows[start : start + _ROWS_PER_TASK]:
+            row = int(row)
+            try:
+                outcomes.append((row, self._source.read(row)))
+            except UnreadableItem as unreadable:
+                outcomes.append((row, unreadable))
+        return outcomes
+
+
+def read_images(
+    source: Source,
+    rows: Sequence[int] | np.ndarray | None = None,
+    *,
+    batch_size: int,
+    n_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Reading:
+    """Reads rows of a source in batches, in the order given.
+
+    Every batch but the last has ``batch_size`` items; what cannot be read is left out, and the
+    next items move up::
+
+        reading = read_images(source, batch_size=256)
+        for rows, ids, images in reading:
+            ...
+        for row, id, reason in reading.unreadable:
+            ...
+
+    Args:
+        source: what to read.
+        rows: positions to read; by default all.
+        batch_size: items per batch.
+        n_threads: threads that read and decode; by default one a processor.
+        progress: called with the number of rows done since its last call, skipped ones included.
+
+    Returns:
+        An iterable of `Batch`, with ``unreadable`` filled as it is iterated over.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+    """
+    rows = range(len(source)) if rows is None else np.asarray(rows)
+    n_threads = n_threads or os.cpu_count() or 1
+    for name, value in (("batch_size", batch_size), ("n_threads", n_threads)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if len(rows) and (np.min(rows) < 0 or np.max(rows) >= len(source)):
+        raise ValueError(f"rows must lie in [0, {len(source)}), the rows of {source.name}")
+    return Reading(source, rows, batch_size, n_threads, progress)
+
+
+def _batch(rows: list[int], items: list[Item]) -> Batch:
+    ids = np.array([item.id for item in items], np.str_)
+    return Batch(np.array(rows, np.int64), ids, np.stack([item.image for item in items]))

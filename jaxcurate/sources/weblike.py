@@ -1,0 +1,250 @@
+"""A made-up web-like pool with held-out labelled items, from a `Recipe`, as a TFDS dataset."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcurate import workdir
+from jaxcurate.sources import raw
+from jaxcurate.sources.holdout import group, hold_out
+from jaxcurate.sources.jitter import jitter
+from jaxcurate.sources.pictures import encode_png
+from jaxcurate.sources.recipe import Domain, Recipe
+
+NAME = "weblike"
+SPLITS = ("train", "probe", "test")
+VERSION = "1.0.0"  # raise it when one recipe begins to give other items
+
+
+class Part(NamedTuple):
+    """Items of one split of one domain.
+
+    Attributes:
+        id: unicode ``[n]``.
+        image: uint8 ``[n, size, size, 3]``.
+        label: unicode ``[n]``, ``domain/class``.
+        domain: unicode ``[n]``.
+        group: unicode ``[n]``; no group is in two splits.
+    """
+
+    id: np.ndarray
+    image: np.ndarray
+    label: np.ndarray
+    domain: np.ndarray
+    group: np.ndarray
+
+
+def assemble(recipe: Recipe, raw_dir: str | os.PathLike) -> dict[str, Part]:
+    """Makes the splits of a recipe in memory.
+
+    Args:
+        recipe: what to make.
+        raw_dir: where `scripts/fetch` put the raw packages.
+
+    Returns:
+        ``{"train": pool, "probe": ..., "test": ...}``, domain after domain.
+
+    Raises:
+        ValueError: where raw images are missing, or too few for the recipe.
+    """
+    domains = [_assemble_domain(domain, recipe, raw_dir) for domain in recipe.domains]
+    return {
+        split: Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        for split, parts in zip(SPLITS, zip(*domains, strict=True), strict=True)
+    }
+
+
+def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
+    """Builds the dataset of a recipe, unless it is already there and whole.
+
+    Args:
+        recipe: what to build.
+        data_dir: a TFDS data directory in which ``raw/`` holds what `scripts/fetch` brought.
+
+    Returns:
+        The dataset's folder, ``data_dir/weblike/DIGEST/VERSION``, which TFDS can open:
+        ``tfds.builder_from_directory(folder)``.
+
+    Raises:
+        ValueError: where raw images are missing, or too few for the recipe.
+    """
+    folder = Path(data_dir) / NAME / recipe.digest / VERSION
+    if _is_whole(folder):
+        return folder
+    raw_dir = Path(data_dir) / "raw"
+    for domain in recipe.domains:
+        raw.check(domain.source, raw_dir)
+    # Built aside, so that two builders at once do not meet.
+    with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=data_dir) as aside:
+        with quiet():
+            builder = builder_class()(
+                data_dir=aside, config=_config(recipe, raw_dir), file_format="array_record"
+            )
+            builder.download_and_prepare()
+        if not _is_whole(folder):
+            with workdir.new_folder(folder, {"recipe": recipe.to_dict()}) as fresh:
+                for file in Path(builder.data_dir).iterdir():
+                    os.rename(file, fresh / file.name)
+    return folder
+
+
+def prepared(name: str, data_dir: str | os.PathLike) -> Path:
+    """Returns the folder of a dataset built before, by its name ``weblike/DIGEST``.
+
+    Raises:
+        ValueError: where it is not there, or not whole.
+    """
+    folder = Path(data_dir) / name / VERSION
+    if not _is_whole(folder):
+        raise ValueError(f"no whole {name} in {data_dir}: open tfds:{NAME} with its recipe")
+    return folder
+
+
+@functools.cache
+def builder_class() -> type:
+    """Returns the TFDS builder; a function, so that importing this module needs no TFDS."""
+    import tensorflow_datasets as tfds
+
+    class Weblike(tfds.core.GeneratorBasedBuilder):
+        """Copies of a few originals and a thin, diverse tail, with held-out labelled items."""
+
+        VERSION = tfds.core.Version(VERSION)
+        BUILDER_CONFIGS = ()
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            size = self.builder_config.recipe.image_size
+            text = tfds.features.Text
+            features = tfds.features.FeaturesDict(
+                {
+                    "id": text(),
+                    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+                    "label": text(),
+                    "domain": text(),
+                    "group": text(),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features, description=self.__doc__)
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            config = self.builder_config
+            parts = assemble(config.recipe, config.raw_dir)
+            return {split: self._generate_examples(part) for split, part in parts.items()}
+
+        def _generate_examples(self, part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
+            for values in zip(*part, strict=True):
+                example = dict(zip(Part._fields, values, strict=True))
+                example["image"] = encode_png(example["image"])
+                yield example["id"], example
+
+    return Weblike
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what TFDS prints, logs and draws while it builds or opens a dataset."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+
+
+def _config(recipe: Recipe, raw_dir: Path) -> Any:
+    import tensorflow_datasets as tfds
+
+    @dataclasses.dataclass(eq=False)
+    class WeblikeConfig(tfds.core.BuilderConfig):
+        recipe: Recipe | None = None
+        raw_dir: Path | None = None
+
+    return WeblikeConfig(name=recipe.digest, recipe=recipe, raw_dir=raw_dir)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return workdir.read_card(folder) is not None
+    except workdir.DamagedError:
+        return False
+
+
+def _assemble_domain(
+    domain: Domain, recipe: Recipe, raw_dir: str | os.PathLike
+) -> tuple[Part, Part, Part]:
+    images = raw.read(domain.source, raw_dir, recipe.image_size)
+    # Each domain draws from a stream of its own, so that changing one leaves the others alone.
+    rng = np.random.default_rng((recipe.seed, zlib.crc32(domain.name.encode())))
+    groups = group(images.pixels, images.origins)
+    probe, test, candidates = hold_out(
+        groups, images.labels, domain.n_probe, domain.n_test, unclassed=domain.unclassed, rng=rng
+    )
+    originals = _draw_originals(domain, candidates, images.labels, rng)
+
+    def part(rows: np.ndarray) -> Part:
+        prefix = f"{domain.name}/"
+        return Part(
+            id=np.char.add(prefix, images.keys[rows]),
+            image=images.rgb(rows),
+            label=np.char.add(prefix, images.labels[rows]),
+            domain=np.full(len(rows), domain.name),
+            group=np.char.add(prefix, images.keys[groups[rows]]),
+        )
+
+    n_items = domain.n_items or domain.n_originals
+    copy, original = np.divmod(np.arange(n_items), domain.n_originals)
+    pool = part(originals[original])
+    pool = pool._replace(image=jitter(pool.image, domain.jitter, rng))
+    if n_items > domain.n_originals:
+        suffix = np.char.add("-copy", np.char.zfill(copy.astype(str), 4))
+        pool = pool._replace(id=np.char.add(pool.id, suffix))
+    return pool, part(probe), part(test)
+
+
+def _draw_originals(
+    domain: Domain, candidates: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws distinct originals of the pool: as they come, or with class sizes that fall."""
+    if domain.imbalance is None:
+        if domain.n_originals > len(candidates):
+            raise ValueError(
+                f"domain {domain.name!r}: n_originals {domain.n_originals} is more than the"
+                f" {len(candidates)} that are not held out"
+            )
+        return np.sort(rng.choice(candidates, domain.n_originals, replace=False))
+    classes = rng.permutation(np.unique(labels[candidates]))
+    sizes = falling_sizes(domain.n_originals, len(classes), domain.imbalance)
+    drawn = []
+    for label, size in zip(classes, sizes, strict=True):
+        rows = candidates[labels[candidates] == label]
+        if size > len(rows):
+            raise ValueError(
+                f"domain {domain.name!r}: n_originals asks for {size} of class '{label}', of"
+                f" which {len(rows)} are not held out"
+            )
+        drawn.append(rng.choice(rows, size, replace=False))
+    return np.sort(np.concatenate(drawn))
+
+
+def falling_sizes(total: int, n_classes: int, ratio: float) -> np.ndarray:
+    """Returns int64 ``[n_classes]`` sizes that fall geometrically by ``ratio`` and sum to total."""
+    weights = ratio ** -np.linspace(0.0, 1.0, n_classes)
+    exact = total * weights / weights.sum()
+    sizes = np.floor(exact).astype(np.int64)
+    short = total - sizes.sum()
+    sizes[np.argsort(sizes - exact, kind="stable")[:short]] += 1
+    return sizes

@@ -1,0 +1,366 @@
+"""The pretraining loop: the same steps of SimCLR for every (subset, seed) pair.
+
+Read it from top to bottom: settings, the schedule of batches, one training step, the loop over
+waves of runs, and encoding. Runs, not batches, are split over the devices: each device trains
+``runs_per_device`` runs at a time, so that no step waits for another device.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.ssl import augment
+from jaxcurate.ssl.augment import Augmentation
+from jaxcurate.ssl.simclr import SimCLR, nt_xent
+from jaxcurate.ssl.vit import ViT, ViTConfig
+
+Params = dict[str, Any]
+"""Weights of the encoders as nested dictionaries; every leaf is ``[n_runs, ...]``."""
+Progress = Callable[[int, int], None]
+"""Called with the steps done and the steps in all, over all runs."""
+
+STEPS_PER_CALL = 25
+"""Steps that one compiled call makes: enough to hide its cost, few enough to show progress."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Everything about pretraining that is the same for all runs of a comparison.
+
+    Args:
+        model: shape of the encoder.
+        augmentation: strengths of the random views.
+        n_steps: updates; with 0 the encoders keep their random weights.
+        batch_size: images in a batch, each in two views.
+        learning_rate: peak rate of AdamW.
+        warmup: share of the steps over which the rate rises linearly; a cosine to 0 follows.
+        weight_decay: of AdamW, on matrices only.
+        temperature: of the loss.
+        projection: hidden units and output dimensions of the projection head.
+        runs_per_device: runs that a device trains at the same time. One is best on CPUs; a large
+            accelerator is better filled by several.
+    """
+
+    model: ViTConfig = ViTConfig()
+    augmentation: Augmentation = Augmentation()
+    n_steps: int = 300
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    temperature: float = 0.2
+    projection: tuple[int, int] = (128, 64)
+    runs_per_device: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_steps < 0:
+            raise ValueError(f"n_steps={self.n_steps} must not be negative")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 2")
+        if self.runs_per_device < 1:
+            raise ValueError(f"runs_per_device={self.runs_per_device} must be at least 1")
+        if min(self.projection) < 1:
+            raise ValueError(f"projection={self.projection} must be at least 1 each")
+        for name in ("learning_rate", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay={self.weight_decay} must not be negative")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup={self.warmup} must be within [0, 1]")
+
+
+class Run(NamedTuple):
+    """One pretraining: on which rows of the images, int64 ``[m]``, and with which seed."""
+
+    rows: np.ndarray
+    seed: int
+
+
+class Pretrained(NamedTuple):
+    """Encoders, stacked over runs, and their loss at every step, float32 ``[n_runs, n_steps]``."""
+
+    params: Params
+    losses: np.ndarray
+
+
+def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.ndarray:
+    """Rows of every batch: int32 ``[n_steps, batch_size]``.
+
+    Epochs are fresh permutations laid end to end, so that every row is seen equally often
+    whatever its number. A batch may reach over the end of an epoch, or of several where there
+    are fewer rows than its size.
+    """
+    rng = np.random.default_rng(seed)
+    wanted = n_steps * batch_size
+    epochs = [rng.permutation(rows) for _ in range(math.ceil(wanted / len(rows)))]
+    stream = np.concatenate([*epochs, rows[:0]])[:wanted]
+    return stream.reshape(n_steps, batch_size).astype(np.int32)
+
+
+def optimizer(settings: Pretraining) -> optax.GradientTransformation:
+    """AdamW with a linear warm-up and a cosine decay to 0; only matrices decay."""
+    n_warmup = round(settings.warmup * settings.n_steps)
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=settings.learning_rate / max(1, n_warmup),
+        peak_value=settings.learning_rate,
+        warmup_steps=n_warmup,
+        decay_steps=max(1, settings.n_steps, n_warmup + 1),
+    )
+    return optax.adamw(
+        rate,
+        weight_decay=settings.weight_decay,
+        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    )
+
+
+def _new_model(settings: Pretraining, key: jax.Array) -> SimCLR:
+    return SimCLR(settings.model, *settings.projection, rngs=nnx.Rngs(key))
+
+
+@cache
+def _structure(settings: Pretraining) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: _new_model(settings, jax.random.key(0))))
+
+
+class _State(NamedTuple):
+    """What a run carries from step to step."""
+
+    params: Any
+    opt_state: Any
+
+
+def _start(seeds: jax.Array, *, axis_name: str | None, settings: Pretraining) -> _State:
+    """Initial weights of one run for each of the seeds, uint32 ``[r]``."""
+
+    def start(seed: jax.Array) -> _State:
+        params = nnx.state(_new_model(settings, jax.random.key(seed)))
+        return _State(params, optimizer(settings).init(params))
+
+    return jax.vmap(start)(seeds)
+
+
+def _train(
+    state: _State,
+    seeds: jax.Array,
+    batches: jax.Array,
+    images: jax.Array,
+    first: jax.Array,
+    n: jax.Array,
+    *,
+    axis_name: str | None,
+    settings: Pretraining,
+) -> tuple[_State, jax.Array]:
+    """Makes steps ``first`` to ``first + n - 1`` of the runs that this device holds.
+
+    Args:
+        state: of ``r`` runs, stacked.
+        seeds: uint32 ``[r]``.
+        batches: int32 ``[r, STEPS_PER_CALL, b]``, rows of ``images``; the first ``n`` count.
+        images: uint8 ``[m, s, s, 3]``.
+        first: how many steps came before.
+        n: how many to make.
+        axis_name: unused, since runs never talk to each other.
+        settings: the comparison's.
+
+    Returns:
+        The new state and the losses, float32 ``[r, STEPS_PER_CALL]``.
+    """
+
+    def loss(params: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
+        batch = images[rows]
+        both = jnp.concatenate([batch, batch])
+        views = augment.augment(key, both, settings.augmentation)
+        z = nnx.merge(_structure(settings), params)(views)
+        return nt_xent(*jnp.split(z, 2), rows, settings.temperature)
+
+    def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
+        def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
+            (params, opt_state), losses = carry
+            # Fixed by seed and step alone: the arms of a comparison see the same randomness.
+            key = jax.random.fold_in(jax.random.key(seed), first + i + 1)
+            value, gradient = jax.value_and_grad(loss)(params, key, batches[i])
+            update, opt_state = optimizer(settings).update(gradient, opt_state, params)
+            state = _State(optax.apply_updates(params, update), opt_state)
+            return state, losses.at[i].set(value)
+
+        losses = jnp.zeros(STEPS_PER_CALL, jnp.float32)
+        return jax.lax.fori_loop(0, n, step, (state, losses))
+
+    return jax.vmap(train_one)(state, seeds, batches)
+
+
+def _same(x: jax.Array, *, axis_name: str | None) -> jax.Array:
+    return x
+
+
+def pretrain(
+    images: np.ndarray,
+    runs: Sequence[Run],
+    settings: Pretraining,
+    *,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
+) -> Pretrained:
+    """Pretrains one encoder for each run, all with the same settings.
+
+    Runs with the same seed start from the same weights and see the same random changes, batch
+    place by batch place, whatever their rows: differences between them are paired.
+
+    Args:
+        images: uint8 ``[n, s, s, 3]``, an array or a memmap; only rows that a run names are read.
+        runs: subsets and seeds.
+        settings: the same for all runs.
+        mesh: devices over which the runs are split; None for one device.
+        progress: called after every few steps.
+
+    Returns:
+        The encoders in the order of ``runs``, and their losses.
+
+    Raises:
+        ValueError: images or rows do not fit, or a loss is not finite.
+    """
+    _check(images, runs, settings)
+    used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
+    replicate = parallel.spmd(_same, mesh, (SAME,), SAME)
+    on_device = replicate(np.ascontiguousarray(images[used]))
+    start = parallel.spmd(_start, mesh, (ROWS,), ROWS, settings=settings)
+    train = parallel.spmd(
+        _train, mesh, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
+    )
+
+    done = []
+    n_steps, per_wave = settings.n_steps, parallel.n_shards(mesh) * settings.runs_per_device
+    for first_run in range(0, len(runs), per_wave):
+        wave = list(runs[first_run : first_run + per_wave])
+        n_real = len(wave)
+        wave += wave[-1:] * (per_wave - n_real)  # a last wave of fewer runs leaves no device idle
+        seeds = np.array([run.seed for run in wave], np.uint32)
+        n_calls = math.ceil(n_steps / STEPS_PER_CALL)
+        batches = np.zeros(
+            (per_wave, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32
+        )
+        for i, run in enumerate(wave):
+            rows = np.searchsorted(used, run.rows)
+            batches[i, :n_steps] = schedule(rows, run.seed, n_steps, settings.batch_size)
+
+        state, losses = start(seeds), [np.zeros((per_wave, 0), np.float32)]
+        for first in range(0, n_steps, STEPS_PER_CALL):
+            n = min(STEPS_PER_CALL, n_steps - first)
+            now = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
+            state, loss = train(state, seeds, now, on_device, np.int32(first), np.int32(n))
+            losses.append(np.asarray(loss)[:, :n])
+            _check_finite(losses[-1][:n_real], first, first_run, wave, settings)
+            if progress is not None:
+                progress(first_run * n_steps + (first + n) * n_real, len(runs) * n_steps)
+        encoders = nnx.to_pure_dict(state.params)["encoder"]
+        done.append(
+            (
+                jax.tree.map(lambda p, n=n_real: np.asarray(p)[:n], encoders),
+                np.concatenate(losses, axis=1)[:n_real],
+            )
+        )
+    params, losses = zip(*done, strict=True)
+    return Pretrained(
+        jax.tree.map(lambda *parts: np.concatenate(parts), *params), np.concatenate(losses)
+    )
+
+
+def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
+    """The encoder of one run, as a Flax module."""
+    vit = nnx.eval_shape(lambda: ViT(model, rngs=nnx.Rngs(0)))
+    structure, state = nnx.split(vit)
+    nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
+    return nnx.merge(structure, state)
+
+
+def _encode(
+    images: jax.Array, params: Params, *, axis_name: str | None, model: ViTConfig
+) -> jax.Array:
+    """Features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
+    scaled = augment.scale(images)
+    one = lambda p: encoder(jax.tree.map(lambda a: a[None], p), 0, model)(scaled)  # noqa: E731
+    return jnp.moveaxis(jax.lax.map(one, params), 0, 1)
+
+
+def encode(
+    params: Params,
+    images: np.ndarray,
+    settings: Pretraining,
+    *,
+    mesh: Mesh | None = None,
+    block: int = 256,
+) -> np.ndarray:
+    """Features of images by every encoder.
+
+    Args:
+        params: from :func:`pretrain`.
+        images: uint8 ``[n, s, s, 3]``, an array or a memmap, read block by block.
+        settings: those that the encoders were pretrained with.
+        mesh: devices over which the images are split.
+        block: images that a device takes at a time.
+
+    Returns:
+        float32 ``[n_runs, n, width]``.
+
+    Raises:
+        ValueError: the images are not uint8 of the model's size.
+    """
+    _check_images(images, settings)
+    kernel = parallel.spmd(_encode, mesh, (ROWS, SAME), ROWS, model=settings.model)
+    step = block * parallel.n_shards(mesh)
+    n_runs = len(jax.tree.leaves(params)[0])
+    features = np.empty((n_runs, len(images), settings.model.width), np.float32)
+    for first in range(0, len(images), step):
+        part, _ = parallel.put_rows(np.asarray(images[first : first + step]), mesh, block)
+        out = np.asarray(kernel(part, params)).swapaxes(0, 1)
+        features[:, first : first + step] = out[:, : len(images) - first]
+    return features
+
+
+def _check_images(images: np.ndarray, settings: Pretraining) -> None:
+    size = settings.model.image_size
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"images are {images.dtype} of shape {images.shape}; "
+            f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
+        )
+
+
+def _check(images: np.ndarray, runs: Sequence[Run], settings: Pretraining) -> None:
+    _check_images(images, settings)
+    if not runs:
+        raise ValueError("runs is empty: nothing to pretrain")
+    for i, run in enumerate(runs):
+        rows = np.asarray(run.rows)
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(f"rows of run {i} must be a vector of integers")
+        if len(np.unique(rows)) < 2:
+            raise ValueError(f"rows of run {i}: at least 2 different rows are needed")
+        if rows.min() < 0 or rows.max() >= len(images):
+            raise ValueError(f"rows of run {i} reach outside the {len(images)} images")
+        if not 0 <= run.seed < 2**32:
+            raise ValueError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
+
+
+def _check_finite(
+    losses: np.ndarray, first: int, first_run: int, wave: Sequence[Run], settings: Pretraining
+) -> None:
+    bad = np.argwhere(~np.isfinite(losses))
+    if len(bad):
+        run, step = bad[0]
+        raise ValueError(
+            f"run {first_run + run} (seed {wave[run].seed}): the loss is not finite at step "
+            f"{first + step}; try a learning_rate below {settings.learning_rate:g}"
+        )
