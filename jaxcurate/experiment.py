@@ -80,9 +80,7 @@ def compare(
         mesh: the devices over which runs are split.
         progress: told the steps done.
     """
-    runs = [
-        ssl.Run(rows, seed + i) for draws in arms.values() for i, rows in enumerate(draws)
-    ]
+    runs = [ssl.Run(rows, seed + i) for draws in arms.values() for i, rows in enumerate(draws)]
     n_seeds = len(runs) // len(arms)
 
     def told(done: int, total: int) -> None:
@@ -103,8 +101,7 @@ def compare(
     accuracies = {}
     for name, params in {**encoders, UNTRAINED: untrained.params}.items():
         features = [
-            ssl.encode(params, held.images, settings, mesh=mesh)
-            for held in (probe_set, test_set)
+            ssl.encode(params, held.images, settings, mesh=mesh) for held in (probe_set, test_set)
         ]
         measured = [
             _probe(train, test, probe_set, test_set, is_head)
@@ -120,9 +117,7 @@ def compare(
         for i, a in enumerate(names)
         for b in names[i + 1 :]
     }
-    losses = {
-        name: trained.losses[i * n_seeds : (i + 1) * n_seeds] for i, name in enumerate(arms)
-    }
+    losses = {name: trained.losses[i * n_seeds : (i + 1) * n_seeds] for i, name in enumerate(arms)}
     return Comparison(accuracies, differences, losses)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.fit import Rows, assign, iterate, place, seeded
+from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.pool import Pool
 from jaxcurate.tree import ClusterTree, TreeLevel
@@ -133,9 +134,7 @@ def _fit_level(
         centroids, labels, distances = split_clusters(
             inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter
         )
-    return TreeLevel(
-        frame.leave(np.asarray(centroids)), labels, frame.leave_squared(distances)
-    )
+    return TreeLevel(frame.leave(np.asarray(centroids)), labels, frame.leave_squared(distances))
 
 
 def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) -> np.ndarray:
@@ -169,9 +168,7 @@ def _check_levels(levels: Sequence[Level], z: np.ndarray) -> None:
         below, what = total, f"clusters at level {number}"
 
 
-def _reporter(
-    progress: Progress | None, number: int, level: Level
-) -> Callable[[int], None]:
+def _reporter(progress: Progress | None, number: int, level: Level) -> Callable[[int], None]:
     total = 1 + (level.n_resamples if level.resampled else 0)
     if progress is None:
         return lambda done: None

@@ -53,7 +53,6 @@ def n_shards(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.size
 
 
-@functools.cache
 def spmd(
     kernel: Callable[..., Any],
     mesh: Mesh | None,
@@ -65,7 +64,7 @@ def spmd(
 ) -> Callable[..., Any]:
     """Compiles ``kernel`` and maps it over ``mesh``.
 
-    The result is cached, so that calls with equal arguments share one compiled function.
+    Calls with equal arguments share one compiled function.
 
     Args:
         kernel: ``f(*arrays, axis_name, **static)``; ``axis_name`` is None without a mesh.
@@ -75,22 +74,35 @@ def spmd(
         out_specs: the same for the results, as a tree that is a prefix of theirs.
         mapper: ``"shard_map"`` or ``"pmap"``; by default the module's :data:`mapper`.
         **static: hashable keyword arguments, constant under jit.
+
+    Raises:
+        ValueError: the mapper is unknown.
     """
+    chosen = globals()["mapper"] if mapper is None else mapper
+    if chosen not in ("shard_map", "pmap"):
+        raise ValueError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
+    return _mapped(kernel, mesh, in_specs, out_specs, chosen, **static)
+
+
+@functools.cache
+def _mapped(
+    kernel: Callable[..., Any],
+    mesh: Mesh | None,
+    in_specs: tuple[P, ...],
+    out_specs: Any,
+    mapper: Mapper,
+    **static: Hashable,
+) -> Callable[..., Any]:
     if mesh is None:
         return jax.jit(functools.partial(kernel, axis_name=None, **static))
     local = functools.partial(kernel, axis_name=AXIS, **static)
-    chosen = globals()["mapper"] if mapper is None else mapper
-    if chosen == "shard_map":
-        # The replication check is off since pmap, which runs the same kernels, has none either;
-        # the tests hold the two against each other and against one device.
-        return jax.jit(
-            jax.shard_map(
-                local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-            )
-        )
-    if chosen == "pmap":
+    if mapper == "pmap":
         return _pmapped(local, mesh, in_specs, out_specs)
-    raise ValueError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
+    # The replication check is off since pmap, which runs the same kernels, has none either; the
+    # tests hold the two against each other and against one device.
+    return jax.jit(
+        jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    )
 
 
 def _pmapped(
@@ -99,7 +111,7 @@ def _pmapped(
     """As :func:`spmd`, with pmap, which wants the device axis apart from the rows."""
 
     def axes(specs: Any) -> Any:
-        is_spec = lambda leaf: isinstance(leaf, P)  # noqa: E731
+        is_spec = lambda leaf: isinstance(leaf, P)
         return jax.tree.map(lambda s: 0 if s == ROWS else None, specs, is_leaf=is_spec)
 
     mapped = jax.pmap(

@@ -9,7 +9,7 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class Pipeline:
         """Source to ``pool/``: an embedding for every item that can be read."""
         settings = self.settings.embed
         n, size = len(self.source), settings.batch_size
-        fitting = lambda: (b.images for b in self._reading("reading", np.arange(n), size))  # noqa: E731
+        fitting = lambda: (b.images for b in self._reading("reading", np.arange(n), size))
         encoder = encoders.make_encoder(settings, fitting, self.mesh)
         rows, ids, embeddings = [], [], []
         reading = self._reading("embedding", np.arange(n), size)
@@ -262,7 +262,7 @@ class Pipeline:
     def _made_from(self, stage: str) -> dict[str, Any]:
         """All that the outcome of a stage depends on."""
         settings = self.settings
-        digest = lambda name: workdir.fingerprint(  # noqa: E731
+        digest = lambda name: workdir.fingerprint(
             (workdir.read_card(self._folders[name]) or {}).get("files")
         )
         match stage:

@@ -81,6 +81,6 @@ def make_pool(
         raise ValueError(f"ids and items must have {n} entries, one for each embedding")
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < n:
-        raise ValueError(f"ids must be distinct, but {unique[counts > 1][0]!r} is there twice")
+        raise ValueError(f"ids must be distinct, but {str(unique[counts > 1][0])!r} is there twice")
     parts = [workdir.array_digest(embeddings), workdir.array_digest(ids)]
     return Pool(embeddings, ids, items, workdir.fingerprint(parts))

@@ -90,8 +90,9 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     if capacities.ndim != 1 or not (
         np.issubdtype(capacities.dtype, np.integer) or capacities.size == 0
     ):
-        raise ValueError(f"capacities must be whole numbers [m], not {capacities.dtype} "
-                         f"{capacities.shape}")
+        raise ValueError(
+            f"capacities must be whole numbers [m], not {capacities.dtype} {capacities.shape}"
+        )
     if size < 0 or (capacities < 0).any():
         raise ValueError("size and capacities must not be negative")
     children = len(capacities)

@@ -63,9 +63,7 @@ class Clustering:
     def levels(self) -> tuple[Level, ...]:
         """The levels, bottom up."""
         splits = self.n_splits or (1,) * len(self.n_clusters)
-        return tuple(
-            map(Level, self.n_clusters, self.n_resamples, self.n_per_cluster, splits)
-        )
+        return tuple(map(Level, self.n_clusters, self.n_resamples, self.n_per_cluster, splits))
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,7 @@ def test_the_web_like_pool_has_a_crushing_head_and_a_thin_tail(web_like):
     head = pool.domain == "fashion"
     assert Counter(pool.group[head].tolist()).most_common()[-1][1] == 1_000
     originals = {g: label for g, label in zip(pool.group[head], pool.label[head], strict=True)}
-    assert Counter(originals.values()) == {label: 2 for label in set(originals.values())}
+    assert Counter(originals.values()) == dict.fromkeys(set(originals.values()), 2)
     assert len(originals) == 20
     tail = pool.image[~head]
     assert len({image.tobytes() for image in tail}) == len(set(pool.group[~head])) == 1_000

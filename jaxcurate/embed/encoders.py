@@ -69,17 +69,13 @@ def make_encoder(
     if settings.encoder == "pixels":
         return Encoder(_pixels, (), resolution)
     if settings.encoder == "pca":
-        fitted = pca.fit_pca(
-            batches(), settings.n_components, resolution=resolution, mesh=mesh
-        )
+        fitted = pca.fit_pca(batches(), settings.n_components, resolution=resolution, mesh=mesh)
         return Encoder(pca.project, fitted, resolution)
     params = efficientnet.load(settings.weights or None)
     return Encoder(_efficientnet, params, resolution or 64)
 
 
-def embed(
-    encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | None
-) -> np.ndarray:
+def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | None) -> np.ndarray:
     """Encodes at most ``batch_size`` items.
 
     Args:

@@ -48,9 +48,7 @@ def fit_pca(
     Raises:
         ValueError: no items, or more columns than a covariance can hold.
     """
-    moments = parallel.spmd(
-        _moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution
-    )
+    moments = parallel.spmd(_moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
     shift, total, products, n = None, 0.0, 0.0, 0
     for batch in batches:
         if shift is None:

@@ -22,7 +22,11 @@ class Subset(NamedTuple):
 
 
 def save_subset(
-    path: epath.PathLike, indices: np.ndarray, pool: Pool, tree: ClusterTree, about: Mapping[str, Any]
+    path: epath.PathLike,
+    indices: np.ndarray,
+    pool: Pool,
+    tree: ClusterTree,
+    about: Mapping[str, Any],
 ) -> None:
     """Writes ``manifest.parquet``, ``indices.npy`` and ``card.json``, whole or not at all.
 

@@ -1,7 +1,7 @@
 """k-means from rows to labels: checks, frame, seeding, Lloyd's iterations."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import numpy as np
@@ -10,11 +10,15 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, lloyd
+from jaxcurate.kmeans.oversampling import kmeans_parallel
+from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.pool import Pool
 
-Init = Literal["k-means++", "random"] | np.ndarray
+KNOWN_INITS = "'k-means++', 'k-means||', 'random'"
+Init = Literal["k-means++", "k-means||", "random"] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def kmeans(
     init: Init = "k-means++",
     max_iter: int = 50,
     seed: int = 0,
+    memory_limit: int | None = None,
     *,
     mesh: Mesh | None = None,
 ) -> KMeans:
@@ -50,9 +55,13 @@ def kmeans(
     Args:
         x: ``[n, d]`` of real numbers, or a :class:`Pool`.
         n_clusters: ``k``, at most ``n``.
-        init: ``"k-means++"`` (greedy), ``"random"`` (distinct rows), or centroids ``[k, d]``.
+        init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
+            ``"random"`` (distinct rows), or centroids ``[k, d]``.
         max_iter: Lloyd's iterations at most; they stop once no label changes.
         seed: of the seeding. The same seed and number of devices give the same bits.
+        memory_limit: bytes of host and device memory that ``x`` may take; beyond it ``x`` is
+            read in chunks, a pass for each iteration. What is a number for each row does not
+            count.
         mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
 
     Raises:
@@ -68,44 +77,24 @@ def kmeans(
         raise ValueError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
-    rows = place(frame.enter(x), parallel.make_mesh() if mesh is None else mesh)
-    if isinstance(init, str):
-        start = seeded(rows, n_clusters, init, jax.random.key(seed))
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    key = jax.random.key(seed)
+    start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
+    start = None if start is None else frame.enter(start)
+    if memory_limit is not None and 4 * x.size > memory_limit:
+        chunks = chunks_within(x, frame, mesh, memory_limit)
+        start = _seeded_chunks(chunks, n_clusters, init, key) if start is None else start
+        centroids, n_iter = iterate_chunks(chunks, start, max_iter)
+        labels, distances = assign_chunks(chunks, centroids)
     else:
-        start = frame.enter(_checked_init(init, n_clusters, x.shape[1]))
-    centroids, n_iter = iterate(rows, start, max_iter)
-    labels, distances = assign(rows, centroids)
+        rows = place(frame.enter(x), mesh)
+        start = seeded(rows, n_clusters, init, key) if start is None else start
+        centroids, n_iter = iterate(rows, start, max_iter)
+        labels, distances = assign(rows, centroids)
     return KMeans(frame.leave(centroids), labels, frame.leave_squared(distances), n_iter)
 
 
-class Rows(NamedTuple):
-    """Rows on the devices, padded to a shape that the kernels can split."""
-
-    x: jax.Array
-    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.frame.Frame`."""
-    weights: jax.Array
-    """float32 ``[m]``: 1 for a row, 0 for padding."""
-    n: int
-    """The rows that are real; they come first."""
-    mesh: Mesh | None
-    block: int
-
-
-def place(x: np.ndarray, mesh: Mesh | None, at_least: int = 0) -> Rows:
-    """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
-
-    Args:
-        x: float32 ``[n, d]``.
-        mesh: from :func:`jaxcurate.parallel.make_mesh`.
-        at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
-    """
-    # Blocks of 256 rows keep a block's scores in a CPU core's cache; an accelerator wants more.
-    block = 256 if jax.default_backend() == "cpu" else 4096
-    x_placed, weights = parallel.put_rows(x, mesh, block, at_least)
-    return Rows(x_placed, weights, len(x), mesh, block)
-
-
-def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array:
+def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array | np.ndarray:
     """Initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
@@ -121,15 +110,33 @@ def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array:
             block=rows.block,
         )
         return kernel(rows.x, rows.weights, key)
+    take = lambda chosen: np.asarray(rows.x[chosen])
+    if init == "k-means||":
+        whole = lambda: [(slice(0, rows.n), rows)]
+        return kmeans_parallel(whole, take, rows.n, n_clusters, key, rows.mesh)
     if init == "random":
-        chosen = jax.random.choice(key, rows.n, (n_clusters,), replace=False)
-        return rows.x[chosen]
-    raise ValueError(f"init={init!r}; known: 'k-means++', 'random', or an array [k, d]")
+        return take(_distinct(rows.n, n_clusters, key))
+    raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
 
 
-def iterate(
-    rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int
-) -> tuple[jax.Array, int]:
+def _seeded_chunks(chunks: Chunks, n_clusters: int, init: str, key: jax.Array) -> np.ndarray:
+    """:func:`seeded` for rows in chunks."""
+    n = len(chunks.x)
+    if init == "k-means++":
+        return seed_chunks(chunks, n_clusters, key)
+    if init == "k-means||":
+        return kmeans_parallel(lambda: chunks, chunks.take, n, n_clusters, key, chunks.mesh)
+    if init == "random":
+        return chunks.take(_distinct(n, n_clusters, key))
+    raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
+
+
+def _distinct(n: int, n_clusters: int, key: jax.Array) -> np.ndarray:
+    """The numbers of distinct rows, ``[k]``."""
+    return np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False))
+
+
+def iterate(rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int) -> tuple[jax.Array, int]:
     """Lloyd's iterations from ``centroids`` ``[k, d]``; the new ones, and how many were done."""
     kernel = parallel.spmd(
         lloyd,
@@ -143,13 +150,9 @@ def iterate(
     return state.centroids, int(state.n_iter)
 
 
-def assign(
-    rows: Rows, centroids: jax.Array | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
-    kernel = parallel.spmd(
-        assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block
-    )
+    kernel = parallel.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))
     return np.asarray(labels)[: rows.n], np.asarray(distances)[: rows.n]
 

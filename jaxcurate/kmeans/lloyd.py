@@ -81,9 +81,7 @@ def updated(
     The differences from the present centroid are small and nearly cancel, so that their float32
     sum keeps digits that the sum of a large cluster's rows would lose.
     """
-    sums, counts = cluster_sums(
-        x - centroids[labels], weights, labels, len(centroids), block=block
-    )
+    sums, counts = cluster_sums(x - centroids[labels], weights, labels, len(centroids), block=block)
     sums, counts = parallel.psum((sums, counts), axis_name)
     return centroids + sums / jnp.maximum(counts, 1e-30)[:, None]
 

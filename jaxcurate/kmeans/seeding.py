@@ -52,13 +52,7 @@ def greedy_kmeans_plus_plus(
         """Rows ``[n_draws, d]`` with probability proportional to ``potential`` ``[n]``."""
         blocks = potential.reshape(-1, block)
         sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
-        ends = jnp.cumsum(sums)
-        points = jax.random.uniform(key, (n_draws,)) * ends[-1]
-        # The block whose share of the line holds the point; where rounding points past the end
-        # or at a block of no mass, the heaviest block, which is sure to have some.
-        chosen = jnp.searchsorted(ends, points, side="right")
-        chosen = jnp.where(chosen < len(sums), chosen, jnp.argmax(sums))
-        rest = points - (ends[chosen] - sums[chosen])
+        chosen, rest = choose_blocks(key, sums, n_draws)
         local = chosen - parallel.axis_index(axis_name) * len(blocks)
         here = (local >= 0) & (local < len(blocks))
         mass = blocks[jnp.clip(local, 0, len(blocks) - 1)]
@@ -69,23 +63,14 @@ def greedy_kmeans_plus_plus(
         rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
         return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
 
-    def distances_to(rows: jax.Array) -> jax.Array:
-        """Squared distances ``[len(rows), n]``, 0 where they drown in the rounding error."""
-        sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
-        products = jnp.dot(rows, x.T, precision=HIGHEST)
-        squared = sizes - 2 * products
-        return jnp.where(squared > 4e-7 * sizes, squared, 0)
-
-    def step(
-        i: jax.Array, carry: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         centres, closest = carry
         potential = closest * weights
         # Every row lies on a centre (k exceeds the distinct rows): any row will do.
         total = parallel.psum(jnp.sum(potential), axis_name)
         potential = jnp.where(total > 0, potential, weights)
         candidates = draw(jax.random.fold_in(key, i), potential, trials)
-        improved = jnp.minimum(distances_to(candidates), closest[None, :])
+        improved = jnp.minimum(squared_distances_to(candidates, x, norms), closest[None, :])
         parts = jnp.sum((improved * weights[None, :]).reshape(trials, -1, block), axis=2)
         costs = jnp.sum(parallel.all_gather(parts.T, axis_name), axis=0)
         best = jnp.argmin(costs)
@@ -93,5 +78,37 @@ def greedy_kmeans_plus_plus(
 
     first = draw(jax.random.fold_in(key, 0), weights, 1)
     centres = jnp.zeros((n_clusters, d), x.dtype).at[0].set(first[0])
-    closest = distances_to(first)[0]
+    closest = squared_distances_to(first, x, norms)[0]
     return jax.lax.fori_loop(1, n_clusters, step, (centres, closest))[0]
+
+
+def choose_blocks(key: jax.Array, sums: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
+    """Draws points on a line that is made of blocks, uniformly.
+
+    Args:
+        key: a jax random key.
+        sums: float32 ``[b]``, the length of each block.
+        n_draws: how many points.
+
+    Returns:
+        The block of each point, int32 ``[n_draws]``, and how far into it the point lies. Where
+        rounding points past the end, the longest block, which is sure to have some length.
+    """
+    ends = jnp.cumsum(sums)
+    points = jax.random.uniform(key, (n_draws,)) * ends[-1]
+    chosen = jnp.searchsorted(ends, points, side="right")
+    chosen = jnp.where(chosen < len(sums), chosen, jnp.argmax(sums))
+    return chosen, points - (ends[chosen] - sums[chosen])
+
+
+def squared_distances_to(rows: jax.Array, x: jax.Array, norms: jax.Array) -> jax.Array:
+    """Squared distances ``[c, n]``, 0 where they drown in the rounding error.
+
+    Args:
+        rows: float32 ``[c, d]``.
+        x: float32 ``[n, d]``.
+        norms: float32 ``[n]``, squared, of ``x``.
+    """
+    sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
+    squared = sizes - 2 * jnp.dot(rows, x.T, precision=HIGHEST)
+    return jnp.where(squared > 4e-7 * sizes, squared, 0)

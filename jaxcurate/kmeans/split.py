@@ -87,7 +87,7 @@ def _fit_batch(
         # Distances between a cluster's rows are small beside their distance from the centre of
         # the data: their own centre keeps the digits.
         centre = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
-        x = (x - centre) * w[:, None]
+        x = (x - centre[None, :]) * w[:, None]
         start = greedy_kmeans_plus_plus(
             x,
             w,
@@ -96,9 +96,7 @@ def _fit_batch(
             block=min(width, 256),
             axis_name=None,
         )
-        state = lloyd(
-            x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None
-        )
-        return state.centroids + centre, state.labels
+        state = lloyd(x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None)
+        return state.centroids + centre[None, :], state.labels
 
     return jax.vmap(one)(xs, weights, clusters)

@@ -2,9 +2,71 @@
 
 import json
 
+import numpy as np
+from markupsafe import Markup
+
+from jaxcurate.report import numbers, plots
 from jaxcurate.report.findings import Findings
+from jaxcurate.report.gallery import gallery
+from jaxcurate.report.levels import level_sizes
+from jaxcurate.report.outcome import NAMES, outcome
+from jaxcurate.report.provenance import provenance
+from jaxcurate.report.spread import over_clusters, over_groups
+
+_POINTS = 20_000
 
 
 def render(findings: Findings) -> str:
-    """The page."""
-    return f"<html>{findings.made_from}<pre>{json.dumps(findings.results, indent=1)}</pre></html>"
+    """The page; the same findings give the same bytes.
+
+    It loads nothing, from the network or from beside it, and runs no script.
+
+    Args:
+        findings: what it tells. ``findings.images`` is called once.
+
+    Returns:
+        HTML, with ``findings.made_from`` in it.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxcurate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(numbers, name)
+        for name in ("count", "percent", "signed", "decimals", "duration", "short")
+    }
+    shown = gallery(findings)
+    page = environment.get_template("page.html.jinja").render(
+        findings=findings,
+        n_pool=len(findings.pool),
+        n_kept=len(findings.indices),
+        n_distinct=len(np.unique(findings.indices)),
+        clusters=over_clusters(findings),
+        kinds=over_groups((findings.results or {}).get("balance", {})),
+        levels=level_sizes(findings.tree),
+        gallery=shown,
+        scatter=_scatter(findings) if shown is None else None,
+        outcome=outcome(findings),
+        arm_names=NAMES,
+        provenance=provenance(findings.cards),
+        as_text=lambda value: json.dumps(value, ensure_ascii=False),
+    )
+    # An id may be a file name that is not Unicode; the page must be all the same.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _scatter(findings: Findings) -> Markup | None:
+    """Points of the plane, if that is what the pool holds."""
+    points = findings.pool.embeddings
+    if points.shape[1] != 2:
+        return None
+    rng = np.random.default_rng(0)
+    rows = [np.arange(len(points)), np.unique(findings.indices)]
+    rows = [np.sort(rng.choice(all_, min(_POINTS, len(all_)), replace=False)) for all_ in rows]
+    alt = "The pool's points on the left, those of the curated subset on the right."
+    return plots.scatter("points", alt, *(np.asarray(points[of]) for of in rows))

@@ -134,7 +134,7 @@ def web_like(seed: int = 0) -> Recipe:
     20,000 weakly jittered copies of 20 Fashion-MNIST originals; 200 digits, 600 pieces of clip
     art and 200 emoji, each once.
     """
-    weak = Jitter(shift=1, brightness=0.05, contrast=0.05, noise=0.01)
+    weak = Jitter(brightness=0.1, contrast=0.1, noise=0.02)
     return Recipe(
         seed=seed,
         domains=(

@@ -23,7 +23,7 @@ class Augmentation:
         grey: probability of losing the colours altogether.
     """
 
-    crop_scale: tuple[float, float] = (0.25, 1.0)
+    crop_scale: tuple[float, float] = (0.4, 1.0)
     crop_ratio: float = 4 / 3
     flip: float = 0.5
     brightness: float = 0.4
@@ -68,7 +68,8 @@ def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
     ratio = jnp.exp((2 * u[1] - 1) * jnp.log(strength.crop_ratio))
     height = jnp.minimum(1, jnp.sqrt(area / ratio))
     width = jnp.minimum(1, jnp.sqrt(area * ratio))
-    around_one = lambda v, s: 1 + s * (2 * v - 1)  # noqa: E731
+    def around_one(v, s):
+        return 1 + s * (2 * v - 1)
     return Draw(
         height=height,
         width=width,
@@ -77,9 +78,7 @@ def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
         flip=u[4] < strength.flip,
         brightness=around_one(u[5], strength.brightness),
         contrast=around_one(u[6], strength.contrast),
-        saturation=jnp.where(
-            u[7] < strength.grey, 0, around_one(u[8], strength.saturation)
-        ),
+        saturation=jnp.where(u[7] < strength.grey, 0, around_one(u[8], strength.saturation)),
     )
 
 

@@ -1,0 +1,97 @@
+"""k-means|| seeding: a few rounds of oversampling, then k-means++ among what was drawn."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.lloyd import assigned
+from jaxcurate.kmeans.rows import Rows, block_rows, place
+from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.parallel import ROWS, SAME
+
+N_ROUNDS = 5
+
+
+def kmeans_parallel(
+    chunks: Callable[[], Iterable[tuple[slice, Rows]]],
+    take: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    n_clusters: int,
+    key: jax.Array,
+    mesh: Mesh | None,
+) -> np.ndarray:
+    """Chooses centres in ``N_ROUNDS + 1`` passes over the rows instead of ``k``.
+
+    Each round draws about ``2 k`` rows, every row by itself, with probability proportional to
+    its squared distance to the nearest row drawn so far; in the end greedy k-means++ chooses
+    ``k`` of the drawn rows, each weighted by how many rows it is nearest to.
+
+    Args:
+        chunks: called for a pass over the rows: where each chunk lies, and its rows.
+        take: rows ``[m, d]`` by their numbers.
+        n: how many rows there are.
+        n_clusters: ``k``.
+        key: a jax random key.
+        mesh: the devices to use.
+
+    Returns:
+        float32 ``[k, d]``.
+
+    References:
+        Bahmani et al., Scalable k-means++, 2012. https://arxiv.org/abs/1203.6402
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    chosen = np.sort(rng.choice(n, 1))
+    closest, owner = np.full(n, np.inf, np.float32), np.zeros(n, np.int64)
+    new = chosen
+    for round_ in range(N_ROUNDS + 1):
+        first = len(chosen) - len(new)
+        labels, distances = _assign(chunks, take(new), 2 * n_clusters, n, mesh)
+        owner = np.where(distances < closest, first + labels, owner)
+        closest = np.minimum(closest, distances)
+        potential = float(closest.sum(dtype=np.float64))
+        if round_ == N_ROUNDS or potential == 0:
+            break
+        drawn = rng.random(n) < 2 * n_clusters * (closest / potential)
+        new = np.flatnonzero(drawn & (closest > 0))
+        if not len(new):
+            break
+        chosen = np.concatenate([chosen, new])
+    if len(chosen) <= n_clusters:  # too few distinct rows: fill up with any others
+        others = np.setdiff1d(np.arange(n), chosen)
+        return take(np.concatenate([chosen, rng.permutation(others)])[:n_clusters])
+    rows = place(take(chosen), mesh)
+    weights = np.zeros(rows.x.shape[0], np.float32)
+    weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
+    kernel = parallel.spmd(
+        greedy_kmeans_plus_plus,
+        mesh,
+        (ROWS, ROWS, SAME),
+        SAME,
+        n_clusters=n_clusters,
+        block=rows.block,
+    )
+    return np.asarray(kernel(rows.x, weights, key))
+
+
+def _assign(
+    chunks: Callable[[], Iterable[tuple[slice, Rows]]],
+    candidates: np.ndarray,
+    usual: int,
+    n: int,
+    mesh: Mesh | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest candidate of every row, and the squared distance to it."""
+    # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
+    padding = parallel.padded_size(len(candidates), usual) - len(candidates)
+    candidates = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
+    kernel = parallel.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=block_rows())
+    labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
+    for part, rows in chunks():
+        own, squared = kernel(rows.x, candidates)
+        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+    return labels, distances

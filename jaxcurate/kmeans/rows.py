@@ -1,0 +1,96 @@
+"""Rows for the kernels: all on the devices at once, or a chunk at a time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.frame import Frame
+
+
+class Rows(NamedTuple):
+    """Rows on the devices, padded to a shape that the kernels can split."""
+
+    x: jax.Array
+    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.frame.Frame`."""
+    weights: jax.Array
+    """float32 ``[m]``: 1 for a row, 0 for padding."""
+    n: int
+    """The rows that are real; they come first."""
+    mesh: Mesh | None
+    block: int
+    """Rows that a kernel takes at a time; each device holds a multiple of it."""
+
+
+def place(x: np.ndarray, mesh: Mesh | None, at_least: int = 0) -> Rows:
+    """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
+
+    Args:
+        x: float32 ``[n, d]``.
+        mesh: from :func:`jaxcurate.parallel.make_mesh`.
+        at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
+    """
+    block = block_rows()
+    placed, weights = parallel.put_rows(x, mesh, block, at_least)
+    return Rows(placed, weights, len(x), mesh, block)
+
+
+def block_rows() -> int:
+    """Rows to a block: a CPU core's cache holds the scores of 256; an accelerator wants more."""
+    return 256 if jax.default_backend() == "cpu" else 4096
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Rows that are read, put in their frame and placed a chunk at a time, one chunk ahead."""
+
+    x: np.ndarray
+    """``[n, d]``, most likely a memory map."""
+    frame: Frame
+    mesh: Mesh | None
+    n_rows: int
+    """Rows to a chunk, a multiple of what the devices' blocks hold."""
+
+    def __iter__(self) -> Iterator[tuple[slice, Rows]]:
+        """Where each chunk lies in ``x``, and its rows."""
+        parts = [
+            slice(begin, min(begin + self.n_rows, len(self.x)))
+            for begin in range(0, len(self.x), self.n_rows)
+        ]
+        with ThreadPoolExecutor(1, thread_name_prefix="chunk") as reader:
+            ahead = reader.submit(self._placed, parts[0])
+            for part, after in zip(parts, [*parts[1:], None], strict=True):
+                rows = ahead.result()
+                if after is not None:
+                    ahead = reader.submit(self._placed, after)
+                yield part, rows
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The rows ``[m, d]`` of the given numbers, in their frame."""
+        return self.frame.enter(self.x[rows])
+
+    def _placed(self, part: slice) -> Rows:
+        return place(self.frame.enter(self.x[part]), self.mesh, at_least=self.n_rows)
+
+
+def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int) -> Chunks:
+    """Chunks of which as many as are alive at a time fit in ``memory_limit`` bytes.
+
+    Raises:
+        ValueError: not even the smallest chunk fits.
+    """
+    # Two chunks are alive, each as float32 on the host and on the device, and one in float64.
+    bytes_a_row = x.shape[1] * (4 * 4 + 8)
+    smallest = parallel.n_shards(mesh) * block_rows()
+    n_rows = memory_limit // bytes_a_row // smallest * smallest
+    if n_rows == 0:
+        raise ValueError(
+            f"memory_limit={memory_limit} is too small: {smallest * bytes_a_row} bytes are the "
+            f"least for rows of {x.shape[1]} numbers on {parallel.n_shards(mesh)} device(s)"
+        )
+    return Chunks(x, frame, mesh, n_rows)

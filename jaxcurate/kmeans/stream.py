@@ -1,0 +1,133 @@
+"""k-means of rows that do not fit in memory: the same steps, a pass over the chunks for each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.lloyd import assigned
+from jaxcurate.kmeans.nearest import nearest
+from jaxcurate.kmeans.rows import Chunks, block_rows
+from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
+from jaxcurate.kmeans.sums import cluster_sums
+from jaxcurate.parallel import ROWS, SAME
+
+
+def iterate_chunks(chunks: Chunks, centroids: np.ndarray, max_iter: int) -> tuple[np.ndarray, int]:
+    """Lloyd's iterations as in :func:`jaxcurate.kmeans.lloyd.lloyd`, one pass for each.
+
+    Args:
+        chunks: the rows.
+        centroids: float32 ``[k, d]``, where to begin.
+        max_iter: iterations at most.
+
+    Returns:
+        The new centroids ``[k, d]``, and how many iterations were done.
+    """
+    kernel = parallel.spmd(
+        _assign_and_sum,
+        chunks.mesh,
+        (ROWS, ROWS, SAME),
+        (ROWS, SAME, SAME),
+        block=block_rows(),
+    )
+    labels = np.full(len(chunks.x), -1, np.int32)
+    for n_iter in range(max_iter + 1):
+        sums = np.zeros(centroids.shape, np.float64)
+        counts = np.zeros(len(centroids), np.float64)
+        changed = False
+        for part, rows in chunks:
+            own, s, c = kernel(rows.x, rows.weights, centroids)
+            own = np.asarray(own)[: rows.n]
+            changed |= not np.array_equal(own, labels[part])
+            labels[part] = own
+            sums += np.asarray(s)
+            counts += np.asarray(c)
+        if not changed or n_iter == max_iter:
+            return centroids, n_iter
+        moves = sums / np.maximum(counts, 1)[:, None]
+        centroids = (centroids + moves).astype(np.float32)
+    raise AssertionError("unreachable")
+
+
+def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
+    kernel = parallel.spmd(assigned, chunks.mesh, (ROWS, SAME), (ROWS, ROWS), block=block_rows())
+    labels = np.empty(len(chunks.x), np.int32)
+    distances = np.empty(len(chunks.x), np.float32)
+    for part, rows in chunks:
+        own, squared = kernel(rows.x, centroids)
+        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+    return labels, distances
+
+
+def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
+    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding`, one pass for each centre.
+
+    Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
+    store: ``"k-means||"`` needs six.
+
+    Returns:
+        float32 ``[k, d]``.
+    """
+    block, n = block_rows(), len(chunks.x)
+    trials = n_candidates(n_clusters)
+    kernel = parallel.spmd(
+        _improve, chunks.mesh, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=block
+    )
+    # Padding lies behind the rows of the last chunk alone, so that blocks follow each other.
+    n_padded = parallel.padded_size(n, block)
+    closest = np.zeros(n_padded, np.float32)
+    closest[:n] = 1
+    centres = np.zeros((n_clusters, chunks.x.shape[1]), np.float32)
+    for i in range(n_clusters):
+        potential = closest
+        if not potential.any():  # every row lies on a centre: any row will do
+            potential = (np.arange(n_padded) < n).astype(np.float32)
+        blocks = potential.reshape(-1, block)
+        chosen, rest = choose_blocks(
+            jax.random.fold_in(key, i), jnp.asarray(blocks.sum(axis=1)), trials if i else 1
+        )
+        mass = blocks[np.asarray(chosen)]
+        inner = (np.cumsum(mass, axis=1) <= np.asarray(rest)[:, None]).sum(axis=1)
+        inner = np.minimum(inner, block - 1)
+        empty = np.take_along_axis(mass, inner[:, None], axis=1)[:, 0] == 0
+        inner[empty] = mass[empty].argmax(axis=1)
+        candidates = chunks.take(np.asarray(chosen) * block + inner)
+        improved = np.zeros((len(candidates), n_padded), np.float32)
+        costs = np.zeros(len(candidates), np.float64)
+        for part, rows in chunks:
+            before = np.full(rows.x.shape[0], np.inf, np.float32)
+            if i:
+                before[: rows.n] = closest[part]
+            now, sums = kernel(rows.x, rows.weights, before, candidates)
+            improved[:, part] = np.asarray(now)[: rows.n].T
+            costs += np.asarray(sums, np.float64).sum(axis=0)
+        best = int(np.argmin(costs))
+        centres[i], closest = candidates[best], improved[best]
+    return centres
+
+
+def _assign_and_sum(
+    x: jax.Array, weights: jax.Array, centroids: jax.Array, *, block: int, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Labels ``[n]``; sums ``[k, d]`` of the rows' differences from their centroid; counts."""
+    labels = nearest(x, centroids, block=block)
+    sums = cluster_sums(x - centroids[labels], weights, labels, len(centroids), block=block)
+    return labels, *parallel.psum(sums, axis_name)
+
+
+def _improve(
+    x: jax.Array,
+    weights: jax.Array,
+    closest: jax.Array,
+    candidates: jax.Array,
+    *,
+    block: int,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Squared distances ``[n, c]`` with each candidate taken, and their sums by blocks."""
+    del axis_name  # the host adds up the blocks
+    squared = squared_distances_to(candidates, x, jnp.sum(x**2, axis=1))
+    improved = jnp.minimum(squared, closest[None, :]) * weights[None, :]
+    return improved.T, jnp.sum(improved.reshape(len(candidates), -1, block), axis=2).T

@@ -1,0 +1,29 @@
+"""Strict settings for every test: four CPU devices, no silent rank promotion."""
+
+import os
+
+# Before jax is imported anywhere.
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+from jaxcurate import parallel
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def mesh():
+    """Four devices."""
+    return parallel.make_mesh(4)
+
+
+@pytest.fixture
+def data_dir():
+    """Where scripts/fetch puts raw images; a test that needs them is skipped without them."""
+    path = os.environ.get("JAXCURATE_DATA") or os.path.join(os.path.dirname(__file__), "../data")
+    if not os.path.isdir(os.path.join(path, "raw")):
+        pytest.skip("no raw images: run scripts/fetch")
+    return path

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxcurate import balance, evaluation, experiment
+from jaxcurate.experiment import HeldOut, paired_interval
+from jaxcurate.sources import Annotations
+from jaxcurate.ssl import Pretraining, ViTConfig
+
+
+def test_entropy_and_gini_by_hand():
+    assert balance.normalised_entropy(np.array([5, 5, 5])) == pytest.approx(1)
+    assert balance.normalised_entropy(np.array([5, 0])) == 0
+    assert balance.normalised_entropy(np.array([3, 1])) == pytest.approx(
+        -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
+    )
+    assert balance.gini(np.array([4, 4])) == pytest.approx(0)
+    assert balance.gini(np.array([0, 0, 9])) == pytest.approx(2 / 3)
+    spread = balance.balance_of(["b", "b", "a"], ["a", "b", "c"])
+    assert spread.counts == {"b": 2, "a": 1, "c": 0}
+    assert list(spread.counts) == ["b", "a", "c"]
+
+
+def test_interval_is_that_of_a_paired_t_test():
+    a, b = [0.5, 0.6, 0.55, 0.7], [0.45, 0.5, 0.56, 0.6]
+    found = paired_interval(a, b)
+    theirs = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+    assert found.mean == pytest.approx(np.mean(a) - np.mean(b))
+    assert found.values == pytest.approx(np.subtract(a, b))
+
+
+def test_one_seed_says_nothing_of_the_spread():
+    found = paired_interval([0.5], [0.4])
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    assert "no difference shown" in evaluation.interval_in_words(vars(found))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.03, ": better"), (-0.03, -0.01, ": worse"), (-0.01, 0.03, "no difference shown")],
+)
+def test_verdict_follows_the_interval(low, high, verdict):
+    one = {"mean": (low + high) / 2, "low": low, "high": high, "values": [0.0, 0.1]}
+    assert evaluation.interval_in_words(one).endswith(verdict)
+
+
+def test_arms_are_drawn_anew_for_every_seed():
+    draws = evaluation.draw_arms(
+        np.array([1, 2, 3]), lambda seed: np.array([seed, seed + 1, seed + 2]), 50, 3, seed=7
+    )
+    np.testing.assert_array_equal(draws["curated"][0], [1, 2, 3])
+    np.testing.assert_array_equal(draws["curated"][2], [9, 10, 11])
+    assert all(len(np.unique(rows)) == 3 for rows in draws["random"])
+    assert not np.array_equal(draws["random"][0], draws["random"][1])
+    assert all(len(rows) == 50 for rows in draws["pool"])
+
+
+def test_balance_is_told_where_groups_are_known():
+    notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
+    told = evaluation.balance(notes, {"pool": [np.arange(4)], "curated": [np.array([0, 2, 3])]})
+    assert set(told) == {"label"}
+    assert told["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
+    assert told["label"]["curated"]["entropy"] == pytest.approx(1)
+
+
+def test_head_labels_fill_the_pool():
+    labels = np.array(["a"] * 10 + ["b"] * 2 + ["c"])
+    known = np.array(["a", "b", "c", "d"])
+    assert experiment.head_labels(labels, known) == {"a": True, "b": False, "c": False, "d": False}
+    assert experiment.head_labels(np.array(["a", "b"] * 5), known[:2]) == {}
+
+
+def held_out(rng, n):
+    labels = np.array(["dark", "bright"])[rng.integers(0, 2, n)]
+    base = np.where(labels == "dark", 40, 200)[:, None, None, None]
+    images = np.clip(base + rng.normal(0, 10, (n, 8, 8, 3)), 0, 255).astype(np.uint8)
+    return HeldOut(images, labels, np.array(["one", "two"])[rng.integers(0, 2, n)])
+
+
+def test_compare_gives_every_arm_the_same(mesh):
+    rng = np.random.default_rng(0)
+    pool, probe_set, test_set = held_out(rng, 60), held_out(rng, 40), held_out(rng, 40)
+    rows = np.arange(0, 60, 2)
+    settings = Pretraining(
+        model=ViTConfig(image_size=8, patch_size=4, width=8, depth=1, n_heads=1),
+        n_steps=2,
+        batch_size=8,
+    )
+    found = experiment.compare(
+        pool.images,
+        {"curated": [rows] * 2, "random": [rows] * 2, "pool": [np.arange(60)] * 2},
+        probe_set,
+        test_set,
+        {"dark": True, "bright": False},
+        settings,
+        mesh=mesh,
+    )
+    assert list(found.accuracies) == ["curated", "random", "pool", "untrained"]
+    # Two arms of the same rows are the same runs: nothing but the data tells arms apart.
+    assert found.accuracies["curated"] == found.accuracies["random"]
+    same = found.differences["curated - random"]["knn"]
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    np.testing.assert_array_equal(found.losses["curated"], found.losses["random"])
+    assert not np.array_equal(found.losses["curated"], found.losses["pool"])
+    assert found.losses["pool"].shape == (2, 2)
+    assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
+        found.accuracies["pool"]
+    )
+    plain = json.loads(json.dumps(evaluation.to_plain(found)))
+    told = evaluation.lines({"balance": {}, **plain})
+    assert any(line.startswith("curated - random, knn: +0.000") for line in told)

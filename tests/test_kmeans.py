@@ -1,0 +1,287 @@
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans as SklearnKMeans
+
+import jaxcurate as jc
+from jaxcurate import parallel
+from jaxcurate.kmeans.fit import assign, seeded
+from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.nearest import nearest
+from jaxcurate.kmeans.rows import place
+from jaxcurate.kmeans.seeding import n_candidates
+from jaxcurate.kmeans.split import split_clusters
+from jaxcurate.kmeans.sums import _one_hot_sums, cluster_sums
+
+
+def brute_force(x, centroids):
+    """Squared distances [n, k] in float64."""
+    return ((x.astype(np.float64)[:, None] - centroids.astype(np.float64)[None]) ** 2).sum(-1)
+
+
+def blobs(n, d, k, seed=0, spread=0.1):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(k, d))
+    own = rng.integers(0, k, n)
+    return (centres[own] + spread * rng.normal(size=(n, d))).astype(np.float32)
+
+
+def assert_nearest(x, result, slack=1e-5):
+    """Labels are the nearest centroids, up to ties that float32 cannot tell apart."""
+    squared = brute_force(x, result.centroids)
+    own = squared[np.arange(len(x)), result.labels]
+    scale = (x.astype(np.float64) - x.mean(0, dtype=np.float64)).__pow__(2).sum(1).max() + 1e-300
+    assert (own - squared.min(1) <= slack * scale).all()
+    np.testing.assert_allclose(result.distances, own, atol=slack * scale, rtol=1e-3)
+
+
+def test_nearest_is_the_first_of_equal_centroids():
+    x = jnp.zeros((4, 2))
+    centroids = jnp.array([[1.0, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(nearest(x, centroids, block=2), [0] * 4)
+
+
+def test_nearest_against_float64():
+    x, centroids = blobs(1024, 33, 9), blobs(200, 33, 50, seed=1)
+    labels = nearest(jnp.asarray(x), jnp.asarray(centroids), block=128)
+    np.testing.assert_array_equal(labels, brute_force(x, centroids).argmin(1))
+
+
+def test_one_hot_sums_equal_segment_sums():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 5)).astype(np.float32)
+    weights = (rng.random(512) < 0.8).astype(np.float32)
+    labels = rng.integers(0, 7, 512).astype(np.int32)
+    arrays = tuple(map(jnp.asarray, (x, weights, labels)))
+    for sums, counts in (
+        cluster_sums(*arrays, 9, block=64),
+        _one_hot_sums(*arrays, 9, block=64),
+    ):
+        for c in range(9):
+            rows = (labels == c) & (weights > 0)
+            np.testing.assert_allclose(sums[c], x[rows].sum(0, dtype=np.float64), atol=1e-4)
+            assert counts[c] == rows.sum()
+
+
+def test_inertia_is_that_of_scikit_learn_from_the_same_start():
+    x = blobs(5000, 16, 60, spread=0.5)
+    start = x[np.random.default_rng(0).choice(len(x), 60, replace=False)]
+    ours = jc.kmeans(x, 60, init=start, max_iter=300)
+    theirs = SklearnKMeans(60, init=start, n_init=1, max_iter=300, tol=0).fit(x)
+    assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-5)
+    assert (ours.labels == theirs.labels_).mean() > 0.999
+    np.testing.assert_allclose(ours.centroids, theirs.cluster_centers_, atol=1e-3)
+
+
+def test_greedy_seeding_is_as_good_as_scikit_learn():
+    x = blobs(4000, 8, 200)
+    ours = [jc.kmeans(x, 200, seed=s).inertia for s in range(5)]
+    theirs = [SklearnKMeans(200, n_init=1, random_state=s).fit(x).inertia_ for s in range(5)]
+    assert np.mean(ours) <= 1.01 * np.mean(theirs)
+
+
+def test_seeding_draws_by_squared_distance():
+    # One draw a step (k = 2 has two candidates, of which the better one wins): with the points
+    # 0, 1 and 3, given the first centre, the chances follow by hand.
+    x = np.array([[0.0], [1.0], [3.0]], np.float32)
+    frame = frame_of(x)
+    rows = place(frame.enter(x), None)
+    assert n_candidates(2) == 2
+    second = {0: [], 1: [], 3: []}
+    for seed in range(600):
+        first, other = frame.leave(seeded(rows, 2, "k-means++", jax.random.key(seed)))[:, 0]
+        second[round(float(first))].append(round(float(other)))
+    # From 0: candidates 1 (chance .1) and 3 (chance .9); 3 leaves 1, 1 leaves 4: only 1 twice.
+    assert np.mean(np.array(second[0]) == 1) < 0.05
+    # From 1: 0 with chance .2 and 3 with .8; 3 leaves 1, 0 leaves 4: 0 in a share .04.
+    assert np.mean(np.array(second[1]) == 0) < 0.11
+    # From 3: 0 with 9/13, 1 with 4/13; either leaves 1: the first candidate drawn wins the tie.
+    assert 0.55 < np.mean(np.array(second[3]) == 0) < 0.83
+    # The first centre is uniform.
+    assert min(map(len, second.values())) > 150
+
+
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
+def test_all_devices_give_nearly_the_bits_of_one(init):
+    x = blobs(3000, 6, 25, spread=0.3)
+    one = jc.kmeans(x, 25, init, seed=2, mesh=parallel.make_mesh(2))
+    four = jc.kmeans(x, 25, init, seed=2, mesh=parallel.make_mesh(4))
+    assert (one.labels == four.labels).mean() > 0.999
+    assert one.inertia == pytest.approx(four.inertia, rel=1e-6)
+
+
+def test_same_seed_same_bits():
+    x = blobs(2000, 5, 20)
+    a, b, c = (jc.kmeans(x, 20, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a.centroids, b.centroids)
+    np.testing.assert_array_equal(a.labels, b.labels)
+    assert not np.array_equal(a.centroids, c.centroids)
+
+
+def test_stopping_early_is_running_on():
+    x = blobs(2000, 5, 20)
+    short, long = jc.kmeans(x, 20, max_iter=100), jc.kmeans(x, 20, max_iter=1000)
+    assert short.n_iter == long.n_iter < 100
+    np.testing.assert_array_equal(short.centroids, long.centroids)
+    # Each centroid is the mean of its rows.
+    for c in range(20):
+        np.testing.assert_allclose(short.centroids[c], x[short.labels == c].mean(0), atol=1e-5)
+
+
+def test_empty_cluster_keeps_its_centroid():
+    x = blobs(500, 2, 3)
+    start = np.concatenate([x[:3], [[1e3, 1e3]]]).astype(np.float32)
+    result = jc.kmeans(x, 4, init=start)
+    assert (result.labels != 3).all()
+    np.testing.assert_allclose(result.centroids[3], [1e3, 1e3])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x + 300,
+        lambda x: x * 1e-6,
+        lambda x: x * 1e12,
+        lambda x: x * 1e18,
+        lambda x: np.repeat(x[:20], 50, axis=0),
+        lambda x: np.concatenate([x, np.full((len(x), 2), 7.0)], axis=1),
+        lambda x: x[:, :1],
+    ],
+    ids=["offset", "tiny", "large", "huge", "duplicates", "constant columns", "one column"],
+)
+def test_hard_numbers(change):
+    x = np.asarray(change(blobs(1000, 6, 10, spread=0.3)), np.float32)
+    result = jc.kmeans(x, 10, seed=0)
+    assert_nearest(x, result)
+    expected = SklearnKMeans(10, n_init=3, random_state=0).fit(x.astype(np.float64)).inertia_
+    assert result.inertia <= 1.1 * expected + 1e-12 * float(np.square(x, dtype=np.float64).sum())
+
+
+def test_offset_does_not_change_the_clustering():
+    x = np.round(blobs(2000, 8, 12, spread=0.3), 3).astype(np.float64)
+    near, far = jc.kmeans(x, 12), jc.kmeans(x + 1e6, 12)
+    assert (near.labels == far.labels).mean() > 0.999
+
+
+def test_more_clusters_than_distinct_rows():
+    x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+    result = jc.kmeans(x, 8)
+    assert result.inertia == 0
+    assert len(np.unique(result.labels)) == 3
+    assert result.centroids.shape == (8, 3)
+
+
+def test_as_many_clusters_as_rows():
+    x = blobs(50, 3, 50)
+    result = jc.kmeans(x, 50)
+    assert sorted(result.labels) == list(range(50))
+    assert result.inertia < 1e-8
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    x=hnp.arrays(
+        np.float32,
+        st.tuples(st.sampled_from([1, 2, 9]), st.sampled_from([1, 3])),
+        elements=st.floats(-(2.0**99), 2.0**99, width=32),
+    ),
+    k=st.sampled_from([1, 2, 9]),
+)
+def test_odd_shapes_and_values(x, k):
+    k = min(k, len(x))
+    result = jc.kmeans(x, k)
+    assert result.centroids.shape == (k, x.shape[1])
+    assert np.isfinite(result.centroids).all()
+    assert result.labels.dtype == np.int32
+    assert 0 <= result.labels.min() <= result.labels.max() < k
+    span = (x.astype(np.float64) - x.mean(0, dtype=np.float64)).__abs__().max() ** 2 * x.shape[1]
+    squared = brute_force(x, result.centroids)
+    own = squared[np.arange(len(x)), result.labels]
+    assert (own - squared.min(1) <= 1e-5 * span + 1e-300).all()
+
+
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
+def test_streamed_is_as_in_memory(init, tmp_path):
+    x = blobs(9000, 7, 30, spread=0.3) + 5
+    np.save(tmp_path / "x.npy", x)
+    memory = jc.kmeans(x, 30, init, seed=4, max_iter=20)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    streamed = jc.kmeans(mapped, 30, init, seed=4, max_iter=20, memory_limit=200_000)
+    assert x.nbytes > 200_000
+    assert (memory.labels == streamed.labels).mean() > 0.999
+    assert streamed.inertia == pytest.approx(memory.inertia, rel=1e-6)
+    assert streamed.n_iter == memory.n_iter
+
+
+def test_pool_and_array_are_clustered_alike():
+    x = blobs(300, 4, 5)
+    a, b = jc.kmeans(x, 5), jc.kmeans(jc.make_pool(x), 5)
+    np.testing.assert_array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.array([[1.0, np.nan]])}, "x has a NaN or an infinity, first in row 0"),
+        ({"x": np.array([[1.0], [np.inf]])}, "first in row 1"),
+        ({"x": np.ones(4)}, "x must have two axes"),
+        ({"x": np.ones((0, 4))}, "x is empty"),
+        ({"x": np.array([["a"]])}, "x must hold real numbers"),
+        ({"x": np.ones((2, 2), complex)}, "x must hold real numbers"),
+        ({"n_clusters": 0}, "n_clusters=0"),
+        ({"n_clusters": -3}, "n_clusters=-3"),
+        ({"n_clusters": 11}, "n_clusters=11, but x has 10"),
+        ({"max_iter": -1}, "max_iter=-1"),
+        ({"init": "kmeans"}, "init='kmeans'"),
+        ({"init": np.ones((3, 2))}, "init has shape"),
+        ({"init": np.full((2, 2), np.nan)}, "init has a NaN"),
+        ({"memory_limit": 10}, "memory_limit=10 is too small"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    given = {"x": np.random.default_rng(0).normal(size=(10, 2)), "n_clusters": 2} | change
+    with pytest.raises(ValueError, match=message):
+        jc.kmeans(**given)
+
+
+def test_splits_stay_inside_their_cluster():
+    x = blobs(3000, 4, 12, spread=0.5)
+    frame = frame_of(x)
+    whole = jc.kmeans(x, 12)
+    centroids, labels, distances = split_clusters(
+        frame.enter(x), whole.labels, 5, jax.random.key(0), 50
+    )
+    assert len(centroids) == labels.max() + 1 == 60
+    parents = np.full(60, -1)
+    parents[labels] = whole.labels
+    np.testing.assert_array_equal(parents[labels], whole.labels)
+    assert distances.sum() * frame.scale**2 < 0.8 * whole.inertia
+    inside = frame.enter(x)
+    np.testing.assert_allclose(distances, ((inside - centroids[labels]) ** 2).sum(1), rtol=1e-4)
+    # Each part is as good as a k-means of the cluster alone.
+    for cluster in range(3):
+        rows = whole.labels == cluster
+        alone = SklearnKMeans(5, n_init=3, random_state=0).fit(inside[rows]).inertia_
+        assert distances[rows].sum() < 1.15 * alone
+
+
+def test_splitting_a_small_cluster_gives_its_rows():
+    x = np.arange(6, dtype=np.float32)[:, None]
+    centroids, labels, distances = split_clusters(
+        x, np.array([0, 0, 1, 1, 1, 1], np.int32), 3, jax.random.key(0), 10
+    )
+    assert len(centroids) == 5
+    assert set(labels[:2]) == {0, 1}
+    assert set(labels[2:]) == {2, 3, 4}
+    assert (distances[:2] == 0).all()
+
+
+def test_assign_pads_nothing_into_the_result():
+    x = blobs(17, 2, 3)
+    labels, distances = assign(place(x, parallel.make_mesh()), x[:3])
+    assert labels.shape == distances.shape == (17,)
+    np.testing.assert_array_equal(labels, brute_force(x, x[:3]).argmin(1))

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxcurate as jc
+from jaxcurate.sampling import ShortfallWarning
+
+
+def recursive_allocation(capacities, size):
+    """The largest c, found by trying; and how many are left over."""
+    c = 0
+    while sum(min(c + 1, s) for s in capacities) <= size and c < max(capacities, default=0):
+        c += 1
+    return c, size - sum(min(c, s) for s in capacities)
+
+
+def random_tree(rng, n=300, sizes=(40, 7)):
+    labels, below = [], n
+    for k in sizes:
+        labels.append(rng.integers(0, k, below))
+        labels[-1][0] = k - 1  # the last cluster exists; others may be empty
+        below = k
+    return jc.ClusterTree.from_labels(labels, rng.random(n))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.integers(0, 20), max_size=12), st.integers(0, 150), st.integers(0, 3))
+def test_allocate_against_its_definition(capacities, size, seed):
+    quotas = jc.allocate(np.array(capacities, np.int64), size, seed)
+    assert quotas.sum() == min(size, sum(capacities))
+    assert (quotas <= np.array(capacities)).all()
+    if size >= sum(capacities):
+        return
+    c, left = recursive_allocation(capacities, size)
+    extra = quotas - np.minimum(c, capacities)
+    assert set(extra.tolist()) <= {0, 1}
+    assert extra.sum() == left
+    assert (extra <= (np.array(capacities) > c)).all()
+
+
+def test_left_overs_are_drawn_evenly():
+    counts = sum(jc.allocate(np.full(4, 10), 6, seed) - 1 for seed in range(400))
+    assert (np.abs(counts - 200) < 50).all()
+
+
+@pytest.mark.parametrize(
+    ("capacities", "size"), [([1, -1], 1), ([1, 2], -1), ([1.5], 1), ([[1]], 1)]
+)
+def test_bad_capacities_are_refused(capacities, size):
+    with pytest.raises(ValueError, match="capacities"):
+        jc.allocate(np.array(capacities), size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 320), st.integers(1, 3))
+def test_quotas_hold_at_every_node(seed, size, max_repeats):
+    tree = random_tree(np.random.default_rng(seed))
+    size = min(size, tree.n_points * max_repeats)
+    taken = jc.sample(tree, size, max_repeats=max_repeats, seed=seed)
+    assert taken.dtype == np.int64
+    assert len(taken) == size
+    assert (np.diff(taken) >= 0).all()
+    assert np.bincount(taken, minlength=1).max() <= max_repeats
+    # At every node the children's shares differ by one at most, but for those used up.
+    parents = np.zeros(tree.n_clusters(2), int)
+    for level in (2, 1):
+        got = np.bincount(tree.point_labels(level)[taken], minlength=tree.n_clusters(level))
+        full = got == tree.point_counts(level) * max_repeats
+        for parent in np.unique(parents):
+            own = parents == parent
+            open_ = got[own & ~full]
+            if len(open_):
+                assert open_.max() - open_.min() <= 1
+                assert not (own & full).any() or got[own & full].max() <= open_.min() + 1
+        parents = tree.levels[1].labels
+    # Within a leaf no row is taken twice more often than another.
+    for leaf in np.unique(tree.levels[0].labels):
+        rows = np.flatnonzero(tree.levels[0].labels == leaf)
+        times = np.array([(taken == row).sum() for row in rows])
+        assert times.max() - times.min() <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.sampled_from(["random", "closest"]),
+)
+def test_smaller_samples_are_nested_in_larger_ones(seed, a, b, strategy):
+    tree = random_tree(np.random.default_rng(seed))
+    small, large = (jc.sample(tree, s, strategy, seed=seed) for s in sorted((a, b)))
+    assert np.isin(small, large).all()
+
+
+def test_closest_takes_by_distance():
+    distances = np.array([3, 1, 2, 9, 7, 8], float)
+    tree = jc.ClusterTree.from_labels([np.array([0, 0, 0, 1, 1, 1])], distances)
+    np.testing.assert_array_equal(jc.sample(tree, 4, "closest"), [1, 2, 4, 5])
+
+
+def test_random_depends_on_the_seed_alone():
+    tree = random_tree(np.random.default_rng(0))
+    a, b, c = (jc.sample(tree, 50, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_every_point_of_a_leaf_is_as_likely():
+    tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [10, 30])])
+    counts = sum(np.bincount(jc.sample(tree, 10, seed=s), minlength=40) for s in range(400))
+    assert (np.abs(counts[:10] - 200) < 50).all()
+    assert (np.abs(counts[10:] - 400 * 5 / 30) < 35).all()
+
+
+def test_whole_copies_first():
+    tree = jc.ClusterTree.from_labels([np.array([0, 0, 1, 1, 1, 1])])
+    taken = jc.sample(tree, 8, max_repeats=2)
+    np.testing.assert_array_equal(np.bincount(taken), [2, 2, 1, 1, 1, 1])
+
+
+def test_shortfall_is_reported():
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    with pytest.warns(ShortfallWarning, match="5 items wanted, the pool holds 3"):
+        taken = jc.sample(tree, 5)
+    np.testing.assert_array_equal(taken, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": -1}, "size=-1"),
+        ({"max_repeats": 0}, "max_repeats=0"),
+        ({"strategy": "furthest"}, "strategy='furthest'; known"),
+        ({"strategy": "closest"}, "distances, which this tree does not have"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    with pytest.raises(ValueError, match=message):
+        jc.sample(**({"tree": tree, "size": 2} | change))

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+import jaxcurate as jc
+from jaxcurate.workdir import DamagedError
+
+
+@pytest.fixture
+def tree():
+    rng = np.random.default_rng(0)
+    return jc.hierarchical_kmeans(rng.normal(size=(200, 3)), [jc.Level(20), jc.Level(4)])
+
+
+def test_labels_and_counts_follow_the_levels():
+    tree = jc.ClusterTree.from_labels([np.array([0, 2, 2, 3]), np.array([1, 0, 1, 0])])
+    np.testing.assert_array_equal(tree.point_labels(1), [0, 2, 2, 3])
+    np.testing.assert_array_equal(tree.point_labels(2), [1, 1, 1, 0])
+    np.testing.assert_array_equal(tree.point_counts(1), [1, 0, 2, 1])  # cluster 1 is empty
+    np.testing.assert_array_equal(tree.point_counts(2), [1, 3])
+    assert (tree.n_points, tree.n_clusters(1), tree.n_clusters(2)) == (4, 4, 2)
+
+
+def test_what_is_saved_is_loaded(tree, tmp_path):
+    tree.save(tmp_path / "tree")
+    loaded = jc.ClusterTree.load(tmp_path / "tree")
+    for a, b in zip(tree.levels, loaded.levels, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert [p.name for p in tmp_path.iterdir()] == ["tree"]
+
+
+def test_saving_again_replaces(tree, tmp_path):
+    tree.save(tmp_path / "tree")
+    other = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    other.save(tmp_path / "tree")
+    assert jc.ClusterTree.load(tmp_path / "tree").n_points == 3
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "remove", "card"])
+def test_damage_is_refused_by_name(tree, tmp_path, damage):
+    tree.save(tmp_path / "tree")
+    file = tmp_path / "tree" / ("card.json" if damage == "card" else "l2_labels.npy")
+    content = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    elif damage == "alter":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DamagedError, match=file.name):
+        jc.ClusterTree.load(tmp_path / "tree")
+
+
+def test_an_unfinished_folder_is_no_tree(tmp_path):
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(DamagedError, match="never completed"):
+        jc.ClusterTree.load(tmp_path / "tree")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "at least one level"),
+        ([np.array([])], "labels of level 1"),
+        ([np.array([0.5])], "labels of level 1"),
+        ([np.array([0, 1, 2]), np.array([0, 0])], "level 1 has labels outside its 2"),
+        ([np.array([0, -1])], "level 1 has labels outside"),
+    ],
+)
+def test_labels_that_make_no_tree_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        jc.ClusterTree.from_labels(labels)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_levels_count_from_one(tree, level):
+    with pytest.raises(ValueError, match=f"level={level}, but the tree has levels 1 to 2"):
+        tree.point_labels(level)
+    with pytest.raises(ValueError, match=f"level={level}"):
+        tree.point_counts(level)
