@@ -29,6 +29,14 @@ from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
 
 STAGES = ("embed", "cluster", "sample", "export", "evaluate", "report")
+NEEDS = {
+    "cluster": "embed",
+    "sample": "cluster",
+    "export": "sample",
+    "evaluate": "sample",
+    "report": "sample",
+}
+"""The stage whose files each stage reads, of those that only one stage can have written."""
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -140,7 +148,7 @@ class Pipeline:
         if settings.arms:
             probe_set, test_set = map(self._held_out, (settings.probe_split, settings.test_split))
             compared = experiment.compare(
-                self._images(pool),
+                self._read(pool.items),
                 {arm: draws[arm] for arm in settings.arms},
                 probe_set,
                 test_set,
@@ -178,7 +186,7 @@ class Pipeline:
             report.Findings(
                 title=self.settings.title,
                 made_from=workdir.fingerprint(self._made_from("report")),
-                settings=dataclasses.asdict(self.settings),
+                settings=_plain(self.settings),
                 cards={name: card for name, card in cards.items() if card is not None},
                 pool=pool,
                 tree=tree,
@@ -200,8 +208,6 @@ class Pipeline:
             ValueError: in one line; before anything is written, wherever it can be known by then.
         """
         self._check(stages)
-        config = json.dumps(dataclasses.asdict(self.settings), indent=2) + "\n"
-        workdir.write_text(self.path / "config.json", config)
         for stage in stages:
             with self.progress.timed(stage):
                 if self._state(stage) == "done":
@@ -210,6 +216,7 @@ class Pipeline:
                 self.progress.line(f"{stage} ...")
                 self._begun = time.perf_counter()
                 found = getattr(self, stage)()
+                self._write_config()  # after the first stage: bad input leaves no trace
                 told = ", ".join(f"{key} {value}" for key, value in found.items())
                 spent = time.perf_counter() - self._begun
                 self.progress.line(f"{stage}: {told + ', ' if told else ''}{spent:.1f} s")
@@ -223,26 +230,31 @@ class Pipeline:
 
     def _check(self, stages: Iterable[str]) -> None:
         """Refuses what cannot work while nothing has been written yet."""
-        stages = set(stages)
-        if stages & {"embed", "export", "evaluate"}:
-            n = len(self.source)  # opens it
-            settings = self.settings
-            if "embed" in stages and n < settings.cluster.n_clusters[0]:
+        settings, stages = self.settings, set(stages)
+        for stage in stages & set(NEEDS):
+            before = self._folders[NEEDS[stage]]
+            if NEEDS[stage] not in stages and workdir.read_card(before) is None:
+                raise ValueError(f"{before} is missing: `{stage}` needs `{NEEDS[stage]}` first")
+        if "embed" in stages:
+            n, source = len(self.source), settings.items.source
+            level = settings.cluster.levels[0]
+            if n < level.n_clusters * level.n_splits:
                 raise ValueError(
-                    f"cluster.n_clusters asks for {settings.cluster.n_clusters[0]} clusters, but "
-                    f"{settings.items.source} has only {n} item(s)"
+                    f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
+                    f"level 1, but {source} has only {n} item(s)"
                 )
-        if "evaluate" in stages and self.settings.evaluate.arms:
-            for split in (self.settings.evaluate.probe_split, self.settings.evaluate.test_split):
-                self._open(split)
-        needed = {"cluster": "embed", "sample": "cluster", "export": "sample",
-                  "evaluate": "sample", "report": "sample"}  # fmt: skip
-        for stage in stages & set(needed):
-            before = needed[stage]
-            if before not in stages and workdir.read_card(self._folders[before]) is None:
+        if "evaluate" in stages and settings.evaluate.arms:
+            try:
+                for split in (settings.evaluate.probe_split, settings.evaluate.test_split):
+                    self._open(split)
+            except ValueError as error:
                 raise ValueError(
-                    f"{self._folders[before]} is missing: `{stage}` needs `{before}` done before"
-                )
+                    f"{error} (config.evaluate.arms=() evaluates without held-out items)"
+                ) from error
+
+    def _write_config(self) -> None:
+        config = json.dumps(_plain(self.settings), indent=2) + "\n"
+        workdir.write_text(self.path / "config.json", config)
 
     def _state(self, stage: str) -> str:
         try:
@@ -375,16 +387,12 @@ class Pipeline:
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Items of the source at ``rows``, which all were readable once."""
-        reading = sources.read_images(self.source, rows, batch_size=1024)
+        reading = self._reading("reading", rows, 1024)
         images = [batch.images for batch in reading]
         if reading.unreadable:
             item = reading.unreadable[0]
             raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
         return np.concatenate(images)
-
-    def _images(self, pool: Pool) -> np.ndarray:
-        parts = self._reading("reading", pool.items, 1024)
-        return np.concatenate([batch.images for batch in parts])
 
     def _held_out(self, split: str) -> experiment.HeldOut:
         held = self._open(split)

@@ -87,7 +87,8 @@ class Sampling:
 class Exporting:
     """What becomes of the subset's items."""
 
-    format: str = "png"
+    format: str = "auto"
+    """``"png"`` for images, ``"npy"``, or ``"auto"`` for what suits the items."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

@@ -53,7 +53,7 @@ def executed(tmp_path_factory):
     home = str(tmp_path_factory.mktemp("jupyter"))
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAXCURATE_DATA": str(data)}
     env |= {"IPYTHONDIR": home, "JUPYTER_RUNTIME_DIR": home}
-    del env["JAX_NUM_CPU_DEVICES"]  # the tests' four; a reader's machine has one
+    env.pop("JAX_NUM_CPU_DEVICES", None)  # the tests' four; a reader's machine has one
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
     NotebookClient(notebook, timeout=600, resources=where).execute(env=env)
     return notebook, json.loads(notebook.cells.pop().outputs[0].text)

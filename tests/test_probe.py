@@ -23,8 +23,10 @@ def blobs():
 
 def votes(train_x, train_y, test_x, k, temperature):
     """Votes of each class in float64, by a full sort."""
+
     def unit(x):
         return x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+
     cosine = unit(test_x) @ unit(train_x).T
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
     weight = np.exp(np.take_along_axis(cosine, nearest, 1) / temperature)

@@ -207,8 +207,10 @@ def test_nt_xent_by_brute_force():
         others = [j for j in range(10) if image[j] != image[i]] + [partner]
         score = z[others] @ z[i] / 0.3
         losses.append(np.log(np.exp(score).sum()) - z[partner] @ z[i] / 0.3)
+
     def as_f32(a):
         return jnp.asarray(a, jnp.float32)
+
     got = simclr.nt_xent(as_f32(z_1), as_f32(z_2), jnp.asarray(ids), 0.3)
     np.testing.assert_allclose(got, np.mean(losses), rtol=1e-5)
 

@@ -1,5 +1,6 @@
 """The items of a subset as files that any loader reads."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from jaxcurate import workdir
 
-FORMATS = ("png", "npy")
+FORMATS = ("auto", "png", "npy")
 
 
 def export_items(
@@ -22,9 +23,10 @@ def export_items(
 
     Args:
         path: the folder.
-        items: pairs of an id and an array: an image uint8 ``[h, w, 3]``, or any array.
-        format: ``"png"``, a file for each image, at its id with ``.png`` added; or ``"npy"``, all
-            items in ``items.npy`` and their ids in ``ids.npy``.
+        items: at least one pair of an id and an array: an image uint8 ``[h, w, 3]``, or any array.
+        format: ``"png"``, a file for each image, at its id with ``.png`` added; ``"npy"``, all
+            items in ``items.npy`` and their ids in ``ids.npy``; ``"auto"``, the former for
+            images and the latter for vectors.
         about: joins the card.
 
     Raises:
@@ -32,6 +34,11 @@ def export_items(
     """
     if format not in FORMATS:
         raise ValueError(f"format={format!r}; known: {', '.join(FORMATS)}")
+    items = iter(items)
+    first = next(items)
+    items = itertools.chain([first], items)
+    if format == "auto":
+        format = "png" if first[1].ndim == 3 else "npy"
     with workdir.new_folder(path, about) as folder:
         if format == "png":
             for id_, image in items:

@@ -74,8 +74,8 @@ def outcome(findings: Findings) -> Outcome | None:
     if not accuracies:
         return None
     differences = results.get("differences", {})
-    main = next((pair for pair in differences if pair == "curated - random"),
-                next((pair for pair in differences if pair.startswith("curated - ")), None))  # fmt: skip
+    of_curated = [pair for pair in differences if pair.startswith("curated - ")]
+    main = next((pair for pair in ("curated - random", *of_curated) if pair in of_curated), None)
     measures = list(next(iter(accuracies.values())))
     probes = {key: name for key, name in MEASURES.items() if key in measures}
     forests, part_forests, accuracy_plots, parts = {}, {}, {}, {}
@@ -85,9 +85,7 @@ def outcome(findings: Findings) -> Outcome | None:
             f"accuracy-{key}", f"{probe} accuracy of every arm, a dot for each seed.", by_arm
         )
         own = {
-            f"vs {pair.removeprefix('curated - ')}": by_measure[key]
-            for pair, by_measure in differences.items()
-            if pair.startswith("curated - ")
+            f"vs {pair.removeprefix('curated - ')}": differences[pair][key] for pair in of_curated
         }
         if own:
             alt = f"{probe}: curated minus each other arm, with 95 % intervals."
@@ -154,9 +152,7 @@ def _verdict(
     elif found == {"no difference shown"}:
         sentence = f"No difference shown between the curated subset and {other}."
     elif found == {"one seed: no interval"}:
-        sentence = (
-            f"One seed cannot tell the curated subset from {other}: there is no interval."
-        )
+        sentence = f"One seed cannot tell the curated subset from {other}: there is no interval."
     else:
         each = "; ".join(f"by {one.probe}, {one.word}" for one in differences)
         sentence = f"The curated subset against {other}: {each}."

@@ -82,9 +82,7 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
     return kinds
 
 
-def _kind(
-    name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]
-) -> Kind:
+def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]) -> Kind:
     shares = {arm: sizes / max(1, sizes.sum()) for arm, sizes in counts.items()}
     groups = [
         Group(

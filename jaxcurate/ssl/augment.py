@@ -68,8 +68,10 @@ def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
     ratio = jnp.exp((2 * u[1] - 1) * jnp.log(strength.crop_ratio))
     height = jnp.minimum(1, jnp.sqrt(area / ratio))
     width = jnp.minimum(1, jnp.sqrt(area * ratio))
-    def around_one(v, s):
+
+    def around_one(v: jax.Array, s: float) -> jax.Array:
         return 1 + s * (2 * v - 1)
+
     return Draw(
         height=height,
         width=width,

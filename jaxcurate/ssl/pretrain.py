@@ -293,8 +293,10 @@ def _encode(
 ) -> jax.Array:
     """Features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
     scaled = augment.scale(images)
-    def one(p):
+
+    def one(p: Params) -> jax.Array:
         return encoder(jax.tree.map(lambda a: a[None], p), 0, model)(scaled)
+
     return jnp.moveaxis(jax.lax.map(one, params), 0, 1)
 
 

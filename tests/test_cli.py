@@ -1,0 +1,348 @@
+"""The command line on small sources: stages, skipping, resuming, and one line for bad input."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import jaxcurate as jc
+from jaxcurate import cli
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(source):
+    c = ConfigDict()
+    c.seed = 0
+    c.items = ConfigDict({"source": source, "image_size": 8})
+    c.embed = ConfigDict({"encoder": "pixels", "batch_size": 64})
+    c.cluster = ConfigDict(
+        {"n_clusters": (20, 5), "n_resamples": (2, 2), "n_per_cluster": (3, 2)}
+    )
+    c.sample = ConfigDict({"size": 30, "strategy": "random"})
+    c.evaluate = ConfigDict({"arms": ()})
+    return c
+"""
+
+
+def everything_in(path):
+    """Every file below a folder with its contents' digest."""
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a config and an array of 200 rows."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(200, 6)).astype(np.float32))
+    return tmp_path
+
+
+@pytest.fixture
+def jaxcurate(place, capsys):
+    """Runs a command on the array; returns its exit code and what it said on each stream."""
+
+    def run(command, *flags, source=f"npy:{place}/x.npy"):
+        config = f"--config={place}/config.py:{source}"
+        code = cli.main([command, config, f"--workdir={place}/work", *flags])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def refused(outcome, *words):
+    """Exit code 2 and one line on standard error that has the words."""
+    code, out, err = outcome
+    assert code == 2, (out, err)
+    assert out == ""
+    line = err.splitlines()[-1]
+    assert line.startswith("jaxcurate: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in line, line
+
+
+def test_run_writes_the_work_directory(jaxcurate, place):
+    code, out, err = jaxcurate("run")
+    assert code == 0, err
+    work = place / "work"
+    assert out.strip() == str(work / "report.html")
+    assert "where the time went" in err
+    config = json.loads((work / "config.json").read_text())
+    assert config["sample"]["size"] == 30
+    indices = np.load(work / "subsets/curated/indices.npy")
+    assert indices.dtype == np.int64
+    assert len(indices) == 30
+    table = pq.read_table(work / "subsets/curated/manifest.parquet").to_pydict()
+    names = ["id", "row", "count", "cluster_l1", "cluster_l2", "distance"]
+    assert list(table) == names
+    assert table["row"] == indices.tolist()
+    assert table["id"] == [str(row) for row in table["row"]]
+    tree = jc.ClusterTree.load(work / "tree")
+    np.testing.assert_array_equal(table["cluster_l2"], tree.point_labels(2)[indices])
+    np.testing.assert_array_equal(indices, jc.sample(tree, 30, seed=0))
+    card = json.loads((work / "subsets/curated/card.json").read_text())
+    assert card["pool"] == json.loads((work / "pool/card.json").read_text())["pool"]
+    assert card["shortfall"] == 0
+    assert {"jax", "numpy"} <= set(card["versions"])
+    exported = np.load(work / "exports/curated/items.npy")
+    np.testing.assert_array_equal(exported, np.load(place / "x.npy")[indices])
+
+
+def test_a_second_run_does_nothing(jaxcurate, place):
+    jaxcurate("run")
+    before = everything_in(place / "work")
+    code, _, err = jaxcurate("run")
+    assert code == 0
+    assert err.count("done before") == 6
+    assert everything_in(place / "work") == before
+
+
+def test_only_what_changed_is_done_again(jaxcurate, place):
+    jaxcurate("run")
+    _, _, err = jaxcurate("run", "--config.sample.size=40")
+    assert "embed: done before" in err
+    assert "cluster: done before" in err
+    assert "sample: taken 40" in err
+    states = dict(line.split()[:2] for line in jaxcurate("status")[1].splitlines())
+    assert states["cluster"] == "done"
+    assert states["sample"] == "out"  # "out of date": the status is asked for size 30
+    states = jaxcurate("status", "--config.sample.size=40")[1]
+    assert states.count("done") == 6
+
+
+def test_status_of_nothing_is_missing_and_writes_nothing(jaxcurate, place):
+    code, out, _ = jaxcurate("status")
+    assert code == 0
+    assert out.count("missing") == 6
+    assert not (place / "work").exists()
+
+
+def test_stages_one_by_one_are_a_run(jaxcurate, place):
+    jaxcurate("run")
+    together = np.load(place / "work/subsets/curated/indices.npy")
+    shutil.rmtree(place / "work")
+    for stage in ("embed", "cluster", "sample", "export", "evaluate", "report"):
+        assert jaxcurate(stage)[0] == 0
+    np.testing.assert_array_equal(np.load(place / "work/subsets/curated/indices.npy"), together)
+
+
+@pytest.mark.parametrize("n_stages", [1, 2, 3])
+def test_a_run_that_was_cut_off_goes_on(jaxcurate, place, n_stages):
+    jaxcurate("run")
+    whole = np.load(place / "work/subsets/curated/indices.npy")
+    for name in ("exports", "subsets", "tree")[:n_stages]:
+        shutil.rmtree(place / "work" / name)
+    code, _, err = jaxcurate("run")
+    assert code == 0
+    assert "embed: done before" in err
+    np.testing.assert_array_equal(np.load(place / "work/subsets/curated/indices.npy"), whole)
+
+
+def test_pmap_gives_the_same_subset(jaxcurate, place):
+    jaxcurate("run")
+    first = everything_in(place / "work/tree")
+    shutil.rmtree(place / "work")
+    assert jaxcurate("run", "--config.mapper=pmap")[0] == 0
+    second = everything_in(place / "work/tree")
+    del first["card.json"], second["card.json"]
+    assert first == second
+
+
+def test_a_folder_of_pictures(jaxcurate, place):
+    rng = np.random.default_rng(0)
+    (place / "pictures/below").mkdir(parents=True)
+    for i in range(40):
+        pixels = rng.integers(0, 256, (9, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"pictures/below/{i:02}.png")
+    (place / "pictures/broken.png").write_bytes(b"no picture")
+    source = f"folder:{place}/pictures"
+    code, _, err = jaxcurate("run", source=source)
+    assert code == 0, err
+    assert "1 item(s) could not be read" in err
+    assert "'broken.png'" in err
+    card = json.loads((place / "work/pool/card.json").read_text())
+    assert [item[0] for item in card["unreadable"]] == ["broken.png"]
+    assert card["n"] == 40
+    ids = pq.read_table(place / "work/subsets/curated/manifest.parquet")["id"].to_pylist()
+    files = sorted(place.glob("work/exports/curated/below/*.png"))
+    assert [f"below/{file.name.removesuffix('.png')}" for file in files] == ids
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.cluster.n_cluster=3"], ["n_cluster"]),
+        (["--config.nothing=3"], ["nothing"]),
+        (["--config.sample.size=many"], ["size", "many"]),
+        (["--config.sample.size=0"], ["size"]),
+        (["--config.sample.strategy=furthest"], ["config.sample.strategy", "furthest"]),
+        (["--config.embed.encoder=clip"], ["encoder='clip'"]),
+        (["--config.cluster.n_clusters=(5,20)"], ["must not grow"]),
+        (["--config.cluster.n_clusters=(20,)"], ["one entry for each level"]),
+        (["--config.cluster.n_resamples=(-1,2)"], ["n_resamples=-1"]),
+        (["--config.cluster.n_clusters=(201,5)"], ["n_clusters", "201", "200 item"]),
+        (["--config.evaluate.arms=('best',)"], ["arms", "best"]),
+        (["--config.evaluate.arms=('random',)"], ["no splits", "probe"]),
+        (["--config.seed=-1"], ["seed"]),
+        (["--unknown_flag"], ["unknown_flag"]),
+        (["extra"], ["extra", "usage"]),
+    ],
+)
+def test_bad_settings_change_nothing(jaxcurate, place, flags, words):
+    jaxcurate("run")
+    before = everything_in(place)
+    refused(jaxcurate("run", *flags), *words)
+    assert everything_in(place) == before
+
+
+@pytest.mark.parametrize("command", ["", "runn", "embed cluster"])
+def test_unknown_commands(jaxcurate, command):
+    refused(jaxcurate(command), "is not a command", "usage")
+
+
+def test_no_arguments_and_help(capsys):
+    assert cli.main([]) == 2
+    assert "usage" in capsys.readouterr().err
+    assert cli.main(["--help"]) == 0
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["run", "--workdir=w"], "--config is missing"),
+        (["run", "--config=nowhere.py", "--workdir=w"], "nowhere.py"),
+        (["run"], "--config is missing"),
+    ],
+)
+def test_missing_flags_and_files(arguments, word, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    assert word in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_workdir(place, capsys):
+    assert cli.main(["run", f"--config={place}/config.py:npy:{place}/x.npy"]) == 2
+    assert "--workdir is missing" in capsys.readouterr().err
+
+
+def array(change):
+    return change(np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32))
+
+
+def with_value(value):
+    def change(x):
+        x[7, 1] = value
+        return x
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_value(np.nan), ["NaN", "row 7"]),
+        (with_value(np.inf), ["infinity", "row 7"]),
+        (lambda x: x[:10], ["n_clusters", "10 item"]),
+        (lambda x: x[:0], ["x.npy"]),
+        (lambda x: x.astype(int), ["x.npy", "int64"]),
+        (lambda x: x[:, 0], ["x.npy", "[n, d]"]),
+    ],
+    ids=["NaN", "infinity", "too few rows", "empty", "wrong dtype", "wrong shape"],
+)
+def test_bad_arrays_change_nothing(jaxcurate, place, change, words):
+    np.save(place / "x.npy", array(change))
+    before = everything_in(place)
+    refused(jaxcurate("run"), *words)
+    assert everything_in(place) == before
+
+
+def test_bad_sources_change_nothing(jaxcurate, place):
+    (place / "empty").mkdir()
+    for source, word in (
+        (f"folder:{place}/empty", "empty"),
+        (f"folder:{place}/none", "none"),
+        (f"npy:{place}/none.npy", "none.npy"),
+        ("s3:bucket", "s3:bucket"),
+    ):
+        refused(jaxcurate("run", source=source), word)
+    assert not (place / "work").exists()
+
+
+def test_a_stage_without_its_input_is_refused(jaxcurate, place):
+    for stage, before in (("cluster", "embed"), ("sample", "cluster"), ("evaluate", "sample")):
+        refused(jaxcurate(stage), f"`{stage}` needs `{before}` first")
+    assert not (place / "work").exists()
+
+
+@pytest.mark.parametrize("how", ["truncated", "altered", "removed"])
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("pool/embeddings.npy", "cluster"),
+        ("tree/l1_labels.npy", "sample"),
+        ("subsets/curated/indices.npy", "evaluate"),
+        ("subsets/curated/manifest.parquet", "export"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(jaxcurate, place, how, file, stage):
+    jaxcurate("run")
+    path = place / "work" / file
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[:-5])
+    elif how == "altered":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        path.unlink()
+    shutil.rmtree(place / "work/exports")
+    before = everything_in(place / "work")
+    again = ["--config.seed=1"] if stage in ("cluster", "sample", "evaluate") else []
+    refused(jaxcurate(stage, *again), file.split("/")[-1])
+    assert everything_in(place / "work") == before
+
+
+def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
+    jaxcurate("run")
+    pools = [json.loads((place / "work/pool/card.json").read_text())["pool"]]
+    np.save(place / "x.npy", np.load(place / "x.npy")[::-1])
+    jaxcurate("embed")
+    pools.append(json.loads((place / "work/pool/card.json").read_text())["pool"])
+    before = everything_in(place / "work")
+    refused(jaxcurate("sample", "--config.seed=1"), "tree", *pools)
+    refused(jaxcurate("export", "--config.export.format=npy"), "curated", *pools)
+    assert everything_in(place / "work") == before
+
+
+def test_a_shortfall_is_reported(jaxcurate, place):
+    code, _, err = jaxcurate("run", "--config.sample.size=300")
+    assert code == 0
+    assert "300 items wanted, the pool holds 200" in err
+    card = json.loads((place / "work/subsets/curated/card.json").read_text())
+    assert (card["size"], card["shortfall"]) == (200, 100)
+
+
+def test_as_a_module_in_its_own_process(place):
+    """Without the settings of the tests: devices, rank promotion, warnings."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_NUM")}
+    command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={place}/work"]
+    command.append(f"--config={place}/config.py:npy:{place}/x.npy")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("report.html")
+    assert os.path.exists(done.stdout.strip())

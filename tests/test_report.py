@@ -1,0 +1,323 @@
+"""The report's page: well-formed, self-contained, true to its findings, and never at a loss."""
+
+import base64
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcurate.pool import make_pool
+from jaxcurate.report import Findings, render
+from jaxcurate.report import gallery as gallery_room
+from jaxcurate.tree import ClusterTree
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
+HOSTILE = '<script>alert("1")</script>&amp;'
+MADE_FROM = "feedc0de12345678"
+
+
+class Page(HTMLParser):
+    """Tags in balance, and what the page says and links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.attributes, self.texts = [], [], [], []
+        self.rows = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        self.text = " ".join(" ".join(self.texts).replace("\N{NO-BREAK SPACE}", " ").split())
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "style":
+            return
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]} {data}".split())
+
+
+def interval(values, reach):
+    mean = float(np.mean(values))
+    return {"mean": mean, "low": mean - reach, "high": mean + reach, "values": list(values)}
+
+
+def results_of(n_seeds, reach, shift=0.05):
+    """Three arms, two probes, one of them over parts as well."""
+    base = np.linspace(0.30, 0.32, n_seeds)
+    accuracies = {
+        arm: {m: (base + step).tolist() for m in ("knn", "knn/cats", "knn/head", "ridge")}
+        for arm, step in (("curated", shift), ("random", 0.0), ("untrained", -0.1))
+    }
+    pairs = (("curated", "random"), ("curated", "untrained"), ("random", "untrained"))
+    differences = {
+        f"{a} - {b}": {
+            m: interval(np.subtract(accuracies[a][m], accuracies[b][m]), reach)
+            for m in accuracies[a]
+        }
+        for a, b in pairs
+    }
+    one = {"counts": {"cats": 90, HOSTILE: 10}, "entropy": 0.46899, "gini": 0.4}
+    even = {"counts": {"cats": 10, HOSTILE: 10}, "entropy": 1.0, "gini": 0.0}
+    balance = {"domain": {"curated": even, "random": one, "pool": one}}
+    return {"balance": balance, "accuracies": accuracies, "differences": differences}
+
+
+@pytest.fixture(scope="module")
+def findings():
+    """A pool of 100 pictures; six clusters in four, one empty at each level; 20 kept."""
+    rng = np.random.default_rng(0)
+    n = 100
+    labels = np.repeat([0, 1, 2, 4, 5], [60, 20, 10, 6, 4])
+    tree = ClusterTree.from_labels([labels, np.array([0, 0, 1, 1, 3, 3])])
+    ids = np.array([f"item-{i}" for i in range(n)], dtype="<U60")
+    ids[:60] = [f"{HOSTILE}{i}" for i in range(60)]
+    pictures = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+    card = {
+        "stage": "embed",
+        "seconds": 12.3,
+        "devices": "4 x cpu",
+        "mapper": "shard_map",
+        "versions": {"jax": "9.8.7"},
+        "made_from": {"source": "0a1b2c3d", "embed": {"encoder": "pca"}},
+        "files": {"ids.npy": {"bytes": 1234, "sha256": "ab" * 32}},
+    }
+    unreadable = [[f"broken-{i}{HOSTILE}", "truncated"] for i in range(70)]
+    return Findings(
+        title=f"Cats {HOSTILE}",
+        made_from=MADE_FROM,
+        settings={"items": {"source": HOSTILE}, "seed": 7, "cluster": {"n_clusters": [6, 4]}},
+        cards={"embed": {**card, "unreadable": unreadable}, "sample": {**card, "shortfall": 13}},
+        pool=make_pool(rng.normal(size=(n, 5)), ids),
+        tree=tree,
+        indices=np.arange(0, n, 5),
+        images=lambda rows: pictures[rows],
+        results=results_of(3, 0.01),
+        losses={arm: rng.random((3, 700), np.float32) for arm in ("curated", "random")},
+    )
+
+
+def variants(name, findings):
+    """The same with a part missing or degenerate."""
+    one = json.loads(json.dumps(results_of(1, math.inf)))  # as the pipeline reads it
+    n = len(findings.pool)
+    flat = ClusterTree.from_labels([np.zeros(n, np.int32)])
+    return {
+        "whole": findings,
+        "no evaluation": findings._replace(results=None, losses={}),
+        "balance only": findings._replace(
+            results={"balance": findings.results["balance"]}, losses={}
+        ),
+        "no labels": findings._replace(results={**findings.results, "balance": {}}),
+        "vectors": findings._replace(images=lambda rows: np.zeros((len(rows), 5), np.float32)),
+        "one seed": findings._replace(
+            results=one, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
+        ),
+        "no steps": findings._replace(losses={"curated": np.zeros((3, 0), np.float32)}),
+        "one cluster": findings._replace(tree=flat),
+        "all kept": findings._replace(indices=np.arange(n)),
+        "repeated": findings._replace(indices=np.repeat(np.arange(n), 2)),
+        "one kept": findings._replace(indices=np.array([3])),
+        "no cards": findings._replace(cards={}, settings={}),
+        "plane": findings._replace(
+            images=lambda rows: np.zeros((len(rows), 2), np.float32),
+            pool=make_pool(np.asarray(findings.pool.embeddings)[:, :2], findings.pool.ids),
+        ),
+    }[name]
+
+
+VARIANTS = (
+    "whole", "no evaluation", "balance only", "no labels", "vectors", "one seed", "no steps",
+    "one cluster", "all kept", "repeated", "one kept", "no cards", "plane",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(findings):
+    return render(findings)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_any_page_is_well_formed_self_contained_and_small(name, findings):
+    text = render(variants(name, findings))
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert ("meta", "content", MADE_FROM) in page.attributes
+    own = {f"#{id_}" for id_ in page.ids}
+    for tag, attribute, value in page.attributes:
+        assert not attribute.startswith("on"), (tag, attribute)
+        assert tag not in ("script", "link", "iframe", "object"), tag
+        if attribute in ("href", "src", "srcset", "data", "action"):
+            assert value in own or value.startswith("data:image/"), value
+    for target in re.findall(r"url\(([^)]*)\)", text):
+        assert target in own or target.startswith("data:image/"), target
+    assert "@import" not in text
+    assert "://" not in text
+    assert "nan" not in page.text.lower().split()
+    assert len(text) < 1_000_000
+
+
+def test_key_numbers_are_those_of_the_findings(findings, page):
+    page = Page(page)
+    assert "100 items" in page.text
+    assert "20 % of the pool" in page.text
+    assert "kept 20 : 20 %" in page.text
+    # Sizes of clusters that are not empty: 60, 20, 10, 6, 4; above them 80, 10, 10.
+    assert ["1", "6", "1", "4", "10", "20", "60", "0.504"] in page.rows
+    assert ["2", "4", "1", "10", "10", "33.3", "80", "0.467"] in page.rows
+    assert "12 s" in page.text
+    assert "broken-49" in page.text
+    assert "broken-50" not in page.text
+    assert "The first 50 of 70" in page.text
+    assert "13 items short" in page.text
+    for told in ("0a1b2c3d", "ab" * 32, "jax 9.8.7", findings.pool.fingerprint):
+        assert told in page.text
+
+
+def test_balance_over_clusters_needs_no_labels(findings, page):
+    (row,) = [row for row in Page(page).rows if row and row[0].startswith("top-level clusters")]
+    taken = np.array([16, 2, 2]) / 20
+    entropies = [-(p * np.log(p)).sum() / np.log(3) for p in (np.array([0.8, 0.1, 0.1]), taken)]
+    assert [row[1], row[3]] == [f"{one:.3f}" for one in entropies]
+    without = render(findings._replace(results=None, losses={}))
+    assert row in Page(without).rows
+
+
+def test_domains_are_told_before_and_after(page):
+    rows = Page(page).rows
+    assert [
+        "domains 2",
+        "0.469",
+        "0.469",
+        "1.000",
+        "0.400",
+        "0.400",
+        "0.000",
+        "2",
+        "2",
+        "2",
+    ] in rows
+    assert ["cats", "90 % 90", "90 % 90", "50 % 10"] in rows
+
+
+@pytest.mark.parametrize(
+    ("shift", "reach", "word", "sentence"),
+    [
+        (0.05, 0.01, "better", "was better than training on a random subset"),
+        (-0.05, 0.01, "worse", "was worse than training on a random subset"),
+        (0.05, 0.06, "no difference shown", "No difference shown between the curated subset"),
+    ],
+)
+def test_verdict_is_that_of_the_interval(findings, shift, reach, word, sentence):
+    page = Page(render(findings._replace(results=results_of(3, reach, shift))))
+    assert sentence in page.text
+    signed = lambda x: f"{x:+.3f}".replace("-", "\N{MINUS SIGN}")
+    low, high = signed(shift - reach), signed(shift + reach)
+    pair = "curated \N{MINUS SIGN} random"
+    assert [pair, "k-NN", signed(shift), f"{low} to {high}", word] in page.rows
+    others = {"was better", "was worse", "No difference shown between"} - {sentence[:10]}
+    assert sum(other in page.text for other in others) == (1 if word[0] == "n" else 0)
+
+
+def test_probes_that_disagree_are_both_told(findings):
+    results = results_of(3, 0.01)
+    results["differences"]["curated - random"]["ridge"] = interval([-0.05] * 3, 0.01)
+    page = Page(render(findings._replace(results=results)))
+    assert "by k-NN, better; by ridge, worse" in page.text
+    assert "better on cats (k-NN), head (k-NN)" in page.text
+
+
+def test_one_seed_has_no_interval_and_no_verdict(findings):
+    page = Page(render(variants("one seed", findings)))
+    assert "One seed cannot tell" in page.text
+    assert "one seed: no interval" in page.text
+    assert "better" not in page.text.replace("better encoder", "").replace("train better", "")
+    assert "\N{INFINITY}" not in page.text
+    assert "inf" not in page.text.split()
+
+
+def test_hostile_names_stay_text(page):
+    assert "<script" not in page
+    assert f"Cats {HOSTILE}" in Page(page).text
+    assert any(HOSTILE in (value or "") for _, name, value in Page(page).attributes
+               if name == "title")  # fmt: skip
+
+
+def test_ids_that_are_not_unicode_do_not_break_the_page(findings):
+    ids = findings.pool.ids.copy()
+    ids[:] = [f"\udcff\x00{i}" for i in range(len(ids))]
+    pool = make_pool(np.asarray(findings.pool.embeddings), ids)
+    render(findings._replace(pool=pool)).encode("utf-8")
+
+
+def test_names_in_plots_are_neither_maths_nor_missing_glyphs(findings):
+    results = json.loads(json.dumps(results_of(3, 0.01)).replace("cats", "$x^2$ \u732b"))
+    assert "$x^2$ \u732b" in Page(render(findings._replace(results=results))).text
+
+
+def test_same_findings_give_the_same_bytes(findings, page):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):  # of the user's own
+        assert render(findings) == page
+
+
+def test_gallery_reads_once_and_shows_the_items_it_names(findings):
+    asked = []
+
+    def images(rows):
+        asked.append(rows)
+        return np.broadcast_to(
+            np.asarray(rows, np.uint8)[:, None, None, None], (len(rows), 8, 8, 3)
+        ).copy()
+
+    pool = make_pool(np.asarray(findings.pool.embeddings))  # ids are row numbers
+    shown = gallery_room.gallery(findings._replace(images=images, pool=pool))
+    assert len(asked) == 1
+    sprite = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.sprite.split(",")[1]))))
+    assert sprite.shape == (8 * shown.rows, 8 * shown.columns, 3)
+    tops = findings.tree.point_labels(2)
+    assert [(s.n_pool, s.n_kept) for s in shown.strips] == [(80, 16), (10, 2), (10, 2)]
+    tiles = [(s.cluster, t) for s in shown.strips for t in s.tiles]
+    tiles += [(None, t) for t in (*shown.kept, *shown.dropped)]
+    for cluster, tile in tiles:
+        row = int(tile.title)
+        x, y = (
+            round(float(place[:-1]) / 100 * (of - 1))
+            for place, of in ((tile.x, shown.columns), (tile.y, shown.rows))
+        )
+        assert sprite[8 * y + 4, 8 * x + 4, 0] == row
+        assert tile.kept == (row in findings.indices)
+        assert cluster is None or tops[row] == cluster
+    assert all(tile.kept for tile in shown.kept)
+    assert not any(tile.kept for tile in shown.dropped)
+    assert len(shown.kept) == 20
+    assert len(shown.dropped) == gallery_room.N_SHEET
+
+
+def test_large_noisy_pictures_stay_small(findings):
+    rng = np.random.default_rng(1)
+    noise = lambda rows: rng.integers(0, 256, (len(rows), 96, 96, 3), np.uint8)
+    assert len(render(findings._replace(images=noise))) < 3_000_000
