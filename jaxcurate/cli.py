@@ -64,11 +64,13 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     try:
         rest = values(list(argv))
+    except KeyError as error:
+        raise ValueError(f"the configuration has no field {error}") from error
     except Exception as error:  # a configuration is a program, and may fail in any way
         raise ValueError(f"{error}") from error
     if len(rest) != 2 or rest[1] not in COMMANDS:

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import platform
 import time
-import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from importlib import metadata
@@ -24,7 +23,7 @@ from jaxcurate import evaluation, experiment, export, parallel, report, sources,
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
-from jaxcurate.sampling import ShortfallWarning, sample
+from jaxcurate.sampling import sample
 from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
 
@@ -111,12 +110,10 @@ class Pipeline:
     def sample(self) -> dict[str, Any]:
         """``tree/`` to ``subsets/NAME/``: a balanced subset with its manifest."""
         pool, tree = self._pool(), self._tree()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ShortfallWarning)
-            indices = self._draw(tree, self.settings.seed)
-        for warning in caught:
-            self.progress.line(f"  {warning.message}")
+        indices = self._draw(tree, self.settings.seed)
         missing = self.settings.sample.size - len(indices)
+        if missing:
+            self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
         about = self._about("sample", shortfall=missing)
         export.save_subset(self.subset_path, indices, pool, tree, about)
         return {"taken": len(indices), "missing": missing}
@@ -373,7 +370,8 @@ class Pipeline:
 
     def _draw(self, tree: ClusterTree, seed: int) -> np.ndarray:
         settings = self.settings.sample
-        return sample(tree, settings.size, settings.strategy, settings.max_repeats, seed)
+        size = min(settings.size, tree.n_points * settings.max_repeats)
+        return sample(tree, size, settings.strategy, settings.max_repeats, seed)
 
     def _reading(self, what: str, rows: np.ndarray, batch_size: int) -> sources.Reading:
         done = 0

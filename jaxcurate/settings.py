@@ -1,13 +1,17 @@
 """The settings of a whole run, one frozen dataclass for each stage."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxcurate.embed import Embedding
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
 from jaxcurate.sources import Recipe
 from jaxcurate.ssl import Pretraining
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -139,3 +143,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.seed < 0 or self.n_devices < 0:
             raise ValueError("seed and n_devices must not be negative")
+
+
+def to_config(settings: Settings) -> "ConfigDict":
+    """What a configuration file returns: every setting can then be given on the command line."""
+    from ml_collections import ConfigDict
+
+    return ConfigDict(dataclasses.asdict(settings))

@@ -16,19 +16,19 @@ import jaxcurate as jc
 from jaxcurate import cli
 
 CONFIG = """
-from ml_collections import ConfigDict
+from jaxcurate.embed import Embedding
+from jaxcurate.settings import Clustering, Evaluation, Items, Sampling, Settings, to_config
 
 def get_config(source):
-    c = ConfigDict()
-    c.seed = 0
-    c.items = ConfigDict({"source": source, "image_size": 8})
-    c.embed = ConfigDict({"encoder": "pixels", "batch_size": 64})
-    c.cluster = ConfigDict(
-        {"n_clusters": (20, 5), "n_resamples": (2, 2), "n_per_cluster": (3, 2)}
+    return to_config(
+        Settings(
+            items=Items(source, image_size=8),
+            embed=Embedding("pixels", batch_size=64),
+            cluster=Clustering((20, 5), (2, 2), (3, 2)),
+            sample=Sampling(30),
+            evaluate=Evaluation(arms=()),
+        )
     )
-    c.sample = ConfigDict({"size": 30, "strategy": "random"})
-    c.evaluate = ConfigDict({"arms": ()})
-    return c
 """
 
 
@@ -117,11 +117,11 @@ def test_only_what_changed_is_done_again(jaxcurate, place):
     assert "embed: done before" in err
     assert "cluster: done before" in err
     assert "sample: taken 40" in err
-    states = dict(line.split()[:2] for line in jaxcurate("status")[1].splitlines())
-    assert states["cluster"] == "done"
-    assert states["sample"] == "out"  # "out of date": the status is asked for size 30
+    lines = jaxcurate("status")[1].splitlines()  # of the settings as they were: size 30
+    assert lines[1].startswith("cluster   done")
+    assert lines[2].startswith("sample    out of date")
     states = jaxcurate("status", "--config.sample.size=40")[1]
-    assert states.count("done") == 6
+    assert states.count(" done ") == 6
 
 
 def test_status_of_nothing_is_missing_and_writes_nothing(jaxcurate, place):
@@ -207,6 +207,25 @@ def test_bad_settings_change_nothing(jaxcurate, place, flags, words):
     before = everything_in(place)
     refused(jaxcurate("run", *flags), *words)
     assert everything_in(place) == before
+
+
+def test_a_plain_config_will_do(jaxcurate, place):
+    """Without the fields that have defaults, as ml_collections users write them."""
+    (place / "config.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(source):\n"
+        "    return ConfigDict({'items': {'source': source}, 'sample': {'size': 9},\n"
+        "        'embed': {'encoder': 'pixels'}, 'evaluate': {'arms': ()},\n"
+        "        'cluster': {'n_clusters': (9,), 'n_resamples': (0,), 'n_per_cluster': (1,)}})\n"
+    )
+    assert jaxcurate("run")[0] == 0
+    refused(jaxcurate("run", "--config.export.format=npy"), "no field", "export")
+
+
+def test_a_config_that_fails_is_told(jaxcurate, place):
+    (place / "config.py").write_text("def get_config(source):\n    return 1 / 0\n")
+    refused(jaxcurate("run"), "division by zero")
+    assert not (place / "work").exists()
 
 
 @pytest.mark.parametrize("command", ["", "runn", "embed cluster"])
@@ -332,7 +351,7 @@ def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
 def test_a_shortfall_is_reported(jaxcurate, place):
     code, _, err = jaxcurate("run", "--config.sample.size=300")
     assert code == 0
-    assert "300 items wanted, the pool holds 200" in err
+    assert "the pool holds 100 item(s) fewer than sample.size wants" in err
     card = json.loads((place / "work/subsets/curated/card.json").read_text())
     assert (card["size"], card["shortfall"]) == (200, 100)
 

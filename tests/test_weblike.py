@@ -364,7 +364,7 @@ def test_the_web_like_pool_has_a_crushing_head_and_a_thin_tail(web_like):
     assert len(set(pool.id)) == 21_000
     head = pool.domain == "fashion"
     assert Counter(pool.group[head].tolist()).most_common()[-1][1] == 1_000
-    originals = {g: label for g, label in zip(pool.group[head], pool.label[head], strict=True)}
+    originals = dict(zip(pool.group[head], pool.label[head], strict=True))
     assert Counter(originals.values()) == dict.fromkeys(set(originals.values()), 2)
     assert len(originals) == 20
     tail = pool.image[~head]

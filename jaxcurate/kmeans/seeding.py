@@ -44,7 +44,7 @@ def greedy_kmeans_plus_plus(
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
     """
-    n, d = x.shape
+    d = x.shape[1]
     norms = jnp.sum(x**2, axis=1)
     trials = n_candidates(n_clusters)
 

@@ -3,7 +3,15 @@
 from jaxcurate.sources.items import Annotations, Item, Source, UnreadableItem
 from jaxcurate.sources.opening import open_source
 from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
-from jaxcurate.sources.recipe import RECIPES, Domain, Jitter, Recipe
+from jaxcurate.sources.recipe import (
+    RECIPES,
+    Domain,
+    Jitter,
+    Recipe,
+    balanced,
+    fashion_longtail,
+    web_like,
+)
 from jaxcurate.sources.weblike import prepare
 
 __all__ = [
@@ -18,7 +26,10 @@ __all__ = [
     "Source",
     "Unreadable",
     "UnreadableItem",
+    "balanced",
+    "fashion_longtail",
     "open_source",
     "prepare",
     "read_images",
+    "web_like",
 ]
