@@ -80,7 +80,7 @@ def test_a_recipe_survives_plain_mappings(name):
         ({"domains": [{"name": "x"}]}, r"recipe.domains\[0\].source is missing"),
         ({"size": 1}, r"recipe.domains\[0\].size is unknown"),
         ({"source": "cats"}, "domain 'x': source 'cats' is not one of"),
-        ({"n_items": "9"}, r"domains\[0\].n_items must be int or NoneType, not '9'"),
+        ({"n_items": "9"}, r"domains\[0\].n_items must be int, not '9'"),
         ({"n_items": 2}, "domain 'x': n_items must be at least n_originals"),
         ({"imbalance": 0.5}, "domain 'x': imbalance must be at least 1"),
         ({"jitter": {"shaft": 1}}, r"domains\[0\].jitter.shaft is unknown"),

@@ -81,7 +81,8 @@ def _adopt(text: str, name: str, alt: str) -> str:
     """A whole SVG file as an element of the page."""
     box = re.search(r'viewBox="([\d. ]+)"', text)
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    no_use = r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"
+    body = re.sub(no_use, "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
     body = re.sub(r'\bid="|url\(#|href="#', lambda found: f"{found[0]}{name}-", body)
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)

@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import typing
 from collections.abc import Mapping
 from typing import Any
+
+from jaxcurate.plain import to_dataclass
 
 RAW_SOURCES = ("fashion", "digits", "clipart", "emoji")
 
@@ -108,14 +109,7 @@ class Recipe:
         Raises:
             ValueError: naming a field that is unknown, missing or of the wrong type.
         """
-        fields = dict(_mapping(fields, "recipe"))
-        if "domains" in fields:
-            domains = _sequence(fields["domains"], "recipe.domains")
-            fields["domains"] = tuple(
-                _domain(domain, f"recipe.domains[{number}]")
-                for number, domain in enumerate(domains)
-            )
-        return _make(cls, fields, "recipe")
+        return to_dataclass(cls, fields, "recipe")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain mappings and lists from which `from_dict` makes an equal recipe."""
@@ -159,51 +153,3 @@ def balanced(seed: int = 0) -> Recipe:
 RECIPES = {"web_like": web_like, "fashion_longtail": fashion_longtail, "balanced": balanced}
 """Recipes by name; each takes a seed."""
 
-
-def _domain(fields: Any, where: str) -> Domain:
-    if isinstance(fields, Domain):
-        return fields
-    fields = dict(_mapping(fields, where))
-    if "jitter" in fields and not isinstance(fields["jitter"], Jitter):
-        strengths = _mapping(fields["jitter"], f"{where}.jitter")
-        fields["jitter"] = _make(Jitter, strengths, f"{where}.jitter")
-    if "unclassed" in fields:
-        fields["unclassed"] = tuple(_sequence(fields["unclassed"], f"{where}.unclassed"))
-    return _make(Domain, fields, where)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be a mapping, not {value!r}")
-    return value
-
-
-def _sequence(value: Any, where: str) -> list | tuple:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{where} must be a list, not {value!r}")
-    return value
-
-
-def _make(cls: type, fields: Mapping[str, Any], where: str) -> Any:
-    """Makes a dataclass of a mapping, or says in one line which field is wrong."""
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    for name in fields:
-        if name not in known:
-            raise ValueError(f"{where}.{name} is unknown; known are {', '.join(known)}")
-    for name, field in known.items():
-        if field.default is dataclasses.MISSING and name not in fields:
-            raise ValueError(f"{where}.{name} is missing")
-    return cls(**{name: _typed(known[name], value, where) for name, value in fields.items()})
-
-
-def _typed(field: dataclasses.Field, value: Any, where: str) -> Any:
-    """Returns a value as its field's type, whole numbers also as float."""
-    kinds = typing.get_args(field.type) or (field.type,)
-    if typing.get_origin(field.type) is tuple:
-        kinds = (tuple,)
-    if float in kinds and type(value) is int:
-        return float(value)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{where}.{field.name} must be {expected}, not {value!r}")
-    return value
