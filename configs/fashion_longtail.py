@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from jaxcurate.embed import Embedding
-from jaxcurate.settings import Clustering, Items, Sampling, Settings, to_config
+from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import balanced, fashion_longtail
 
 RECIPES = {"longtail": fashion_longtail, "balanced": balanced}
@@ -15,7 +15,8 @@ def get_config(recipe: str = "longtail") -> ConfigDict:
     return to_config(
         Settings(
             title=f"Fashion-MNIST, {recipe}",
-            items=Items("tfds:weblike", recipe=RECIPES[recipe](seed=0)),
+            source="tfds:weblike",
+            recipe=RECIPES[recipe](seed=0),
             embed=Embedding("pca", n_components=128),
             cluster=Clustering(
                 n_clusters=(1000, 100),

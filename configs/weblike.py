@@ -7,7 +7,7 @@ clip art and 200 emoji. 500 of the 21,000 are kept.
 from ml_collections import ConfigDict
 
 from jaxcurate.embed import Embedding
-from jaxcurate.settings import Clustering, Items, Sampling, Settings, to_config
+from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import web_like
 
 
@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
     return to_config(
         Settings(
             title="A web-like pool",
-            items=Items("tfds:weblike", recipe=web_like(seed=0)),
+            source="tfds:weblike",
+            recipe=web_like(seed=0),
             embed=Embedding("pca", n_components=128),
             cluster=Clustering(
                 n_clusters=(1000, 100),

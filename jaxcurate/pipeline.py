@@ -79,7 +79,7 @@ class Pipeline:
                 encoders.embed(encoder, batch.images, batch_size=size, mesh=self.mesh)
             )
         if not rows:
-            raise ValueError(f"{self.settings.items.source} has no item that can be read")
+            raise ValueError(f"{self.settings.source} has no item that can be read")
         pool = make_pool(*map(np.concatenate, (embeddings, ids, rows)))
         skipped = [[item.id, item.reason] for item in reading.unreadable]
         if skipped:
@@ -233,7 +233,7 @@ class Pipeline:
             if NEEDS[stage] not in stages and workdir.read_card(before) is None:
                 raise ValueError(f"{before} is missing: `{stage}` needs `{NEEDS[stage]}` first")
         if "embed" in stages:
-            n, source = len(self.source), settings.items.source
+            n, source = len(self.source), settings.source
             level = settings.cluster.levels[0]
             if n < level.n_clusters * level.n_splits:
                 raise ValueError(
@@ -338,18 +338,18 @@ class Pipeline:
     @cached_property
     def source(self) -> sources.Source:
         """The pool's items."""
-        return self._open(self.settings.items.split)
+        return self._open(self.settings.split)
 
     def _open(self, split: str) -> sources.Source:
-        items = self.settings.items
+        settings = self.settings
         return sources.open_source(
-            items.source,
+            settings.source,
             split=split,
-            data_dir=items.data_dir or None,
-            image_size=items.image_size,
-            recipe=items.recipe,
-            image_key=items.image_key or None,
-            label_key=items.label_key or None,
+            data_dir=settings.data_dir or None,
+            image_size=settings.image_size,
+            recipe=settings.recipe,
+            image_key=settings.image_key or None,
+            label_key=settings.label_key or None,
         )
 
     def _pool(self) -> Pool:

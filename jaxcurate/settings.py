@@ -15,26 +15,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Items:
-    """Where items come from."""
-
-    source: str
-    """``tfds:NAME``, ``folder:PATH`` or ``npy:PATH``."""
-    split: str = "train"
-    """Of a TFDS dataset: the pool."""
-    data_dir: str = ""
-    """Of TFDS datasets; "" for ``$JAXCURATE_DATA``, or else ``data``."""
-    image_size: int = 32
-    """Pixels a side."""
-    image_key: str = ""
-    """The image feature of a TFDS dataset, where it is not found by itself."""
-    label_key: str = ""
-    """The label feature of a TFDS dataset, where it is not found by itself."""
-    recipe: Recipe | None = None
-    """Of ``tfds:weblike``."""
-
-
-@dataclass(frozen=True)
 class Clustering:
     """The levels of hierarchical k-means, bottom up: one entry a level in each tuple."""
 
@@ -127,9 +107,22 @@ class Evaluation:
 class Settings:
     """Everything that a run depends on."""
 
-    items: Items
+    source: str
+    """Where items come from: ``tfds:NAME``, ``folder:PATH`` or ``npy:PATH``."""
     cluster: Clustering
     sample: Sampling
+    split: str = "train"
+    """Of a TFDS dataset: the pool."""
+    data_dir: str = ""
+    """Of TFDS datasets; "" for ``$JAXCURATE_DATA``, or else ``data``."""
+    image_size: int = 32
+    """Pixels a side."""
+    image_key: str = ""
+    """The image feature of a TFDS dataset, where it is not found by itself."""
+    label_key: str = ""
+    """The label feature of a TFDS dataset, where it is not found by itself."""
+    recipe: Recipe | None = None
+    """Of ``tfds:weblike``."""
     embed: Embedding = field(default_factory=Embedding)
     export: Exporting = field(default_factory=Exporting)
     evaluate: Evaluation = field(default_factory=Evaluation)
@@ -143,6 +136,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.seed < 0 or self.n_devices < 0:
             raise ValueError("seed and n_devices must not be negative")
+        if self.image_size < 1:
+            raise ValueError(f"image_size={self.image_size} must be at least 1")
 
 
 def to_config(settings: Settings) -> "ConfigDict":

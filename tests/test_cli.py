@@ -17,12 +17,13 @@ from jaxcurate import cli
 
 CONFIG = """
 from jaxcurate.embed import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Items, Sampling, Settings, to_config
+from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config(source):
     return to_config(
         Settings(
-            items=Items(source, image_size=8),
+            source=source,
+            image_size=8,
             embed=Embedding("pixels", batch_size=64),
             cluster=Clustering((20, 5), (2, 2), (3, 2)),
             sample=Sampling(30),
@@ -214,7 +215,7 @@ def test_a_plain_config_will_do(jaxcurate, place):
     (place / "config.py").write_text(
         "from ml_collections import ConfigDict\n"
         "def get_config(source):\n"
-        "    return ConfigDict({'items': {'source': source}, 'sample': {'size': 9},\n"
+        "    return ConfigDict({'source': source, 'sample': {'size': 9},\n"
         "        'embed': {'encoder': 'pixels'}, 'evaluate': {'arms': ()},\n"
         "        'cluster': {'n_clusters': (9,), 'n_resamples': (0,), 'n_per_cluster': (1,)}})\n"
     )

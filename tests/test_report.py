@@ -108,7 +108,7 @@ def findings():
     return Findings(
         title=f"Cats {HOSTILE}",
         made_from=MADE_FROM,
-        settings={"items": {"source": HOSTILE}, "seed": 7, "cluster": {"n_clusters": [6, 4]}},
+        settings={"source": HOSTILE, "seed": 7, "cluster": {"n_clusters": [6, 4]}},
         cards={"embed": {**card, "unreadable": unreadable}, "sample": {**card, "shortfall": 13}},
         pool=make_pool(rng.normal(size=(n, 5)), ids),
         tree=tree,
@@ -269,7 +269,7 @@ def test_ids_that_are_not_unicode_do_not_break_the_page(findings):
     ids = findings.pool.ids.copy()
     ids[:] = [f"\udcff\x00{i}" for i in range(len(ids))]
     pool = make_pool(np.asarray(findings.pool.embeddings), ids)
-    settings = {"items": {"source": "folder:\udcff"}}
+    settings = {"source": "folder:\udcff"}
     render(findings._replace(pool=pool, settings=settings)).encode("utf-8")
 
 

@@ -152,4 +152,3 @@ def balanced(seed: int = 0) -> Recipe:
 
 RECIPES = {"web_like": web_like, "fashion_longtail": fashion_longtail, "balanced": balanced}
 """Recipes by name; each takes a seed."""
-

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Prints the published simulations beside what is measured here.
+
+.venv/bin/python scripts/simulations.py [N_SEEDS]
+"""
+
+import sys
+import time
+
+import numpy as np
+
+import jaxcurate as jc
+from jaxcurate.simulations import kl_of_shares, kl_to_uniform, rings, skewed_square
+
+
+def levels(*n_clusters: int, m: int = 0, r: int = 1) -> list[jc.Level]:
+    return [jc.Level(k, m, r) for k in n_clusters]
+
+
+SQUARE = {
+    "k-means, 300": (0.340, levels(300)),
+    "2 levels, 1500/300": (0.132, levels(1500, 300)),
+    "3 levels, 3000/1000/300": (0.081, levels(3000, 1000, 300)),
+    "3 levels, m = 10, r = 2": (0.042, levels(3000, 1000, 300, m=10, r=2)),
+}
+RINGS = {
+    "2 levels": [jc.Level(1000), jc.Level(300)],
+    "2 levels, m = 10, r = 15/2": [jc.Level(1000, 10, 15), jc.Level(300, 10, 2)],
+}
+
+
+def line(name: str, published: str, values: list[float], seconds: float | None = None) -> None:
+    spread = f"{np.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+    took = "" if seconds is None else f"{seconds:8.1f}"
+    print(f"{name:<28}{published:>10}{spread:>24}{took}")
+
+
+def main() -> None:
+    seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    print(f"{'KL to uniform':<28}{'published':>10}{'here: mean (range)':>24}{'s':>8}")
+    squares = [skewed_square(seed) for seed in seeds]
+    line("square: points", "0.942", [kl_to_uniform(x) for x in squares])
+    for name, (published, setting) in SQUARE.items():
+        begun = time.perf_counter()
+        trees = [
+            jc.hierarchical_kmeans(x, setting, seed) for x, seed in zip(squares, seeds, strict=True)
+        ]
+        took = (time.perf_counter() - begun) / len(seeds)
+        line(name, f"{published:.3f}", [kl_to_uniform(t.levels[-1].centroids) for t in trees], took)
+    pools = [rings(seed) for seed in seeds]
+    line("rings: points", "", [kl_of_shares(ring) for _, ring in pools])
+    for name, setting in RINGS.items():
+        begun, found = time.perf_counter(), []
+        for seed, (x, ring) in zip(seeds, pools, strict=True):
+            taken = jc.sample(jc.hierarchical_kmeans(x, setting, seed), 1000, seed=seed)
+            if len(np.unique(taken)) != 1000:
+                raise SystemExit(f"seed {seed}: {len(np.unique(taken))} distinct rows, not 1000")
+            found.append(kl_of_shares(ring[taken]))
+        line(name, "", found, (time.perf_counter() - begun) / len(seeds))
+    print("s: seconds for one seed, compilation included (the first seed's, shared among all)")
+
+
+if __name__ == "__main__":
+    main()

