@@ -61,6 +61,7 @@ class Pipeline:
         self.progress = progress
         self.subset_path = self.path / "subsets" / settings.sample.name
         self.export_path = self.path / "exports" / settings.sample.name
+        self._begun = time.perf_counter()
 
     # The stages.
 
@@ -143,7 +144,7 @@ class Pipeline:
         results: dict[str, Any] = {"balance": evaluation.balance(notes, draws)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
-            probe_set, test_set = map(self._held_out, (settings.probe_split, settings.test_split))
+            probe_set, test_set = map(_read_held_out, self._held_out_sources)
             compared = experiment.compare(
                 self._read(pool.items),
                 {arm: draws[arm] for arm in settings.arms},
@@ -207,10 +208,12 @@ class Pipeline:
         self._check(stages)
         for stage in stages:
             with self.progress.timed(stage):
-                if self._state(stage) == "done":
+                state = self._state(stage)
+                if state == "done":
                     self.progress.line(f"{stage}: done before")
                     continue
-                self.progress.line(f"{stage} ...")
+                why = "" if state == "missing" else f" ({state})"
+                self.progress.line(f"{stage} ...{why}")
                 self._begun = time.perf_counter()
                 found = getattr(self, stage)()
                 self._write_config()  # after the first stage: bad input leaves no trace
@@ -240,10 +243,17 @@ class Pipeline:
                     f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
                     f"level 1, but {source} has only {n} item(s)"
                 )
+        elif stages & {"export", "evaluate", "report"}:  # these read items by the pool's rows
+            card = workdir.read_card(self._folders["embed"]) or {"made_from": {"source": None}}
+            if card["made_from"]["source"] != self.source.fingerprint:
+                raise ValueError(
+                    f"{self._folders['embed']} was made from source "
+                    f"{card['made_from']['source']}, but {settings.source} is now "
+                    f"{self.source.fingerprint}: `embed` comes first"
+                )
         if "evaluate" in stages and settings.evaluate.arms:
             try:
-                for split in (settings.evaluate.probe_split, settings.evaluate.test_split):
-                    self._open(split)
+                self._held_out_sources  # noqa: B018  opens them
             except ValueError as error:
                 raise ValueError(
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
@@ -292,9 +302,11 @@ class Pipeline:
             case "export":
                 return {"sample": digest("sample"), "export": _plain(settings.export)}
             case "evaluate":
+                held_out = self._held_out_sources if settings.evaluate.arms else ()
                 return {
                     "cluster": digest("cluster"),
                     "sample": digest("sample"),
+                    "held_out": [source.fingerprint for source in held_out],
                     "evaluate": _plain(settings.evaluate),
                     "seed": settings.seed,
                 }
@@ -339,6 +351,12 @@ class Pipeline:
     def source(self) -> sources.Source:
         """The pool's items."""
         return self._open(self.settings.split)
+
+    @cached_property
+    def _held_out_sources(self) -> tuple[sources.Source, sources.Source]:
+        """What the probes learn from, and what they are tested on."""
+        settings = self.settings.evaluate
+        return self._open(settings.probe_split), self._open(settings.test_split)
 
     def _open(self, split: str) -> sources.Source:
         settings = self.settings
@@ -392,14 +410,12 @@ class Pipeline:
             raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
         return np.concatenate(images)
 
-    def _held_out(self, split: str) -> experiment.HeldOut:
-        held = self._open(split)
-        rows, images = [], []
-        for batch in sources.read_images(held, batch_size=1024):
-            rows.append(batch.rows)
-            images.append(batch.images)
-        notes = held.annotations(np.concatenate(rows))
-        return experiment.HeldOut(np.concatenate(images), notes.label, notes.domain)
+
+def _read_held_out(source: sources.Source) -> experiment.HeldOut:
+    batches = list(sources.read_images(source, batch_size=1024))
+    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
+    images = np.concatenate([batch.images for batch in batches])
+    return experiment.HeldOut(images, notes.label, notes.domain)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -105,7 +105,9 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
         raise DamagedError(f"{path / CARD} is missing: the folder was never completed")
     for name, entry in card["files"].items():
         if sha256(path / name) != entry["sha256"]:
-            raise DamagedError(f"{path / name} is damaged: its checksum differs from {CARD}'s")
+            raise DamagedError(
+                f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"
+            )
     return card
 
 

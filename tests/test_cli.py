@@ -341,6 +341,9 @@ def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
     jaxcurate("run")
     pools = [json.loads((place / "work/pool/card.json").read_text())["pool"]]
     np.save(place / "x.npy", np.load(place / "x.npy")[::-1])
+    refused(
+        jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "`embed` comes first"
+    )
     jaxcurate("embed")
     pools.append(json.loads((place / "work/pool/card.json").read_text())["pool"])
     before = everything_in(place / "work")
