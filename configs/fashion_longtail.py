@@ -1,4 +1,14 @@
-"""The harder case: one domain, ten classes from 4,000 images down to 40, no duplicates."""
+"""The harder case: one domain, ten classes from 4,000 images down to 40, no duplicates.
+
+    scripts/fetch --only fashion
+    .venv/bin/jaxcurate run --config=configs/fashion_longtail.py --workdir=runs/longtail
+    .venv/bin/jaxcurate run --config=configs/fashion_longtail.py:balanced --workdir=runs/balanced
+
+About 3 minutes each on two CPU cores. Pixels say little of rare classes: normalised class entropy
+rises from .71 to .82 only, and whether curated beats random changes with the images (+.042 with
+the recipe's seed 0, interval above zero; +.011 with seed 1, interval around it). On ten balanced
+classes of 1,000 there is nothing to repair and no difference is shown.
+"""
 
 from ml_collections import ConfigDict
 

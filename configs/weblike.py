@@ -1,7 +1,15 @@
 """A web-like pool: a crushing head of near-duplicates, a thin tail of three other domains.
 
 20,000 weakly jittered copies of 20 Fashion-MNIST images stand against 200 digits, 600 pieces of
-clip art and 200 emoji. 500 of the 21,000 are kept.
+clip art and 200 emoji (`jaxcurate/sources/recipe.py`). 500 of the 21,000 are kept.
+
+    scripts/fetch
+    .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike
+
+About 4 minutes on two CPU cores, most of it 15 pretrainings. What to expect: normalised domain
+entropy .17 in the pool, .19 in a random subset, .88 to .95 in the curated one; macro k-NN accuracy
+.33 untrained, .40 on random, .43 on curated; curated - random about +.03 by k-NN, its 95 %
+interval above zero.
 """
 
 from ml_collections import ConfigDict
