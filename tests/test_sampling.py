@@ -148,11 +148,20 @@ def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups):
     order = rng.integers(0, n_orders, n).astype(np.uint32) * np.uint32(2**30)
     ties = rng.permutation(n).astype(np.uint64)
     wanted = rng.integers(0, 15, n_groups)
-    taken = _first_of_each(groups, order, ties, wanted)
+    taken = _first_of_each(groups, order, lambda members: ties[members], wanted)
     for group in range(n_groups):
         members = np.flatnonzero(groups == group)
         first = sorted(members, key=lambda i: (order[i], ties[i]))[: wanted[group]]
         assert set(np.flatnonzero(taken & (groups == group))) == set(first)
+
+
+@pytest.mark.parametrize("strategy", ["random", "closest"])
+def test_blocks_do_not_show(strategy, monkeypatch):
+    tree = random_tree(np.random.default_rng(1))
+    whole = jc.sample(tree, 123, strategy)
+    monkeypatch.setattr("jaxcurate.sampling._BLOCK", 7)
+    monkeypatch.setattr("jaxcurate.priorities._BLOCK", 11)
+    np.testing.assert_array_equal(jc.sample(tree, 123, strategy), whole)
 
 
 def test_equally_close_rows_are_taken_at_random():
