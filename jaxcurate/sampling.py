@@ -1,13 +1,16 @@
 """Balanced sampling: a target split top-down over a tree, evenly at every node."""
 
 import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
+from jaxcurate.priorities import keys_of, priorities, short_priorities
 from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
+_BLOCK = 1 << 15
 
 
 class ShortfallWarning(UserWarning):
@@ -20,21 +23,28 @@ def sample(
     strategy: Strategy = "random",
     max_repeats: int = 1,
     seed: int = 0,
+    *,
+    rows: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of a balanced subset.
 
     The size is split among the top clusters as evenly as their points allow, each share among
     the clusters below, and so on; in a leaf cluster rows are taken at random or closest to the
-    centroid first. Priorities depend on the seed alone, so that without repeats a smaller sample
-    of the same tree and seed is part of a larger one.
+    centroid first. Priorities depend on the seed and on each row's number or id alone, so that
+    without repeats a smaller sample of the same tree and seed is part of a larger one.
 
     Args:
         tree: over ``n`` points.
         size: how many rows are wanted. Where the pool holds fewer, all are taken and a
             :class:`ShortfallWarning` says so.
-        strategy: ``"random"`` or ``"closest"``, within a leaf cluster.
+        strategy: ``"random"`` or ``"closest"``, within a leaf cluster; equally close rows are
+            taken at random.
         max_repeats: how often a row may be taken; a leaf takes whole copies first.
         seed: of the priorities.
+        rows: distinct numbers ``[m]`` of the rows that may be taken; all by default.
+        ids: distinct strings or whole numbers ``[n]``. With them a pool in another order gives
+            the same items; without, rows are told apart by their numbers.
 
     Returns:
         int64, sorted; a row that is taken twice stands there twice.
@@ -50,7 +60,14 @@ def sample(
         raise ValueError(f"size={size} is negative")
     if max_repeats < 1:
         raise ValueError(f"max_repeats={max_repeats} must be at least 1")
-    available = tree.n_points * max_repeats
+    if strategy not in ("random", "closest"):
+        raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
+    if rows is not None:
+        rows = checked_rows(rows, tree.n_points)
+    if ids is not None and len(ids) != tree.n_points:
+        raise ValueError(f"ids has {len(ids)} entries, but the tree {tree.n_points} points")
+    leaves = tree.levels[0].labels if rows is None else tree.levels[0].labels[rows]
+    available = len(leaves) * max_repeats
     if size > available:
         warnings.warn(
             f"{size} items wanted, the pool holds {available}: all are taken, "
@@ -58,14 +75,29 @@ def sample(
             ShortfallWarning,
             stacklevel=2,
         )
+    counts = tree.counts_of(leaves)
     quotas = np.array([min(size, available)])
-    parents = np.zeros(tree.n_clusters(len(tree.levels)), np.int64)
+    parents = np.zeros(tree.n_clusters(len(tree.levels)), np.int32)
     for level in range(len(tree.levels), 0, -1):
-        capacities = tree.point_counts(level) * max_repeats
-        priorities = _priorities(len(capacities), seed, level)
-        quotas = _allocate(capacities, parents, quotas, priorities)
+        capacities = counts[level - 1] * max_repeats
+        quotas = _allocate(capacities, parents, quotas, seed, level)
         parents = tree.levels[level - 1].labels
-    return _take(tree, quotas, _ranks_of_points(tree, strategy, seed))
+
+    keys = rows
+    if ids is not None:
+        keys = keys_of(ids) if rows is None else keys_of(ids)[rows]
+    if strategy == "closest":
+        order = _by_distance(tree, rows)
+    else:
+        order = short_priorities(len(leaves) if keys is None else keys, seed)
+    ties = lambda members: priorities(members if keys is None else keys[members], seed)
+    if max_repeats == 1:
+        taken = np.flatnonzero(_first_of_each(leaves, order, ties, quotas))
+    else:
+        copies, rest = np.divmod(quotas, np.maximum(counts[0], 1))
+        times = copies[leaves] + _first_of_each(leaves, order, ties, rest)
+        taken = np.repeat(np.arange(len(leaves)), times)
+    return taken if rows is None else rows[taken]
 
 
 def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
@@ -96,14 +128,31 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     if size < 0 or (capacities < 0).any():
         raise ValueError("size and capacities must not be negative")
     children = len(capacities)
-    priorities = _priorities(children, seed, 0)
-    return _allocate(
-        capacities.astype(np.int64), np.zeros(children, np.int64), np.array([size]), priorities
-    )
+    root = np.zeros(children, np.int32)
+    return _allocate(capacities.astype(np.int64), root, np.array([size]), seed, 0)
+
+
+def checked_rows(rows: np.ndarray, n_points: int) -> np.ndarray:
+    """Row numbers as int64 ``[m]``, sorted.
+
+    Raises:
+        ValueError: they are no distinct whole numbers from 0 to ``n_points - 1``.
+    """
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or rows.size == 0):
+        raise ValueError(f"rows must be whole numbers [m], not {rows.dtype} {rows.shape}")
+    rows = np.sort(rows.astype(np.int64))
+    if len(rows) and not 0 <= rows[0] <= rows[-1] < n_points:
+        wrong = rows[0] if rows[0] < 0 else rows[-1]
+        raise ValueError(f"rows has {wrong}, but the pool's rows are 0 to {n_points - 1}")
+    same = np.flatnonzero(rows[1:] == rows[:-1])
+    if len(same):
+        raise ValueError(f"rows must be distinct, but {rows[same[0]]} is there twice")
+    return rows
 
 
 def _allocate(
-    capacities: np.ndarray, parents: np.ndarray, sizes: np.ndarray, priorities: np.ndarray
+    capacities: np.ndarray, parents: np.ndarray, sizes: np.ndarray, seed: int, stream: int
 ) -> np.ndarray:
     """:func:`allocate` for the children of many nodes at once.
 
@@ -111,59 +160,97 @@ def _allocate(
         capacities: int64 ``[m]``, of the children.
         parents: ``[m]``, the node of each child.
         sizes: int64 ``[p]``, what each node has to give.
-        priorities: ``[m]``; of equal children the one with the lowest gets what is left over.
+        seed: of the priorities by which children get what is left over.
+        stream: tells levels apart.
     """
-    order = np.lexsort((capacities, parents))
-    ordered, owner = capacities[order], parents[order]
-    n_children = np.bincount(parents, minlength=len(sizes))
+    # Nothing can be given beyond the largest size, and small numbers leave room for the parent
+    # in one word: words sort ten times faster than pairs.
+    most = int(sizes.max(initial=0))
+    capacities = np.minimum(capacities, most)
+    bits = np.uint64(most.bit_length())
+    codes = parents.astype(np.uint64) << bits | capacities.astype(np.uint64)
+    codes.sort()
+    owner = (codes >> bits).astype(np.int64)
+    ordered = (codes & np.uint64((1 << most.bit_length()) - 1)).astype(np.int64)
+    n_children = np.bincount(owner, minlength=len(sizes))
     first = np.cumsum(n_children) - n_children
     # Within a node, by rising capacity: what the children before this one hold, and what is
     # handed out if the water stands exactly as high as this child.
     before = np.cumsum(ordered) - ordered
-    before -= before[first[owner]] if len(order) else 0
-    rest = n_children[owner] - (np.arange(len(order)) - first[owner])
+    before -= before[first[owner]] if len(owner) else 0
+    rest = n_children[owner] - (np.arange(len(owner)) - first[owner])
     is_full = before + ordered * rest <= sizes[owner]
-    n_full = np.bincount(owner, is_full, len(sizes)).astype(np.int64)
+    n_open = n_children - np.bincount(owner[is_full], minlength=len(sizes))
     held = np.bincount(owner, ordered * is_full, len(sizes)).astype(np.int64)
-    n_open = n_children - n_full
-    level = (sizes - held) // np.maximum(n_open, 1)
-    quotas = np.where(is_full, ordered, level[owner])
+    level, left_over = np.divmod(sizes - held, np.maximum(n_open, 1))
+    level[n_open == 0], left_over[n_open == 0] = most, 0
+    level_here = level[parents]
+    quotas = np.minimum(capacities, level_here)
     # What is left over: one each to open children, by priority.
-    left_over = np.where(n_open > 0, sizes - held - level * n_open, 0)
-    by_priority = np.lexsort((priorities[order], is_full, owner))
-    rank = np.empty(len(order), np.int64)
-    rank[by_priority] = np.arange(len(order)) - first[owner[by_priority]]
-    quotas += ~is_full & (rank < left_over[owner])
-    out = np.empty(len(order), np.int64)
-    out[order] = quotas
-    return out
+    open_ = np.flatnonzero(capacities > level_here)
+    order = short_priorities(open_, seed, stream)
+    ties = lambda members: priorities(open_[members], seed, stream)
+    quotas[open_] += _first_of_each(parents[open_], order, ties, left_over)
+    return quotas
 
 
-def _ranks_of_points(tree: ClusterTree, strategy: Strategy, seed: int) -> np.ndarray:
-    """Each point's place in its leaf cluster, int64 ``[n]``: 0 is taken first."""
-    labels = tree.levels[0].labels
-    if strategy == "random":
-        keys = _priorities(tree.n_points, seed, 0)
-    elif strategy == "closest":
-        keys = tree.levels[0].distances
-        if np.isnan(keys).any():
-            raise ValueError("strategy='closest' needs distances, which this tree does not have")
-    else:
-        raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
-    order = np.lexsort((keys, labels))
-    counts = tree.point_counts(1)
-    ranks = np.empty(tree.n_points, np.int64)
-    ranks[order] = np.arange(tree.n_points) - (np.cumsum(counts) - counts)[labels[order]]
-    return ranks
+def _first_of_each(
+    groups: np.ndarray,
+    order: np.ndarray,
+    ties: Callable[[np.ndarray], np.ndarray],
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """Marks the members of each group that come first, as many as are wanted of it.
+
+    Args:
+        groups: ``[m]``, of each member.
+        order: uint32 ``[m]``: the lowest comes first.
+        ties: tells numbers, uint64, of given members: of equal order the lowest comes first.
+        wanted: int64 ``[g]``, of each group; all where it has fewer.
+
+    Returns:
+        bool ``[m]``.
+    """
+    sizes = np.bincount(groups, minlength=len(wanted))
+    whole = wanted >= sizes
+    parted = (wanted > 0) & ~whole
+    sizes[~parted] = 0
+    # Only members of groups that give a part need comparing. Group and order make one word, and
+    # words sort ten times faster than pairs; blocks keep the passes within a core's cache.
+    blocks = [slice(begin, begin + _BLOCK) for begin in range(0, len(groups), _BLOCK)]
+    codes, filled = np.empty(sizes.sum(), np.uint64), 0
+    for block in blocks:
+        compared = parted[groups[block]]
+        part = codes[filled : filled + np.count_nonzero(compared)]
+        part[:] = groups[block][compared]
+        part <<= np.uint64(32)
+        part |= order[block][compared]
+        filled += len(part)
+    codes.sort()
+    last = (np.cumsum(sizes) - sizes + wanted - 1)[parted]
+    bounds = np.zeros(len(wanted), np.uint32)
+    bounds[parted] = codes[last] & np.uint64(2**32 - 1)
+    tied = np.zeros(len(wanted), bool)
+    tied[parted] = codes[last] == codes[last + 1]
+    del codes
+    taken = np.empty(len(groups), bool)
+    for block in blocks:
+        of = groups[block]
+        taken[block] = (parted[of] & (order[block] <= bounds[of])) | whole[of]
+    if tied.any():
+        members = np.flatnonzero(tied[groups])
+        members = members[np.lexsort((ties(members), order[members], groups[members]))]
+        of = groups[members]
+        sizes[~tied] = 0
+        rank = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[of]
+        taken[members] = rank < wanted[of]
+    return taken
 
 
-def _take(tree: ClusterTree, quotas: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """The rows that fill each leaf's quota: whole copies, then the rows that rank first."""
-    copies, rest = np.divmod(quotas, np.maximum(tree.point_counts(1), 1))
-    labels = tree.levels[0].labels
-    return np.repeat(np.arange(tree.n_points), copies[labels] + (ranks < rest[labels]))
-
-
-def _priorities(n: int, seed: int, level: int) -> np.ndarray:
-    """Random numbers ``[n]`` that depend on nothing but the seed and the level."""
-    return np.random.default_rng([seed, level]).random(n)
+def _by_distance(tree: ClusterTree, rows: np.ndarray | None) -> np.ndarray:
+    """Distances to the leaf's centroid as whole numbers of the same order, uint32."""
+    distances = tree.levels[0].distances if rows is None else tree.levels[0].distances[rows]
+    if np.isnan(distances).any():
+        raise ValueError("strategy='closest' needs distances, which this tree does not have")
+    bits = (distances + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0
+    return np.where(np.signbit(distances) & (bits > 0), ~bits, bits | np.uint32(1 << 31))

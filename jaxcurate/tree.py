@@ -69,6 +69,19 @@ class ClusterTree:
         self._at(level)
         return self._point_counts[level - 1]
 
+    def counts_of(self, leaves: np.ndarray) -> list[np.ndarray]:
+        """How many of some points lie below each cluster, int64 ``[k]``, level by level.
+
+        Args:
+            leaves: the level-1 clusters ``[m]`` of those points.
+        """
+        counts = [np.bincount(leaves, minlength=self.n_clusters(1))]
+        for number, level in enumerate(self.levels[1:], 2):
+            # Whole numbers below 2^53 add up exactly in bincount's float64.
+            sums = np.bincount(level.labels, counts[-1], minlength=self.n_clusters(number))
+            counts.append(sums.astype(np.int64))
+        return counts
+
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the tree to a folder, whole or not at all; ``about`` joins its card."""
         with workdir.new_folder(path, {**(about or {}), "n_levels": len(self.levels)}) as folder:
@@ -132,12 +145,7 @@ class ClusterTree:
 
     @cached_property
     def _point_counts(self) -> list[np.ndarray]:
-        counts = [np.bincount(self.levels[0].labels, minlength=self.n_clusters(1))]
-        for number, level in enumerate(self.levels[1:], 2):
-            # Whole numbers below 2^53 add up exactly in bincount's float64.
-            sums = np.bincount(level.labels, counts[-1], minlength=self.n_clusters(number))
-            counts.append(sums.astype(np.int64))
-        return counts
+        return self.counts_of(self.levels[0].labels)
 
     def _at(self, level: int) -> TreeLevel:
         if not 1 <= level <= len(self.levels):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcurate as jc
-from jaxcurate.sampling import ShortfallWarning
+from jaxcurate.sampling import ShortfallWarning, _first_of_each
 
 
 def recursive_allocation(capacities, size):
@@ -94,6 +94,93 @@ def test_smaller_samples_are_nested_in_larger_ones(seed, a, b, strategy):
     assert np.isin(small, large).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 300),
+    st.sampled_from(["random", "closest"]),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_the_order_of_the_pool_does_not_show(seed, size, strategy, max_repeats, numbers):
+    rng = np.random.default_rng(seed)
+    tree = random_tree(rng)
+    # Few distances, so that many rows are equally close.
+    tree = jc.ClusterTree.from_labels(
+        [level.labels for level in tree.levels], rng.integers(0, 4, tree.n_points)
+    )
+    ids = rng.permutation(10**9 + np.arange(tree.n_points))
+    ids = ids if numbers else ids.astype(np.str_)
+    order = rng.permutation(tree.n_points)
+    shuffled = jc.ClusterTree.from_labels(
+        [tree.levels[0].labels[order], tree.levels[1].labels], tree.levels[0].distances[order]
+    )
+    a = jc.sample(tree, size, strategy, max_repeats, seed, ids=ids)
+    b = jc.sample(shuffled, size, strategy, max_repeats, seed, ids=ids[order])
+    np.testing.assert_array_equal(np.sort(ids[a]), np.sort(ids[order][b]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 300), st.sampled_from(["random", "closest"]))
+def test_rows_that_may_be_taken_are_all_that_counts(seed, size, strategy):
+    rng = np.random.default_rng(seed)
+    tree = random_tree(rng)
+    rows = rng.choice(tree.n_points, int(rng.integers(1, 300)), replace=False)
+    size = min(size, len(rows))
+    taken = jc.sample(tree, size, strategy, seed=seed, rows=rows)
+    assert len(taken) == size and np.isin(taken, rows).all()
+    # The same as of a pool that never had the others.
+    kept = np.sort(rows)
+    smaller = jc.ClusterTree.from_labels(
+        [tree.levels[0].labels[kept], tree.levels[1].labels], tree.levels[0].distances[kept]
+    )
+    np.testing.assert_array_equal(
+        kept[jc.sample(smaller, size, strategy, seed=seed, ids=kept)], taken
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3))
+def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 30))
+    groups = rng.integers(0, n_groups, n)
+    order = rng.integers(0, n_orders, n).astype(np.uint32) * np.uint32(2**30)
+    ties = rng.permutation(n).astype(np.uint64)
+    wanted = rng.integers(0, 15, n_groups)
+    taken = _first_of_each(groups, order, lambda members: ties[members], wanted)
+    for group in range(n_groups):
+        members = np.flatnonzero(groups == group)
+        first = sorted(members, key=lambda i: (order[i], ties[i]))[: wanted[group]]
+        assert set(np.flatnonzero(taken & (groups == group))) == set(first)
+
+
+@pytest.mark.parametrize("strategy", ["random", "closest"])
+def test_blocks_do_not_show(strategy, monkeypatch):
+    tree = random_tree(np.random.default_rng(1))
+    whole = jc.sample(tree, 123, strategy)
+    monkeypatch.setattr("jaxcurate.sampling._BLOCK", 7)
+    monkeypatch.setattr("jaxcurate.priorities._BLOCK", 11)
+    np.testing.assert_array_equal(jc.sample(tree, 123, strategy), whole)
+
+
+def test_equally_close_rows_are_taken_at_random():
+    tree = jc.ClusterTree.from_labels([np.zeros(20, int)], np.repeat([1.0, -0.0, 0.0], [5, 7, 8]))
+    counts = sum(
+        np.bincount(jc.sample(tree, 5, "closest", seed=s), minlength=20) for s in range(300)
+    )
+    assert (counts[:5] == 0).all()
+    assert (np.abs(counts[5:] - 100) < 40).all()
+
+
+def test_empty_clusters_are_legal_at_any_level():
+    labels = [np.array([1, 1, 4, 4, 4]), np.array([0, 2, 0, 0, 2, 0]), np.array([1, 0, 1, 0])]
+    tree = jc.ClusterTree.from_labels(labels)
+    for size in range(6):
+        assert len(jc.sample(tree, size)) == size
+    assert len(jc.sample(tree, 0, rows=np.zeros(0, int))) == 0
+
+
 def test_closest_takes_by_distance():
     distances = np.array([3, 1, 2, 9, 7, 8], float)
     tree = jc.ClusterTree.from_labels([np.array([0, 0, 0, 1, 1, 1])], distances)
@@ -133,6 +220,13 @@ def test_shortfall_is_reported():
         ({"size": -1}, "size=-1"),
         ({"max_repeats": 0}, "max_repeats=0"),
         ({"strategy": "furthest"}, "strategy='furthest'; known"),
+        ({"seed": -1}, "seed=-1"),
+        ({"rows": np.array([0, 3])}, "rows has 3, but the pool's rows are 0 to 2"),
+        ({"rows": np.array([-1, 2])}, "rows has -1"),
+        ({"rows": np.array([1, 1])}, "rows must be distinct, but 1 is there twice"),
+        ({"rows": np.array([True, False, True])}, "rows must be whole numbers"),
+        ({"ids": np.array(["a", "b", "a"])}, "ids must be distinct, but 'a'"),
+        ({"ids": np.array(["a", "b"])}, "ids has 2 entries, but the tree 3 points"),
         ({"strategy": "closest"}, "distances, which this tree does not have"),
     ],
 )
