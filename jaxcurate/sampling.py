@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
@@ -20,6 +21,8 @@ def sample(
     strategy: Strategy = "random",
     max_repeats: int = 1,
     seed: int = 0,
+    *,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of a balanced subset.
 
@@ -35,6 +38,8 @@ def sample(
         strategy: ``"random"`` or ``"closest"``, within a leaf cluster.
         max_repeats: how often a row may be taken; a leaf takes whole copies first.
         seed: of the priorities.
+        rows: the valid rows, distinct whole numbers ``[m]``, such as those that deduplication
+            kept; no other is taken. All by default.
 
     Returns:
         int64, sorted; a row that is taken twice stands there twice.
@@ -50,7 +55,9 @@ def sample(
         raise ValueError(f"size={size} is negative")
     if max_repeats < 1:
         raise ValueError(f"max_repeats={max_repeats} must be at least 1")
-    available = tree.n_points * max_repeats
+    valid = None if rows is None else checked_rows(rows, tree.n_points)
+    counts = _counts_by_level(tree, valid)
+    available = (tree.n_points if valid is None else len(valid)) * max_repeats
     if size > available:
         warnings.warn(
             f"{size} items wanted, the pool holds {available}: all are taken, "
@@ -61,11 +68,12 @@ def sample(
     quotas = np.array([min(size, available)])
     parents = np.zeros(tree.n_clusters(len(tree.levels)), np.int64)
     for level in range(len(tree.levels), 0, -1):
-        capacities = tree.point_counts(level) * max_repeats
+        capacities = counts[level - 1] * max_repeats
         priorities = _priorities(len(capacities), seed, level)
         quotas = _allocate(capacities, parents, quotas, priorities)
         parents = tree.levels[level - 1].labels
-    return _take(tree, quotas, _ranks_of_points(tree, strategy, seed))
+    keys = _keys_of_points(tree, strategy, seed)
+    return _take(tree.levels[0].labels, counts[0], quotas, keys, valid)
 
 
 def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
@@ -139,29 +147,54 @@ def _allocate(
     return out
 
 
-def _ranks_of_points(tree: ClusterTree, strategy: Strategy, seed: int) -> np.ndarray:
-    """Each point's place in its leaf cluster, int64 ``[n]``: 0 is taken first."""
-    labels = tree.levels[0].labels
+def _counts_by_level(tree: ClusterTree, valid: np.ndarray | None) -> list[np.ndarray]:
+    """How many valid points lie below each cluster, int64 ``[k]`` for each level, bottom up."""
+    if valid is None:
+        return [tree.point_counts(level) for level in range(1, len(tree.levels) + 1)]
+    counts = [np.bincount(tree.levels[0].labels[valid], minlength=tree.n_clusters(1))]
+    for number, level in enumerate(tree.levels[1:], 2):
+        sums = np.bincount(level.labels, counts[-1], minlength=tree.n_clusters(number))
+        counts.append(sums.astype(np.int64))
+    return counts
+
+
+def _keys_of_points(tree: ClusterTree, strategy: Strategy, seed: int) -> np.ndarray:
+    """What points are ranked by within their leaf cluster, ``[n]``: the lowest is taken first."""
     if strategy == "random":
-        keys = _priorities(tree.n_points, seed, 0)
-    elif strategy == "closest":
-        keys = tree.levels[0].distances
-        if np.isnan(keys).any():
+        return _priorities(tree.n_points, seed, 0)
+    if strategy == "closest":
+        distances = tree.levels[0].distances
+        if np.isnan(distances).any():
             raise ValueError("strategy='closest' needs distances, which this tree does not have")
+        return distances
+    raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
+
+
+def _take(
+    labels: np.ndarray,
+    counts: np.ndarray,
+    quotas: np.ndarray,
+    keys: np.ndarray,
+    valid: np.ndarray | None,
+) -> np.ndarray:
+    """The rows that fill each leaf's quota: whole copies, then the rows that rank first.
+
+    Args:
+        labels: int32 ``[n]``, the leaf of each point.
+        counts: int64 ``[k]``, valid points of each leaf.
+        quotas: int64 ``[k]``.
+        keys: ``[n]``, from :func:`_keys_of_points`.
+        valid: the rows to take from; all where None.
+    """
+    if valid is None:
+        valid = np.arange(len(labels))
     else:
-        raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
+        labels, keys = labels[valid], keys[valid]
     order = np.lexsort((keys, labels))
-    counts = tree.point_counts(1)
-    ranks = np.empty(tree.n_points, np.int64)
-    ranks[order] = np.arange(tree.n_points) - (np.cumsum(counts) - counts)[labels[order]]
-    return ranks
-
-
-def _take(tree: ClusterTree, quotas: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """The rows that fill each leaf's quota: whole copies, then the rows that rank first."""
-    copies, rest = np.divmod(quotas, np.maximum(tree.point_counts(1), 1))
-    labels = tree.levels[0].labels
-    return np.repeat(np.arange(tree.n_points), copies[labels] + (ranks < rest[labels]))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - (np.cumsum(counts) - counts)[labels[order]]
+    copies, rest = np.divmod(quotas, np.maximum(counts, 1))
+    return np.repeat(valid, copies[labels] + (ranks < rest[labels]))
 
 
 def _priorities(n: int, seed: int, level: int) -> np.ndarray:
