@@ -10,9 +10,12 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.split import split_clusters
+from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.pool import Pool
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree, TreeLevel
 
 Progress = Callable[[str, int, int], None]
@@ -35,6 +38,8 @@ class Level:
     """``r``: points that each cluster gives to a round; resampling is off at 1 or below."""
     n_splits: int = 1
     """Each cluster is split in so many by a k-means of its own."""
+    n_fit: int = 0
+    """The centroids are made from so many rows, drawn at random; 0 for all."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -42,11 +47,16 @@ class Level:
             ("n_resamples", 0),
             ("n_per_cluster", 0),
             ("n_splits", 1),
+            ("n_fit", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.n_splits > 1 and self.resampled:
             raise ValueError("n_splits and n_resamples exclude each other on one level")
+        if 0 < self.n_fit < self.n_clusters * self.n_splits:
+            raise ValueError(
+                f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
+            )
 
     @property
     def resampled(self) -> bool:
@@ -59,6 +69,7 @@ def hierarchical_kmeans(
     levels: Sequence[Level],
     seed: int = 0,
     *,
+    rows: np.ndarray | None = None,
     max_iter: int = 50,
     init: str = "k-means++",
     mesh: Mesh | None = None,
@@ -70,11 +81,18 @@ def hierarchical_kmeans(
     ``n_per_cluster`` input rows closest to each centroid, seeding included; after each time all
     of the input is assigned anew. This spreads the centroids evenly over the data's support.
 
+    A level can be made from some of its input rows: those that are valid (``rows``), or so many
+    of them (:attr:`Level.n_fit`). They alone are clustered and resampled, as if there were no
+    others; then every other row is assigned, in chunks. The tree is over all of ``x`` in any
+    case, and memory for the embeddings is taken by what is fitted alone.
+
     Args:
         x: ``[n, d]`` of real numbers, or a :class:`Pool`.
         levels: bottom up; none may have more clusters than the one below has, or level 1 more
-            than ``n``.
+            than there are rows to fit it on.
         seed: of everything random.
+        rows: the valid rows, distinct whole numbers, such as those that deduplication kept; all
+            by default. Give them to :func:`jaxcurate.sample` as well.
         max_iter: Lloyd's iterations at most, each time.
         init: ``"k-means++"`` or ``"random"``.
         mesh: the devices to use; all by default.
@@ -88,19 +106,34 @@ def hierarchical_kmeans(
         https://arxiv.org/abs/2405.15613
     """
     z = x.embeddings if isinstance(x, Pool) else np.asarray(x)
-    _check_levels(levels, z)
+    checked_shape(z, "x")
+    valid = None if rows is None else checked_rows(rows, len(z))
+    _check_levels(levels, len(z) if valid is None else len(valid))
     mesh = parallel.make_mesh() if mesh is None else mesh
     made = []
     for number, level in enumerate(levels, 1):
         report = _reporter(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
-        made.append(_fit_level(z, level, key, max_iter, init, mesh, report))
+        chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
+        made.append(_fit_level(z, chosen, level, key, max_iter, init, mesh, report))
         z = made[-1].centroids
     return ClusterTree(tuple(made))
 
 
+def _rows_to_fit(
+    valid: np.ndarray | None, n: int, level: Level, seed: list[int]
+) -> np.ndarray | None:
+    """The rows that a level's centroids are made from, int64, sorted; None for all ``n``."""
+    n_valid = n if valid is None else len(valid)
+    if 0 < level.n_fit < n_valid:
+        drawn = np.random.default_rng(seed).choice(n_valid, level.n_fit, replace=False)
+        valid = np.sort(drawn) if valid is None else valid[np.sort(drawn)]
+    return None if valid is None or len(valid) == n else valid
+
+
 def _fit_level(
     z: np.ndarray,
+    chosen: np.ndarray | None,
     level: Level,
     key: jax.Array,
     max_iter: int,
@@ -108,9 +141,12 @@ def _fit_level(
     mesh: Mesh | None,
     report: Callable[[int], None],
 ) -> TreeLevel:
-    """One level over the rows ``[m, d]`` of the level below."""
-    frame = frame_of(z)
-    inside = frame.enter(z)
+    """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
+    given = z if chosen is None else z[chosen]
+    if chosen is not None:
+        frame_of(z)  # checks the rows that are only assigned
+    frame = frame_of(given)
+    inside = frame.enter(given)
 
     def fit(rows: Rows, round_: int) -> jax.Array:
         k = min(level.n_clusters, rows.n)
@@ -124,16 +160,27 @@ def _fit_level(
     report(1)
     if level.resampled:
         # All rounds are padded to the most rows that one can have, to share one compilation.
-        most = min(level.n_clusters * level.n_per_cluster, len(z))
+        most = min(level.n_clusters * level.n_per_cluster, len(inside))
         for round_ in range(1, level.n_resamples + 1):
-            chosen = closest_rows(labels, distances, level.n_per_cluster)
-            centroids = fit(place(inside[chosen], mesh, at_least=most), round_)
+            closest = closest_rows(labels, distances, level.n_per_cluster)
+            centroids = fit(place(inside[closest], mesh, at_least=most), round_)
             labels, distances = assign(everything, centroids)
             report(round_ + 1)
+    before_split = np.asarray(centroids), np.bincount(labels, minlength=len(centroids))
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
             inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter
         )
+    if chosen is not None:
+        fitted = labels, distances
+        chunks = chunked(z, frame, mesh)
+        if level.n_splits > 1:
+            coarse, counts = before_split
+            n_parts = np.minimum(counts, level.n_splits)
+            labels, distances = assign_to_parts(chunks, coarse, n_parts, np.asarray(centroids))
+        else:
+            labels, distances = assign_chunks(chunks, np.asarray(centroids))
+        labels[chosen], distances[chosen] = fitted
     return TreeLevel(frame.leave(np.asarray(centroids)), labels, frame.leave_squared(distances))
 
 
@@ -154,11 +201,10 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
     return np.sort(order[ranks < n_per_cluster])
 
 
-def _check_levels(levels: Sequence[Level], z: np.ndarray) -> None:
+def _check_levels(levels: Sequence[Level], n: int) -> None:
     if not levels:
         raise ValueError("levels is empty")
-    checked_shape(z, "x")
-    below, what = len(z), "rows"
+    below, what = n, "rows"
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits
         if total > below:

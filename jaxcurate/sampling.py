@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from jaxcurate.priorities import keys_of, priorities, short_priorities
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
@@ -130,25 +131,6 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     children = len(capacities)
     root = np.zeros(children, np.int32)
     return _allocate(capacities.astype(np.int64), root, np.array([size]), seed, 0)
-
-
-def checked_rows(rows: np.ndarray, n_points: int) -> np.ndarray:
-    """Row numbers as int64 ``[m]``, sorted.
-
-    Raises:
-        ValueError: they are no distinct whole numbers from 0 to ``n_points - 1``.
-    """
-    rows = np.asarray(rows)
-    if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or rows.size == 0):
-        raise ValueError(f"rows must be whole numbers [m], not {rows.dtype} {rows.shape}")
-    rows = np.sort(rows.astype(np.int64))
-    if len(rows) and not 0 <= rows[0] <= rows[-1] < n_points:
-        wrong = rows[0] if rows[0] < 0 else rows[-1]
-        raise ValueError(f"rows has {wrong}, but the pool's rows are 0 to {n_points - 1}")
-    same = np.flatnonzero(rows[1:] == rows[:-1])
-    if len(same):
-        raise ValueError(f"rows must be distinct, but {rows[same[0]]} is there twice")
-    return rows
 
 
 def _allocate(

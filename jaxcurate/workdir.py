@@ -93,16 +93,25 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
     return card
 
 
+def check_sizes(path: epath.PathLike) -> dict[str, Any]:
+    """The card of a folder that has to be there, with all its files of the right size.
+
+    Raises:
+        DamagedError: naming the file that is missing or has another size.
+    """
+    card = read_card(path)
+    if card is None:
+        raise DamagedError(f"{epath.Path(path) / CARD} is missing: the folder was never completed")
+    return card
+
+
 def check_files(path: epath.PathLike) -> dict[str, Any]:
     """Reads every file of a folder and holds it against its checksum; returns the card.
 
     Raises:
         DamagedError: naming the file that is missing, truncated or altered.
     """
-    path = epath.Path(path)
-    card = read_card(path)
-    if card is None:
-        raise DamagedError(f"{path / CARD} is missing: the folder was never completed")
+    path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
         if sha256(path / name) != entry["sha256"]:
             raise DamagedError(

@@ -4,6 +4,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate import parallel
 from jaxcurate.hierarchy import closest_rows
+from jaxcurate.kmeans import outside
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,15 @@ def test_splits(x):
         ({"levels": [jc.Level(5), jc.Level(6)]}, "level 2 asks for 6 clusters"),
         ({"levels": [jc.Level(5)], "x": np.ones((3, 3, 3))}, "x must have two axes"),
         ({"levels": [jc.Level(1)], "x": np.full((3, 3), np.nan)}, "x has a NaN"),
+        ({"levels": [jc.Level(5)], "rows": np.arange(4)}, "5 clusters, but there are only 4 rows"),
+        ({"levels": [jc.Level(5)], "rows": np.array([], int)}, "there are only 0 rows"),
+        ({"levels": [jc.Level(1)], "rows": np.array([0, 2000])}, "rows names row 2000"),
+        ({"levels": [jc.Level(1)], "rows": np.array([7, 7])}, "rows must be distinct, but 7"),
+        ({"levels": [jc.Level(1)], "rows": np.ones(2000, bool)}, "rows must be whole numbers"),
+        (
+            {"levels": [jc.Level(1)], "rows": [0], "x": np.array([[0.0], [np.inf]])},
+            "x has a NaN or an infinity, first in row 1",
+        ),
     ],
 )
 def test_bad_input_is_named(x, change, message):
@@ -88,9 +98,88 @@ def test_bad_input_is_named(x, change, message):
         ({"n_clusters": 5, "n_resamples": -1}, "n_resamples=-1"),
         ({"n_clusters": 5, "n_per_cluster": -1}, "n_per_cluster=-1"),
         ({"n_clusters": 5, "n_splits": 0}, "n_splits=0"),
+        ({"n_clusters": 5, "n_fit": -1}, "n_fit=-1"),
+        ({"n_clusters": 5, "n_splits": 2, "n_fit": 9}, "n_fit=9 rows cannot make 10 clusters"),
         ({"n_clusters": 5, "n_splits": 2, "n_resamples": 1, "n_per_cluster": 2}, "exclude"),
     ],
 )
 def test_bad_levels_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         jc.Level(**fields)
+
+
+@pytest.mark.parametrize(
+    "levels", [LEVELS, [jc.Level(9, n_splits=7), jc.Level(5)]], ids=["resampled", "split"]
+)
+def test_valid_rows_are_clustered_as_if_alone(x, levels):
+    rows = np.random.default_rng(1).permutation(2000)[:900]
+    tree = jc.hierarchical_kmeans(x, levels, rows=rows)
+    alone = jc.hierarchical_kmeans(x[np.sort(rows)], levels)
+    assert tree.n_points == 2000
+    np.testing.assert_array_equal(tree.levels[0].centroids, alone.levels[0].centroids)
+    np.testing.assert_array_equal(tree.levels[0].labels[np.sort(rows)], alone.levels[0].labels)
+    for a, b in zip(tree.levels[1:], alone.levels[1:], strict=True):
+        for u, v in zip(a, b, strict=True):
+            np.testing.assert_array_equal(u, v)
+    level = tree.levels[0]
+    own = ((x - level.centroids[level.labels]) ** 2).sum(-1)
+    np.testing.assert_allclose(level.distances, own, atol=1e-5)
+
+
+def test_other_rows_join_the_nearest_centroid(x):
+    rows = np.arange(0, 2000, 2)
+    level = jc.hierarchical_kmeans(x, [jc.Level(60)], rows=rows).levels[0]
+    squared = ((x[:, None] - level.centroids[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(squared[np.arange(2000), level.labels], squared.min(1), atol=1e-5)
+
+
+def test_other_rows_join_the_nearest_part_of_the_nearest_cluster(x):
+    """Each part's cluster is told by the split of the same rows, with the same seed."""
+    rows = np.arange(0, 2000, 2)
+    coarse = jc.hierarchical_kmeans(x, [jc.Level(9)], rows=rows).levels[0]
+    level = jc.hierarchical_kmeans(x, [jc.Level(9, n_splits=7)], rows=rows).levels[0]
+    np.testing.assert_array_equal(level.labels // 7, coarse.labels)
+    squared = ((x[:, None] - level.centroids[None]) ** 2).sum(-1)
+    own_cluster = np.arange(63)[None] // 7 == coarse.labels[:, None]
+    nearest = np.where(own_cluster, squared, np.inf).argmin(1)
+    others = np.arange(1, 2000, 2)
+    np.testing.assert_array_equal(level.labels[others], nearest[others])
+
+
+def test_a_cluster_with_fewer_rows_than_parts():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(40, 2)), 50 + rng.normal(size=(12, 2))])
+    rows = np.append(np.arange(40), [40, 41])  # the far cluster has two rows to be split in five
+    level = jc.hierarchical_kmeans(x, [jc.Level(2, n_splits=5)], rows=rows).levels[0]
+    assert len(level.centroids) == 7
+    far = level.labels[40:]
+    nearest = ((x[40:, None] - x[None, 40:42]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(far, far[nearest])
+    assert far[0] != far[1]
+
+
+def test_a_level_is_fitted_on_rows_drawn_by_the_seed(x):
+    levels = [jc.Level(60, 2, 5, n_fit=500), jc.Level(10, n_fit=30)]
+    one, same, other = (jc.hierarchical_kmeans(x, levels, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.levels[1].labels, same.levels[1].labels)
+    assert not np.array_equal(one.levels[0].centroids, other.levels[0].centroids)
+    whole = jc.hierarchical_kmeans(x, [jc.Level(60, 2, 5), jc.Level(10)], 1)
+    below = x
+    for level, fitted_on_all in zip(one.levels, whole.levels, strict=True):
+        squared = ((below[:, None] - level.centroids[None]) ** 2).sum(-1)
+        own = squared[np.arange(len(below)), level.labels]
+        np.testing.assert_allclose(own, squared.min(1), atol=1e-5)
+        assert np.median(own) < 2 * np.median(fitted_on_all.distances)
+        below = level.centroids
+    plenty = jc.hierarchical_kmeans(x, [jc.Level(60, 2, 5, n_fit=2000), jc.Level(10)], 1)
+    np.testing.assert_array_equal(plenty.levels[0].labels, whole.levels[0].labels)
+
+
+def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    levels = [jc.Level(40, n_fit=300)]
+    whole = jc.hierarchical_kmeans(mapped, levels)
+    monkeypatch.setattr(outside, "_CHUNK_BYTES", 1)  # as few rows at a time as can be
+    chunked = jc.hierarchical_kmeans(mapped, levels)
+    np.testing.assert_array_equal(whole.levels[0].labels, chunked.levels[0].labels)

@@ -221,8 +221,8 @@ def test_shortfall_is_reported():
         ({"max_repeats": 0}, "max_repeats=0"),
         ({"strategy": "furthest"}, "strategy='furthest'; known"),
         ({"seed": -1}, "seed=-1"),
-        ({"rows": np.array([0, 3])}, "rows has 3, but the pool's rows are 0 to 2"),
-        ({"rows": np.array([-1, 2])}, "rows has -1"),
+        ({"rows": np.array([0, 3])}, "rows names row 3, but there are rows 0 to 2"),
+        ({"rows": np.array([-1, 2])}, "rows names row -1"),
         ({"rows": np.array([1, 1])}, "rows must be distinct, but 1 is there twice"),
         ({"rows": np.array([True, False, True])}, "rows must be whole numbers"),
         ({"ids": np.array(["a", "b", "a"])}, "ids must be distinct, but 'a'"),
@@ -234,3 +234,69 @@ def test_bad_arguments_are_named(change, message):
     tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
     with pytest.raises(ValueError, match=message):
         jc.sample(**({"tree": tree, "size": 2} | change))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 300), st.integers(0, 150), st.integers(1, 2))
+def test_only_valid_rows_are_taken(seed, n_valid, size, max_repeats):
+    """As from the tree of the valid points alone, whose other clusters are smaller or empty."""
+    rng = np.random.default_rng(seed)
+    tree = random_tree(rng)
+    valid = rng.permutation(300)[:n_valid]
+    size = min(size, n_valid * max_repeats)
+    taken = jc.sample(tree, size, max_repeats=max_repeats, seed=seed, rows=valid)
+    assert taken.dtype == np.int64
+    assert len(taken) == size
+    assert np.isin(taken, valid).all()
+    if n_valid:
+        labels = [tree.levels[0].labels[np.sort(valid)], tree.levels[1].labels]
+        alone = jc.ClusterTree(
+            (tree.levels[0]._replace(labels=labels[0], distances=np.zeros(n_valid)), tree.levels[1])
+        )
+        same = jc.sample(alone, size, max_repeats=max_repeats, seed=seed)
+        for level in (1, 2):
+            np.testing.assert_array_equal(
+                np.bincount(tree.point_labels(level)[taken], minlength=40),
+                np.bincount(alone.point_labels(level)[same], minlength=40),
+            )
+
+
+@pytest.mark.parametrize("strategy", ["random", "closest"])
+def test_all_rows_are_the_default_and_valid_ones_are_nested(strategy):
+    tree = random_tree(np.random.default_rng(0))
+    whole = jc.sample(tree, 80, strategy, seed=2)
+    everything = np.random.default_rng(0).permutation(300)
+    np.testing.assert_array_equal(jc.sample(tree, 80, strategy, seed=2, rows=everything), whole)
+    valid = np.arange(0, 300, 2)
+    small, large = (jc.sample(tree, s, strategy, rows=valid) for s in (40, 90))
+    assert np.isin(small, large).all()
+
+
+def test_closest_takes_the_closest_of_the_valid_rows():
+    tree = jc.ClusterTree.from_labels([np.zeros(5, int)], np.array([5.0, 1, 4, 2, 3]))
+    np.testing.assert_array_equal(jc.sample(tree, 2, "closest", rows=np.array([4, 0, 2])), [2, 4])
+
+
+def test_a_shortfall_of_valid_rows_is_reported():
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    with pytest.warns(ShortfallWarning, match="3 items wanted, the pool holds 2"):
+        np.testing.assert_array_equal(jc.sample(tree, 3, rows=np.array([2, 0])), [0, 2])
+    with pytest.warns(ShortfallWarning):
+        assert len(jc.sample(tree, 1, rows=np.array([], int))) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 3], "rows names row 3, but there are rows 0 to 2"),
+        ([-1, 2], "rows names row -1"),
+        ([1, 0, 1], "rows must be distinct, but 1 is there twice"),
+        ([0.0, 1.0], "rows must be whole numbers"),
+        ([True, False, True], "rows must be whole numbers"),
+        ([[0], [1]], "rows must be whole numbers"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    with pytest.raises(ValueError, match=message):
+        jc.sample(tree, 1, rows=np.array(rows))

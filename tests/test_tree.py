@@ -1,3 +1,6 @@
+import itertools
+import time
+
 import numpy as np
 import pytest
 
@@ -78,3 +81,75 @@ def test_levels_count_from_one(tree, level):
         tree.point_labels(level)
     with pytest.raises(ValueError, match=f"level={level}"):
         tree.point_counts(level)
+
+
+def test_members_children_and_path():
+    tree = jc.ClusterTree.from_labels([np.array([2, 0, 2, 3, 0]), np.array([1, 0, 1, 0, 3])])
+    np.testing.assert_array_equal(tree.members(1, 2), [0, 2])
+    np.testing.assert_array_equal(tree.members(1, 1), [])  # empty
+    np.testing.assert_array_equal(tree.members(2, 1), [0, 1, 2, 4])
+    np.testing.assert_array_equal(tree.members(2, 3), [])  # its one child is empty
+    np.testing.assert_array_equal(tree.members(2, 2), [])  # it has no child
+    np.testing.assert_array_equal(tree.children(2, 1), [0, 2])
+    np.testing.assert_array_equal(tree.children(2, 3), [4])
+    np.testing.assert_array_equal(tree.children(1, 0), [1, 4])
+    assert [tree.path(row) for row in range(5)] == [(2, 1), (0, 1), (2, 1), (3, 0), (0, 1)]
+    assert tree.members(2, 1).dtype == np.int64
+
+
+def test_members_and_paths_agree_with_labels(tree):
+    for level in (1, 2):
+        labels = tree.point_labels(level)
+        for cluster in range(tree.n_clusters(level)):
+            found = tree.members(level, cluster)
+            np.testing.assert_array_equal(found, np.flatnonzero(labels == cluster))
+    paths = np.array([tree.path(row) for row in range(tree.n_points)])
+    np.testing.assert_array_equal(paths[:, 1], tree.point_labels(2))
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda tree: tree.members(3, 0), "level=3"),
+        (lambda tree: tree.members(1, 20), "cluster=20, but level 1 has clusters 0 to 19"),
+        (lambda tree: tree.children(2, -1), "cluster=-1"),
+        (lambda tree: tree.path(200), "row=200, but the tree has points 0 to 199"),
+        (lambda tree: tree.path(-1), "row=-1"),
+    ],
+)
+def test_what_is_not_there_is_named(tree, ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask(tree)
+
+
+def test_a_tree_is_read_lazily(tree, tmp_path):
+    tree.save(tmp_path / "tree")
+    loaded = jc.ClusterTree.load(tmp_path / "tree", check=False)
+    for a, b in zip(tree.levels, loaded.levels, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert isinstance(y, np.memmap)
+            np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(loaded.members(2, 1), tree.members(2, 1))
+    file = tmp_path / "tree" / "l1_labels.npy"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(DamagedError, match=r"l1_labels\.npy"):
+        jc.ClusterTree.load(tmp_path / "tree", check=False)
+
+
+def test_a_million_points_take_seconds(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = (1_000_000, 100_000, 1_000, 10)
+    labels = [rng.integers(0, k, n) for n, k in itertools.pairwise(sizes)]
+    labels[-1][:] = np.arange(1_000) % 10
+    tree = jc.ClusterTree.from_labels(labels)
+    begun = time.perf_counter()
+    tree.save(tmp_path / "tree")
+    loaded = jc.ClusterTree.load(tmp_path / "tree")
+    counts = loaded.point_counts(3)
+    for cluster in range(10):
+        assert len(loaded.members(3, cluster)) == counts[cluster]
+    for cluster in range(2000):
+        loaded.members(1, cluster)
+    for row in range(2000):
+        loaded.path(row)
+    assert time.perf_counter() - begun < 8  # a third of a second where nothing else runs

@@ -1,0 +1,88 @@
+"""Rows that took no part in a fit: assigned to its centroids a chunk at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.frame import Frame
+from jaxcurate.kmeans.lloyd import assigned
+from jaxcurate.kmeans.rows import Chunks, block_rows
+from jaxcurate.parallel import ROWS, SAME
+
+_CHUNK_BYTES = 2**26
+
+
+def chunked(x: np.ndarray, frame: Frame, mesh: Mesh | None) -> Chunks:
+    """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer."""
+    smallest = parallel.n_shards(mesh) * block_rows()
+    fitting = _CHUNK_BYTES // (4 * x.shape[1]) // smallest * smallest
+    n_rows = min(max(fitting, smallest), parallel.padded_size(len(x), smallest))
+    return Chunks(x, frame, mesh, n_rows)
+
+
+def assign_to_parts(
+    chunks: Chunks,
+    centroids: np.ndarray,
+    n_parts: np.ndarray,
+    parts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest cluster that has parts, and the nearest of these, for every row.
+
+    Args:
+        chunks: the rows, from :func:`chunked`.
+        centroids: float32 ``[k, d]``, of the clusters before their split, in the chunks' frame.
+        n_parts: int ``[k]``, in how many parts each was split; 0 for one that was empty.
+        parts: float32 ``[sum(n_parts), d]``, the parts' centroids, cluster after cluster.
+
+    Returns:
+        Labels int32 ``[n]`` among the parts, and squared distances float32 ``[n]``, in the frame.
+    """
+    centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
+    first = np.cumsum(n_parts) - n_parts
+    kernel = parallel.spmd(
+        _nearest_part,
+        chunks.mesh,
+        (ROWS, SAME, SAME, SAME, SAME),
+        (ROWS, ROWS),
+        most=int(n_parts.max()),
+        block=block_rows(),
+    )
+    labels = np.empty(len(chunks.x), np.int32)
+    distances = np.empty(len(chunks.x), np.float32)
+    for part, rows in chunks:
+        own, squared = kernel(
+            rows.x, centroids, first.astype(np.int32), n_parts.astype(np.int32), parts
+        )
+        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+    return labels, distances
+
+
+def _nearest_part(
+    x: jax.Array,
+    centroids: jax.Array,
+    first: jax.Array,
+    n_parts: jax.Array,
+    parts: jax.Array,
+    *,
+    most: int,
+    block: int,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array]:
+    """As :func:`assign_to_parts` for the rows ``[n, d]`` of one device."""
+    clusters, _ = assigned(x, centroids, block=block, axis_name=axis_name)
+
+    def one_block(given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rows, own = given
+        # A cluster of few parts names its last one again, which changes nothing.
+        within = jnp.minimum(jnp.arange(most, dtype=jnp.int32)[None, :], n_parts[own][:, None] - 1)
+        candidates = first[own][:, None] + within
+        squared = jnp.sum((rows[:, None, :] - parts[candidates]) ** 2, axis=2)
+        best = jnp.argmin(squared, axis=1)[:, None]
+        take = lambda of: jnp.take_along_axis(of, best, axis=1)[:, 0]
+        return take(candidates), take(squared)
+
+    blocks = x.reshape(-1, block, x.shape[1]), clusters.reshape(-1, block)
+    labels, distances = jax.lax.map(one_block, blocks)
+    return labels.reshape(-1), distances.reshape(-1)
