@@ -1,0 +1,253 @@
+"""What each stage does: from the files of the stages before it to files of its own."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from jaxcurate import embed as encoders
+from jaxcurate import evaluation, experiment, export, parallel, report, sources, workdir
+from jaxcurate.hierarchy import hierarchical_kmeans
+from jaxcurate.pool import Pool, make_pool
+from jaxcurate.progress import Progress
+from jaxcurate.sampling import sample
+from jaxcurate.settings import Settings
+from jaxcurate.tree import ClusterTree
+
+Card = Callable[..., dict[str, Any]]
+"""Makes what the card of the folder tells, with any keyword arguments added."""
+
+
+class Stages:
+    """The stages over one work directory.
+
+    Each is a method that returns what there is to say of it; each raises a ValueError with one
+    clear line where its input is damaged or made for something else.
+    """
+
+    def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
+        self.settings = settings
+        self.path = epath.Path(path)
+        self.progress = progress
+        self.subset_path = self.path / "subsets" / settings.sample.name
+        self.export_path = self.path / "exports" / settings.sample.name
+        self.report_path = self.path / "report.html"
+        self.folders = {
+            "embed": self.path / "pool",
+            "cluster": self.path / "tree",
+            "sample": self.subset_path,
+            "export": self.export_path,
+            "evaluate": self.path / "evaluation",
+        }
+
+    def embed(self, card: Card) -> dict[str, Any]:
+        """Source to ``pool/``: an embedding for every item that can be read."""
+        settings = self.settings.embed
+        n, size = len(self.source), settings.batch_size
+        fitting = lambda: (b.images for b in self._reading("reading", np.arange(n), size))
+        encoder = encoders.make_encoder(settings, fitting, self.mesh)
+        rows, ids, embeddings = [], [], []
+        reading = self._reading("embedding", np.arange(n), size)
+        for batch in reading:
+            rows.append(batch.rows)
+            ids.append(batch.ids)
+            embeddings.append(
+                encoders.embed(encoder, batch.images, batch_size=size, mesh=self.mesh)
+            )
+        if not rows:
+            raise ValueError(f"{self.settings.source} has no item that can be read")
+        pool = make_pool(*map(np.concatenate, (embeddings, ids, rows)))
+        skipped = [[item.id, item.reason] for item in reading.unreadable]
+        if skipped:
+            id_, reason = skipped[0]
+            self.progress.line(
+                f"  {len(skipped)} item(s) could not be read and were left out, the first "
+                f"{id_!r} ({reason}); {self.path / 'pool' / workdir.CARD} lists them"
+            )
+        pool.save(self.path / "pool", card(unreadable=skipped))
+        return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
+
+    def cluster(self, card: Card) -> dict[str, Any]:
+        """``pool/`` to ``tree/``: hierarchical k-means with resampling."""
+        settings = self.settings.cluster
+        pool = self._pool()
+        tree = hierarchical_kmeans(
+            pool,
+            settings.levels,
+            self.settings.seed,
+            max_iter=settings.max_iter,
+            init=settings.init,
+            mesh=self.mesh,
+            progress=self.progress,
+        )
+        tree.save(self.path / "tree", card(pool=pool.fingerprint))
+        return {"clusters": [len(level.centroids) for level in tree.levels]}
+
+    def sample(self, card: Card) -> dict[str, Any]:
+        """``tree/`` to ``subsets/NAME/``: a balanced subset with its manifest."""
+        pool, tree = self._pool(), self._tree()
+        indices = self._draw(tree, self.settings.seed)
+        missing = self.settings.sample.size - len(indices)
+        if missing:
+            self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
+        about = card(shortfall=missing)
+        export.save_subset(self.subset_path, indices, pool, tree, about)
+        return {"taken": len(indices), "missing": missing}
+
+    def export(self, card: Card) -> dict[str, Any]:
+        """``subsets/NAME/`` and the source to ``exports/NAME/``: the items themselves."""
+        pool = self._pool()
+        rows = np.unique(export.load_subset(self.subset_path, pool).indices)
+        reading = self._reading("exporting", pool.items[rows], 256)
+        pairs = (pair for b in reading for pair in zip(b.ids.tolist(), b.images, strict=True))
+        about = card()
+        export.export_items(self.export_path, pairs, self.settings.export.format, about)
+        return {"items": len(rows)}
+
+    def evaluate(self, card: Card) -> dict[str, Any]:
+        """All of this to ``evaluation/``: balance, and the comparison by pretraining.
+
+        The only stage that reads labels and domains.
+        """
+        settings, seed = self.settings.evaluate, self.settings.seed
+        pool, tree = self._pool(), self._tree()
+        subset = export.load_subset(self.subset_path, pool)
+        draws = evaluation.draw_arms(
+            subset.indices, lambda s: self._draw(tree, s), len(pool), settings.n_seeds, seed
+        )
+        notes = self.source.annotations(pool.items)
+        results: dict[str, Any] = {"balance": evaluation.balance(notes, draws)}
+        losses: dict[str, np.ndarray] = {}
+        if settings.arms:
+            probe_set, test_set = map(_read_held_out, self.held_out_sources)
+            compared = experiment.compare(
+                self._read(pool.items),
+                {arm: draws[arm] for arm in settings.arms},
+                probe_set,
+                test_set,
+                experiment.head_labels(notes.label, np.unique(probe_set.labels)),
+                settings.pretraining,
+                seed=seed,
+                mesh=self.mesh,
+                progress=self.progress,
+            )
+            results |= evaluation.to_plain(compared)
+            losses = compared.losses
+        with workdir.new_folder(self.path / "evaluation", card()) as folder:
+            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            for arm, curve in losses.items():
+                workdir.save_array(folder / f"losses_{arm}.npy", curve)
+        for text in evaluation.lines(results):
+            self.progress.line(f"  {text}")
+        return {}
+
+    def report(self, card: Card) -> dict[str, Any]:
+        """Everything that is there to ``report.html``."""
+        pool, tree = self._pool(), self._tree()
+        subset = export.load_subset(self.subset_path, pool)
+        cards = {name: workdir.read_card(folder) for name, folder in self.folders.items()}
+        results, losses = None, {}
+        if cards["evaluate"] is not None:
+            folder = self.folders["evaluate"]
+            workdir.check_files(folder)
+            results = json.loads((folder / "results.json").read_text())
+            losses = {
+                file.stem.removeprefix("losses_"): workdir.load_array(file)
+                for file in folder.glob("losses_*.npy")
+            }
+        page = report.render(
+            report.Findings(
+                title=self.settings.title,
+                made_from=workdir.fingerprint(card()["made_from"]),
+                settings=dataclasses.asdict(self.settings),
+                cards={name: card for name, card in cards.items() if card is not None},
+                pool=pool,
+                tree=tree,
+                indices=subset.indices,
+                images=lambda rows: self._read(pool.items[rows]),
+                results=results,
+                losses=losses,
+            )
+        )
+        workdir.write_text(self.report_path, page)
+        return {}
+
+    @cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices that the settings ask for."""
+        return parallel.make_mesh(self.settings.n_devices or None)
+
+    @cached_property
+    def source(self) -> sources.Source:
+        """The pool's items."""
+        return self._open(self.settings.split)
+
+    @cached_property
+    def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
+        """What the probes learn from, and what they are tested on."""
+        settings = self.settings.evaluate
+        return self._open(settings.probe_split), self._open(settings.test_split)
+
+    def _open(self, split: str) -> sources.Source:
+        settings = self.settings
+        return sources.open_source(
+            settings.source,
+            split=split,
+            data_dir=settings.data_dir or None,
+            image_size=settings.image_size,
+            recipe=settings.recipe,
+            image_key=settings.image_key or None,
+            label_key=settings.label_key or None,
+        )
+
+    def _pool(self) -> Pool:
+        return Pool.load(self.path / "pool")
+
+    def _tree(self) -> ClusterTree:
+        """The tree, if it is one over the pool that stands beside it."""
+        here, of = (
+            workdir.read_card(self.path / "pool"),
+            workdir.check_files(self.path / "tree"),
+        )
+        if of["pool"] != here["pool"]:
+            raise ValueError(
+                f"{self.path / 'tree'} was made from pool {of['pool']}, "
+                f"but the pool here is {here['pool']}"
+            )
+        return ClusterTree.load(self.path / "tree")
+
+    def _draw(self, tree: ClusterTree, seed: int) -> np.ndarray:
+        settings = self.settings.sample
+        size = min(settings.size, tree.n_points * settings.max_repeats)
+        return sample(tree, size, settings.strategy, settings.max_repeats, seed)
+
+    def _reading(self, what: str, rows: np.ndarray, batch_size: int) -> sources.Reading:
+        done = 0
+
+        def told(more: int) -> None:
+            nonlocal done
+            done += more
+            self.progress(what, done, len(rows))
+
+        return sources.read_images(self.source, rows, batch_size=batch_size, progress=told)
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Items of the source at ``rows``, which all were readable once."""
+        reading = self._reading("reading", rows, 1024)
+        images = [batch.images for batch in reading]
+        if reading.unreadable:
+            item = reading.unreadable[0]
+            raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
+        return np.concatenate(images)
+
+
+def _read_held_out(source: sources.Source) -> experiment.HeldOut:
+    batches = list(sources.read_images(source, batch_size=1024))
+    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
+    images = np.concatenate([batch.images for batch in batches])
+    return experiment.HeldOut(images, notes.label, notes.domain)
