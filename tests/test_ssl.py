@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxcurate as jc
 from jaxcurate import parallel, ssl
+from jaxcurate.batches import Batches
 from jaxcurate.ssl import augment, simclr, vit
 from jaxcurate.ssl.pretrain import STEPS_PER_CALL, schedule
 
@@ -250,6 +252,35 @@ def test_the_same_run_gives_the_same_bits(images, runs, alone):
     np.testing.assert_array_equal(again.losses, alone[1].losses)
     for a, b in zip(leaves(again), leaves(alone[1]), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_may_bring_its_own_batches(images, runs, alone):
+    rows, seed, _ = runs[1]
+    same = ssl.Run(rows, seed, schedule(rows, seed, 30, 16))
+    np.testing.assert_array_equal(ssl.pretrain(images, [same], FAST).losses, alone[1].losses)
+    tree = jc.ClusterTree.from_labels([np.arange(60) % 7])
+    batches = Batches(tree, 16, 40, rows=rows, equal="clusters", seed=seed)
+    stratified = ssl.pretrain(images, [ssl.Run(rows, seed, batches), same], FAST)
+    assert (stratified.losses[0] != alone[1].losses[0]).any()
+    assert stratified.losses[0, -5:].mean() < 0.8 * stratified.losses[0, :5].mean()
+    # The batches are what was trained on: other images than theirs do not show.
+    blank = np.where(np.isin(np.arange(60), rows)[:, None, None, None], images, 0)
+    again = ssl.pretrain(blank, [ssl.Run(rows, seed, batches), same], FAST)
+    np.testing.assert_array_equal(again.losses, stratified.losses)
+
+
+@pytest.mark.parametrize(
+    "batches, words",
+    [
+        (np.zeros((29, 16), int), "batches of run 1 are 29, but n_steps=30"),
+        (np.zeros((30, 8), int), "batch 0 of run 1 is int64 of shape"),
+        (np.zeros((30, 16)), "batch 0 of run 1 is float64"),
+        (np.r_[np.zeros((20, 16), int), np.full((10, 16), 5)], "batch 20 of run 1 has a row"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(images, runs, batches, words):
+    with pytest.raises(ValueError, match=words):
+        ssl.pretrain(images, [runs[0], ssl.Run(np.arange(5), 0, batches)], FAST)
 
 
 @pytest.mark.parametrize("n_devices, per_device", [(4, 1), (2, 2)])

@@ -27,6 +27,7 @@ def save_subset(
     pool: Pool,
     tree: ClusterTree,
     about: Mapping[str, Any],
+    why: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes ``manifest.parquet``, ``indices.npy`` and ``card.json``, whole or not at all.
 
@@ -36,12 +37,21 @@ def save_subset(
         pool: what they index.
         tree: over the pool; the manifest tells the cluster of each row at every level.
         about: joins the card.
+        why: the rows that were kept for each reason, such as :func:`jaxcurate.mixing.mix` tells;
+            the manifest then says why each row was kept, and the card how many were for what.
+
+    Raises:
+        ValueError: a row of ``indices`` is kept for no reason or for two, or a reason names
+            another row.
     """
     rows, counts = np.unique(indices, return_counts=True)
     columns = {"id": pool.ids[rows], "row": rows, "count": counts.astype(np.int32)}
     for level in range(1, len(tree.levels) + 1):
         columns[f"cluster_l{level}"] = tree.point_labels(level)[rows]
     columns["distance"] = tree.levels[0].distances[rows]
+    if why is not None:
+        columns["why"] = _reasons(rows, why)
+        about = {**about, "why": {reason: len(kept) for reason, kept in why.items()}}
     about = {**about, "pool": pool.fingerprint, "size": len(indices), "distinct": len(rows)}
     with workdir.new_folder(path, about) as folder:
         with (folder / "manifest.parquet").open("wb") as file:
@@ -62,3 +72,16 @@ def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
             f"{path} was drawn from pool {card['pool']}, but the pool here is {pool.fingerprint}"
         )
     return Subset(workdir.load_array(epath.Path(path) / "indices.npy"), card)
+
+
+def _reasons(rows: np.ndarray, why: Mapping[str, np.ndarray]) -> pa.DictionaryArray:
+    """The reason of each row, as a column that stores every name once."""
+    named = np.concatenate([np.zeros(0, np.int64), *why.values()])
+    order = np.argsort(named, kind="stable")
+    if not np.array_equal(named[order], rows):
+        raise ValueError(
+            f"why names {len(named)} rows, of which {len(np.intersect1d(named, rows))} are among "
+            f"the {len(rows)} of the subset; it must name each of these once"
+        )
+    codes = np.repeat(np.arange(len(why), dtype=np.int8), [len(kept) for kept in why.values()])
+    return pa.DictionaryArray.from_arrays(codes[order], list(why))

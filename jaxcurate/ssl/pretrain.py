@@ -84,10 +84,14 @@ class Pretraining:
 
 
 class Run(NamedTuple):
-    """One pretraining: on which rows of the images, int64 ``[m]``, and with which seed."""
+    """One pretraining."""
 
     rows: np.ndarray
+    """Of the images, int64 ``[m]``: what it trains on."""
     seed: int
+    batches: Sequence[np.ndarray] | None = None
+    """The rows of every batch, ``batches[step]``, such as :class:`jaxcurate.batches.Batches`;
+    shuffled epochs by default. Random views hang on seed, step and place alone either way."""
 
 
 class Pretrained(NamedTuple):
@@ -109,6 +113,13 @@ def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.n
     epochs = [rng.permutation(rows) for _ in range(math.ceil(wanted / len(rows)))]
     stream = np.concatenate([*epochs, rows[:0]])[:wanted]
     return stream.reshape(n_steps, batch_size).astype(np.int32)
+
+
+def _schedule_of(run: Run, settings: Pretraining) -> np.ndarray:
+    """Rows of every batch of a run: integers ``[n_steps, batch_size]``."""
+    if run.batches is None:
+        return schedule(run.rows, run.seed, settings.n_steps, settings.batch_size)
+    return np.stack([run.batches[step] for step in range(settings.n_steps)])
 
 
 def optimizer(settings: Pretraining) -> optax.GradientTransformation:
@@ -255,8 +266,8 @@ def pretrain(
         n_calls = math.ceil(n_steps / STEPS_PER_CALL)
         batches = np.zeros((per_wave, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
         for i, run in enumerate(wave):
-            rows = np.searchsorted(used, run.rows)
-            batches[i, :n_steps] = schedule(rows, run.seed, n_steps, settings.batch_size)
+            if n_steps:
+                batches[i, :n_steps] = np.searchsorted(used, _schedule_of(run, settings))
 
         state, losses = start(seeds), [np.zeros((per_wave, 0), np.float32)]
         for first in range(0, n_steps, STEPS_PER_CALL):
@@ -358,6 +369,26 @@ def _check(images: np.ndarray, runs: Sequence[Run], settings: Pretraining) -> No
             raise ValueError(f"rows of run {i} reach outside the {len(images)} images")
         if not 0 <= run.seed < 2**32:
             raise ValueError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
+        if run.batches is not None:
+            _check_batches(run.batches, rows, settings, i)
+
+
+def _check_batches(
+    batches: Sequence[np.ndarray], rows: np.ndarray, settings: Pretraining, number: int
+) -> None:
+    if len(batches) < settings.n_steps:
+        raise ValueError(
+            f"batches of run {number} are {len(batches)}, but n_steps={settings.n_steps}"
+        )
+    for step in range(settings.n_steps):
+        batch = np.asarray(batches[step])
+        if batch.shape != (settings.batch_size,) or not np.issubdtype(batch.dtype, np.integer):
+            raise ValueError(
+                f"batch {step} of run {number} is {batch.dtype} of shape {batch.shape}; "
+                f"batch_size={settings.batch_size} wants so many integers"
+            )
+        if not np.isin(batch, rows).all():
+            raise ValueError(f"batch {step} of run {number} has a row that is not of its rows")
 
 
 def _check_finite(

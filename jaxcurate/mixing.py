@@ -1,0 +1,132 @@
+"""Mixing: a curated, a retrieved and a raw part of one subset, each row with why it was kept."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from jaxcurate.baselines import sample_uniform
+from jaxcurate.retrieval import Neighbours
+from jaxcurate.sampling import ShortfallWarning, Strategy, checked_rows, sample
+from jaxcurate.tree import ClusterTree
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The shares of a mixed subset, which add up to 1.
+
+    DINOv3 found a mixture better than any of its parts: curated by clustering, retrieved around
+    trusted data sets, and raw.
+
+    Raises:
+        ValueError: naming the field that cannot be used.
+
+    References:
+        Simeoni et al., DINOv3, 2025, section 3.1 and table 1. https://arxiv.org/abs/2508.10104
+    """
+
+    curated: float
+    """Balanced over the tree."""
+    retrieved: float
+    """Nearest to the references, each as often as the others."""
+    raw: float
+    """Uniformly at random, of all that was not taken before."""
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} must be within [0, 1]")
+        total = sum(vars(self).values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"curated, retrieved and raw add up to {total:g}, not to 1")
+
+    def sizes(self, size: int) -> dict[str, int]:
+        """Whole numbers in these shares that add up to ``size``: largest remainders first."""
+        shares = {name: Fraction(share) for name, share in vars(self).items()}
+        exact = {name: share * size / sum(shares.values()) for name, share in shares.items()}
+        sizes = {name: int(number) for name, number in exact.items()}
+        by_rest = sorted(exact, key=lambda name: sizes[name] - exact[name])
+        for name in by_rest[: size - sum(sizes.values())]:
+            sizes[name] += 1
+        return sizes
+
+
+def mix(
+    tree: ClusterTree,
+    size: int,
+    shares: Mix,
+    neighbours: Neighbours | None = None,
+    *,
+    strategy: Strategy = "random",
+    seed: int = 0,
+    rows: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """A subset in parts, none of which has a row of another.
+
+    The curated part is drawn first. The retrieved one takes every query's nearest row, then every
+    query's second... skipping rows that are taken; where the queries name too few rows it stays
+    smaller, a :class:`ShortfallWarning` says so, and the raw part, which is drawn last, makes up
+    for it. The total is exact unless the pool is too small.
+
+    Args:
+        tree: over ``n`` points.
+        size: how many rows are wanted in all.
+        shares: of the parts.
+        neighbours: from :func:`jaxcurate.retrieval.nearest_rows`; their number for each query is
+            the cap on what it can add. Needed for a retrieved part.
+        strategy: of the curated part.
+        seed: of everything random.
+        rows: distinct numbers of the rows that may be taken; all by default.
+        ids: as :func:`jaxcurate.sample` takes them.
+
+    Returns:
+        ``curated``, ``retrieved`` and ``raw``: int64, sorted, disjoint.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+    """
+    if size < 0:
+        raise ValueError(f"size={size} is negative")
+    wanted = shares.sizes(size)
+    allowed = np.zeros(tree.n_points, bool)
+    allowed[slice(None) if rows is None else checked_rows(rows, tree.n_points)] = True
+    if wanted["retrieved"] and neighbours is None:
+        raise ValueError(f"retrieved={shares.retrieved} needs neighbours, but there are none")
+    if neighbours is not None:
+        checked_rows(np.unique(neighbours.rows), tree.n_points)
+    curated = sample(tree, wanted["curated"], strategy, seed=seed, rows=rows, ids=ids)
+    allowed[curated] = False
+    retrieved = np.zeros(0, np.int64)
+    if wanted["retrieved"]:
+        retrieved = _in_turn(neighbours, allowed, wanted["retrieved"])
+    allowed[retrieved] = False
+    missing = wanted["retrieved"] - len(retrieved)
+    if missing:
+        warnings.warn(
+            f"{wanted['retrieved']} retrieved items wanted, the queries name {len(retrieved)} "
+            f"that are not taken: {missing} are drawn at random instead",
+            ShortfallWarning,
+            stacklevel=2,
+        )
+    raw = sample_uniform(
+        tree, size - len(curated) - len(retrieved), seed=seed, rows=np.flatnonzero(allowed), ids=ids
+    )
+    return {"curated": curated, "retrieved": retrieved, "raw": raw}
+
+
+def indices_of(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """All rows of a mixture, int64, sorted."""
+    return np.sort(np.concatenate(list(parts.values())))
+
+
+def _in_turn(neighbours: Neighbours, allowed: np.ndarray, size: int) -> np.ndarray:
+    """So many distinct allowed rows: all nearest ones before any second, closest first."""
+    rank = np.broadcast_to(np.arange(neighbours.rows.shape[1]), neighbours.rows.shape)
+    order = np.lexsort((neighbours.distances.ravel(), rank.ravel()))
+    rows = neighbours.rows.ravel()[order]
+    rows = rows[allowed[rows]]
+    _, first = np.unique(rows, return_index=True)
+    return np.sort(rows[np.sort(first)[:size]])

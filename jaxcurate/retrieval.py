@@ -1,0 +1,170 @@
+"""Retrieval: the rows of a pool that are nearest to each query, by blocked brute force."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.parallel import ROWS, SAME
+
+Metric = Literal["cosine", "euclidean"]
+_HIGHEST = jax.lax.Precision.HIGHEST
+_BLOCKS_A_CHUNK = 16
+_QUERIES = 4096
+"""Queries at a time; a device holds this many scores for each row of a block."""
+
+
+class Neighbours(NamedTuple):
+    """The rows nearest to each query, nearest first."""
+
+    rows: np.ndarray
+    """int64 ``[q, c]``."""
+    distances: np.ndarray
+    """float32 ``[q, c]``: ``1 - cosine``, or squared Euclidean."""
+
+
+def nearest_rows(
+    embeddings: np.ndarray,
+    queries: np.ndarray,
+    n_per_query: int,
+    metric: Metric = "cosine",
+    *,
+    mesh: Mesh | None = None,
+    block: int = 1024,
+) -> Neighbours:
+    """The pool's rows nearest to each query.
+
+    Every device holds the queries and goes through its rows in blocks, keeping the best so far;
+    nothing of the size of pool times queries is held.
+
+    Args:
+        embeddings: ``[n, d]``, an array or a memory map, read a chunk at a time.
+        queries: ``[q, d]``.
+        n_per_query: how many for each query; all where the pool has fewer.
+        metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.
+        mesh: devices over which the rows are split; None for one.
+        block: rows that a device scores at a time.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+    """
+    if n_per_query < 1:
+        raise ValueError(f"n_per_query={n_per_query} must be at least 1")
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric={metric!r}; known: 'cosine', 'euclidean'")
+    queries = np.asarray(queries)
+    checked_shape(queries, "queries")
+    frame = frame_of(embeddings, "embeddings")
+    frame_of(queries, "queries")  # refuses what is not finite
+    if queries.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"queries have {queries.shape[1]} columns, the embeddings {embeddings.shape[1]}"
+        )
+    n_per_query = min(n_per_query, len(embeddings))
+    # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits in the frame.
+    enter = frame.enter if metric == "euclidean" else _of_length_one
+    kernel = parallel.spmd(
+        _best,
+        mesh,
+        (ROWS, ROWS, SAME),
+        (ROWS, ROWS),
+        n_best=n_per_query,
+        block=block,
+        with_norms=metric == "euclidean",
+    )
+    n_chunk = parallel.n_shards(mesh) * block * _BLOCKS_A_CHUNK
+    found = []
+    for first in range(0, len(queries), _QUERIES):
+        part = enter(queries[first : first + _QUERIES])
+        scores, rows = np.empty((len(part), 0), np.float32), np.empty((len(part), 0), np.int64)
+        for begin in range(0, len(embeddings), n_chunk):
+            chunk = enter(embeddings[begin : begin + n_chunk])
+            placed, weights = parallel.put_rows(chunk, mesh, block)
+            best, at = (
+                np.concatenate(list(np.asarray(a)), 1) for a in kernel(placed, weights, part)
+            )
+            scores, rows = np.concatenate([scores, best], 1), np.concatenate([rows, begin + at], 1)
+            # Stable, and rows rise from part to part: of equal scores the first row wins.
+            keep = np.argsort(-scores, axis=1, kind="stable")[:, :n_per_query]
+            scores, rows = np.take_along_axis(scores, keep, 1), np.take_along_axis(rows, keep, 1)
+        found.append(rows)
+    rows = np.concatenate(found)
+    return Neighbours(rows, _distances(embeddings, queries, rows, metric))
+
+
+def _best(
+    x: jax.Array,
+    weights: jax.Array,
+    queries: jax.Array,
+    *,
+    axis_name: str | None,
+    n_best: int,
+    block: int,
+    with_norms: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """The best of this device's rows for each query.
+
+    Args:
+        x: float32 ``[m, d]``, ``m`` a multiple of ``block``.
+        weights: float32 ``[m]``: 0 for padding.
+        queries: float32 ``[q, d]``.
+        axis_name: of the devices.
+        n_best: how many for each query.
+        block: rows to score at a time.
+        with_norms: scores are ``x q - |x|^2 / 2``, or else ``x q``.
+
+    Returns:
+        Scores float32 ``[1, q, n_best]``, highest first, and which of all devices' rows they are
+        of, int32; minus infinity where there are fewer rows.
+    """
+    n_queries = len(queries)
+
+    def step(
+        carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        best, rows = carry
+        part, weight, first = inputs
+        scores = jnp.dot(queries, part.T, precision=_HIGHEST)
+        if with_norms:
+            scores -= 0.5 * jnp.sum(part**2, axis=1)[None, :]
+        scores = jnp.where(weight[None, :] > 0, scores, -jnp.inf)
+        here = jnp.broadcast_to(first + jnp.arange(block, dtype=jnp.int32)[None], scores.shape)
+        best, at = jax.lax.top_k(jnp.concatenate([best, scores], axis=1), n_best)
+        rows = jnp.take_along_axis(jnp.concatenate([rows, here], axis=1), at, axis=1)
+        return (best, rows), None
+
+    begin = parallel.axis_index(axis_name) * len(x)
+    firsts = begin + jnp.arange(0, len(x), block, dtype=jnp.int32)
+    start = (
+        jnp.full((n_queries, n_best), -jnp.inf, jnp.float32),
+        jnp.zeros((n_queries, n_best), jnp.int32),
+    )
+    blocks = (x.reshape(-1, block, x.shape[1]), weights.reshape(-1, block), firsts)
+    (best, rows), _ = jax.lax.scan(step, start, blocks)
+    return best[None], rows[None]
+
+
+def _of_length_one(x: np.ndarray) -> np.ndarray:
+    """Rows divided by their lengths, float32; a row of zeros stays, at a right angle to all."""
+    x = np.asarray(x, np.float64)
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def _distances(
+    embeddings: np.ndarray, queries: np.ndarray, rows: np.ndarray, metric: Metric
+) -> np.ndarray:
+    """Of the chosen rows alone, in float64 and without cancellation; float32 ``[q, c]``."""
+    out = np.empty(rows.shape, np.float32)
+    for i, query in enumerate(np.asarray(queries, np.float64)):
+        near = np.asarray(embeddings[rows[i]], np.float64)
+        if metric == "euclidean":
+            out[i] = ((near - query) ** 2).sum(axis=1)
+        else:
+            lengths = np.linalg.norm(near, axis=1) * np.linalg.norm(query)
+            out[i] = 1 - near @ query / np.where(lengths > 0, lengths, 1)
+    return out

@@ -1,0 +1,150 @@
+import warnings
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxcurate as jc
+from jaxcurate import export
+from jaxcurate.mixing import Mix, indices_of, mix
+from jaxcurate.retrieval import Neighbours, nearest_rows
+from jaxcurate.sampling import ShortfallWarning
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return jc.make_pool(np.random.default_rng(0).normal(size=(300, 4)))
+
+
+@pytest.fixture(scope="module")
+def tree():
+    rng = np.random.default_rng(1)
+    return jc.ClusterTree.from_labels([rng.integers(0, 20, 300), rng.integers(0, 4, 20)])
+
+
+@pytest.fixture(scope="module")
+def neighbours(pool):
+    return nearest_rows(pool.embeddings, pool.embeddings[:12] + 0.1, 10)
+
+
+@given(st.integers(0, 1000), st.integers(0, 10), st.integers(0, 10))
+def test_sizes_add_up_and_follow_the_shares(size, a, b):
+    a, b = (a, b) if a + b <= 10 else (10 - a, 10 - b)
+    shares = Mix(a / 10, b / 10, (10 - a - b) / 10)
+    sizes = shares.sizes(size)
+    assert sum(sizes.values()) == size
+    for name, share in vars(shares).items():
+        assert abs(sizes[name] - share * size) < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 1000), st.integers(0, 300), st.sampled_from([(4, 2, 4), (0, 3, 7), (9, 1, 0)])
+)
+def test_parts_are_disjoint_and_exact(tree, neighbours, seed, size, tenths):
+    shares = Mix(*(t / 10 for t in tenths))
+    rows = np.sort(np.random.default_rng(seed).permutation(300)[:290])
+    size = min(size, 290)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ShortfallWarning)  # of what the queries name
+        parts = mix(tree, size, shares, neighbours, seed=seed, rows=rows)
+    taken = indices_of(parts)
+    assert len(taken) == len(np.unique(taken)) == size and np.isin(taken, rows).all()
+    wanted = shares.sizes(size)
+    assert len(parts["curated"]) == wanted["curated"]
+    assert len(parts["retrieved"]) <= wanted["retrieved"]
+    assert np.isin(parts["retrieved"], neighbours.rows).all()
+    left = np.setdiff1d(neighbours.rows[np.isin(neighbours.rows, rows)], taken)
+    assert len(parts["retrieved"]) == wanted["retrieved"] or not len(left)
+
+
+def test_curated_part_is_the_balanced_sample(tree, neighbours):
+    parts = mix(tree, 100, Mix(0.5, 0.2, 0.3), neighbours, seed=4)
+    np.testing.assert_array_equal(parts["curated"], jc.sample(tree, 50, seed=4))
+    assert [len(part) for part in parts.values()] == [50, 20, 30]
+
+
+def test_every_query_has_its_turn():
+    tree = jc.ClusterTree.from_labels([np.zeros(20, int)])
+    near = Neighbours(
+        np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7]]),
+        np.array([[0.1, 0.2, 0.3], [0.1, 0.9, 0.9], [5, 6, 7]], np.float32),
+    )
+    take = lambda n: mix(tree, n, Mix(0, 1, 0), near)["retrieved"].tolist()
+    assert take(1) == [0]
+    assert take(2) == [0, 5]  # the farthest query's nearest before any second
+    assert take(3) == [0, 1, 5]
+    assert take(5) == [0, 1, 3, 5, 6]
+    with pytest.warns(ShortfallWarning, match="10 retrieved items wanted, the queries name 8 "):
+        parts = mix(tree, 10, Mix(0, 1, 0), near)
+    assert parts["retrieved"].tolist() == list(range(8)) and len(parts["raw"]) == 2
+
+
+def test_what_is_curated_is_not_retrieved_again():
+    tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [1, 9])], np.zeros(10))
+    near = Neighbours(np.array([[0, 4, 5]]), np.array([[0, 1, 2]], np.float32))
+    parts = mix(tree, 3, Mix(0.67, 0.33, 0), near)
+    assert parts["curated"][0] == 0  # alone in its cluster
+    assert parts["retrieved"].tolist() == [5 if 4 in parts["curated"] else 4]
+
+
+def test_the_manifest_says_why(tree, pool, neighbours, tmp_path):
+    parts = mix(tree, 60, Mix(0.5, 0.25, 0.25), neighbours)
+    taken = indices_of(parts)
+    export.save_subset(tmp_path / "s", taken, pool, tree, {"seed": 0}, why=parts)
+    table = pq.read_table(tmp_path / "s/manifest.parquet")
+    why = np.array(table["why"].to_pylist())
+    for reason, rows in parts.items():
+        np.testing.assert_array_equal(np.array(table["row"])[why == reason], rows)
+    subset = export.load_subset(tmp_path / "s", pool)
+    assert subset.card["why"] == {"curated": 30, "retrieved": 15, "raw": 15}
+    np.testing.assert_array_equal(subset.indices, taken)
+    export.save_subset(tmp_path / "plain", taken, pool, tree, {})
+    assert "why" not in pq.read_table(tmp_path / "plain/manifest.parquet").column_names
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"curated": np.array([1, 2])},
+        {"curated": np.array([1, 2, 3]), "raw": np.array([3])},
+        {"curated": np.array([1, 2, 4])},
+        {},
+    ],
+)
+def test_reasons_that_do_not_cover_the_rows_are_refused(tree, pool, tmp_path, why):
+    with pytest.raises(ValueError, match="must name each of these once"):
+        export.save_subset(tmp_path / "s", np.array([1, 2, 3]), pool, tree, {}, why=why)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": -1}, "size=-1"),
+        ({"neighbours": None}, "retrieved=0.5 needs neighbours"),
+        ({"neighbours": Neighbours(np.array([[300]]), np.zeros((1, 1)))}, "rows has 300"),
+        ({"rows": np.array([0, 300])}, "rows has 300"),
+    ],
+)
+def test_bad_arguments_are_named(tree, neighbours, change, message):
+    usual = {"size": 10, "shares": Mix(0.5, 0.5, 0), "neighbours": neighbours}
+    with pytest.raises(ValueError, match=message):
+        mix(tree, **(usual | change))
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [((0.5, 0.5, 0.5), "add up to 1.5"), ((-0.1, 1, 0.1), "curated=-0.1"), ((0, 0, 2), "raw=2")],
+)
+def test_bad_shares_are_named(shares, message):
+    with pytest.raises(ValueError, match=message):
+        Mix(*shares)
+
+
+def test_a_pool_that_is_too_small_is_told(tree, neighbours):
+    with pytest.warns(ShortfallWarning):
+        parts = mix(tree, 400, Mix(0.2, 0.1, 0.7), neighbours)
+    np.testing.assert_array_equal(indices_of(parts), np.arange(300))
