@@ -1,0 +1,288 @@
+"""Deduplication: rows that are the same or nearly so are joined, and one of each group stays."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from jaxcurate import parallel, workdir
+from jaxcurate.kmeans import kmeans
+from jaxcurate.kmeans.frame import checked_shape
+from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
+from jaxcurate.pool import Pool
+from jaxcurate.tree import ClusterTree
+
+Progress = Callable[[str, int, int], None]
+_CHUNK = 16384
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Which rows are alike, and which stay."""
+
+    kept: np.ndarray
+    """int64 ``[m]``, sorted: the valid rows, one of each component."""
+    components: np.ndarray
+    """int64 ``[n]``: the component of each row, numbered by their first rows."""
+    pairs: np.ndarray
+    """int64 ``[p, 2]``, the smaller row first: why rows were joined."""
+    similarity: np.ndarray
+    """float32 ``[p]``: the cosine of each pair, 1 for the same content."""
+    same: np.ndarray
+    """bool ``[p]``: whether the pair was joined for its content."""
+
+    @property
+    def n_same(self) -> int:
+        """Rows with the content of an earlier row."""
+        return int(self.same.sum())
+
+    @property
+    def n_near(self) -> int:
+        """Further rows that go because they are nearly the same as another."""
+        return len(self.components) - len(self.kept) - self.n_same
+
+    def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
+        """Writes a folder, whole or not at all; ``about`` joins its card."""
+        numbers = {"kept": len(self.kept), "same": self.n_same, "near": self.n_near}
+        with workdir.new_folder(path, {**(about or {}), **numbers}) as folder:
+            for name, array in vars(self).items():
+                workdir.save_array(folder / f"{name}.npy", array)
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "Duplicates":
+        """Reads the folder.
+
+        Raises:
+            DamagedError: a file is missing, truncated or altered; it is named.
+        """
+        workdir.check_files(path)
+        names = cls.__dataclass_fields__
+        return cls(*(workdir.load_array(epath.Path(path) / f"{name}.npy") for name in names))
+
+
+class Agreement(NamedTuple):
+    """How what was found agrees with a comparison of every row with every other."""
+
+    recall: float
+    """Of the pairs that are alike, the share whose rows were joined."""
+    precision: float
+    """Of the pairs that were found, the share that is alike."""
+    purity: float
+    """Of all pairs within a component, the share that is alike: below 1 where rows are joined by
+    a chain of others between them."""
+    n_alike: int
+    """Pairs that are alike."""
+
+
+def deduplicate(
+    x: np.ndarray | Pool,
+    threshold: float | None = 0.95,
+    *,
+    digests: np.ndarray | None = None,
+    tree: ClusterTree | None = None,
+    level: int = 1,
+    n_clusters: int | None = None,
+    n_neighbours: int = 8,
+    all_pairs: bool = False,
+    seed: int = 0,
+    memory_limit: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
+) -> Duplicates:
+    """Joins rows of the same content, and rows whose cosine reaches a threshold.
+
+    Near-duplicates are sought among rows of one cluster and across clusters that are near each
+    other, never among all rows. Whatever is connected forms a component, of which the row
+    closest to the centroid of its cluster stays (the first of equal ones).
+
+    Args:
+        x: ``[n, d]`` of real numbers, or a :class:`Pool`. A row of zeros is near to none.
+        threshold: of the cosine, above 0 and at most 1; None joins rows of the same content only.
+        digests: ``[n, w]`` or ``[n]``, equal where contents are, such as
+            :func:`content_digests` of the items; of the rows of ``x`` by default.
+        tree: neighbourhoods are the clusters of this tree over the rows; by default those of a
+            quick flat k-means.
+        level: of the tree.
+        n_clusters: of the quick k-means; the root of the number of distinct rows by default.
+        n_neighbours: with how many of the nearest clusters each is compared.
+        all_pairs: keep every near pair, as many as there may be; otherwise those of a maximum
+            spanning forest, which connect the same rows at this threshold and any higher one.
+        seed: of the quick k-means.
+        memory_limit: bytes of memory that rows may take in the quick k-means; beyond it they
+            are streamed from a temporary file.
+        mesh: the devices to use; all by default.
+        progress: told the pairs of tiles that are compared.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+    """
+    x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    checked_shape(x, "x")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
+    if n_neighbours < 0:
+        raise ValueError(f"n_neighbours={n_neighbours} is negative")
+    digests = content_digests(x) if digests is None else np.asarray(digests)
+    if len(digests) != len(x):
+        raise ValueError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    first, group = first_of_same(digests)
+    others = np.setdiff1d(np.arange(len(x)), first)
+    same = np.stack([first[group[others]], others], axis=1)
+    near, distances = (
+        Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32)),
+        np.zeros(len(first)),
+    )
+    if threshold is not None and len(first) > 1:
+        with _unit_rows(x, first, memory_limit) as unit:
+            if tree is None:
+                k = n_clusters or round(len(first) ** 0.5)
+                flat = kmeans(unit, k, max_iter=10, seed=seed, memory_limit=memory_limit, mesh=mesh)
+                labels, centroids, distances = flat.labels, flat.centroids, flat.distances
+            else:
+                labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
+            counts = np.bincount(labels, minlength=len(centroids))
+            near = close_pairs(
+                unit,
+                labels,
+                neighbouring(centroids, counts, n_neighbours),
+                threshold,
+                everyone=all_pairs,
+                mesh=mesh,
+                told=None if progress is None else lambda *done: progress("near-duplicates", *done),
+            )
+    pairs = np.concatenate([same, first[near.rows]])
+    components = _components(pairs, len(x))
+    by_distance = np.lexsort((np.arange(len(x)), distances[group], components))
+    stays = np.unique(components[by_distance], return_index=True)[1]
+    return Duplicates(
+        np.sort(by_distance[stays]),
+        components,
+        pairs,
+        np.concatenate([np.ones(len(same), np.float32), near.similarity]),
+        np.arange(len(pairs)) < len(same),
+    )
+
+
+def content_digests(items: np.ndarray) -> np.ndarray:
+    """A 128-bit digest of the content of each row, uint64 ``[n, 2]``.
+
+    Args:
+        items: ``[n, ...]``: images, embeddings... Zeros of either sign are the same.
+    """
+    out = np.empty((len(items), 2), np.uint64)
+    for row, item in enumerate(items):
+        item = item + 0.0 if np.issubdtype(items.dtype, np.floating) else item
+        digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
+        out[row] = np.frombuffer(digest.digest(), np.uint64)
+    return out
+
+
+def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of equal digests.
+
+    Returns:
+        The first row of each group, int64 ``[g]``, sorted; and the group of each row, ``[n]``.
+    """
+    columns = digests.reshape(len(digests), -1)
+    order = np.lexsort(columns.T)  # stable: of equal ones the first row comes first
+    new = np.append(True, (columns[order[1:]] != columns[order[:-1]]).any(axis=1))
+    first = order[new]
+    rank = np.argsort(np.argsort(first))
+    group = np.empty(len(digests), np.int64)
+    group[order] = rank[np.cumsum(new) - 1]
+    return np.sort(first), group
+
+
+def agreement(
+    found: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
+) -> Agreement:
+    """Measures what was found against brute force: every query with every row.
+
+    Args:
+        found: from :func:`deduplicate`.
+        x: ``[n, d]``.
+        threshold: of the cosine; pairs of the same content are alike in any case.
+        queries: rows to compare with all others, for recall and purity; all of them by default,
+            which takes ``n x n`` products, a few at a time. Pairs are then counted both ways.
+    """
+    group = first_of_same(content_digests(x))[1]
+    queries = np.arange(len(x)) if queries is None else queries
+    n_alike = n_joined = n_both = n_right = 0
+    with _unit_rows(x, np.arange(len(x)), None) as unit:
+        wide = unit.astype(np.float64)
+    block = max(1, 2**24 // len(x))
+    for begin in range(0, len(queries), block):
+        rows = queries[begin : begin + block]
+        alike = (wide[rows] @ wide.T >= threshold) | (group[rows][:, None] == group[None, :])
+        joined = found.components[rows][:, None] == found.components[None, :]
+        for pairs in (alike, joined):
+            pairs[np.arange(len(rows)), rows] = False  # no row counts as its own duplicate
+        n_alike += int(alike.sum())
+        n_joined += int(joined.sum())
+        n_both += int((alike & joined).sum())
+    for begin in range(0, len(found.pairs), _CHUNK):
+        i, j = found.pairs[begin : begin + _CHUNK].T
+        cosine = np.einsum("pd,pd->p", wide[i], wide[j])
+        n_right += int(np.sum((cosine >= threshold) | (group[i] == group[j])))
+    share = lambda part, whole: part / whole if whole else 1.0
+    return Agreement(
+        share(n_both, n_alike),
+        share(n_right, len(found.pairs)),
+        share(n_both, n_joined),
+        n_alike,
+    )
+
+
+@contextmanager
+def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
+    """Rows of ``x`` at length 1, float32, in memory or else in a temporary file.
+
+    Raises:
+        ValueError: ``x`` has a NaN or an infinity.
+    """
+    shape = len(rows), x.shape[1]
+    with tempfile.TemporaryDirectory() as folder:
+        if memory_limit is None or 4 * shape[0] * shape[1] <= memory_limit:
+            unit = np.empty(shape, np.float32)
+        else:
+            unit = np.lib.format.open_memmap(f"{folder}/unit.npy", "w+", np.float32, shape)
+        for begin in range(0, len(rows), _CHUNK):
+            part = x[rows[begin : begin + _CHUNK]].astype(np.float64)
+            finite = np.isfinite(part).all(axis=1)
+            if not finite.all():
+                row = rows[begin + int(np.argmin(finite))]
+                raise ValueError(f"x has a NaN or an infinity, first in row {row}")
+            reach = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-300)
+            part /= reach  # so that squares neither vanish nor overflow
+            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
+            unit[begin : begin + _CHUNK] = part
+        yield unit
+
+
+def _neighbourhoods(
+    tree: ClusterTree, level: int, n: int, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, centroids and distances of rows in a tree's level."""
+    if tree.n_points != n:
+        raise ValueError(f"tree has {tree.n_points} points, but x has {n} rows")
+    labels, centroids = tree.point_labels(level), tree.levels[level - 1].centroids
+    if not centroids.shape[1]:
+        raise ValueError("tree has no centroids to tell which clusters are near each other")
+    return labels[rows], centroids, tree.levels[0].distances[rows]
+
+
+def _components(pairs: np.ndarray, n: int) -> np.ndarray:
+    """The connected component of each row, int64 ``[n]``, numbered by their first rows."""
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n, n))
+    labels = connected_components(graph, directed=False)[1]
+    first, inverse = np.unique(labels, return_index=True, return_inverse=True)[1:]
+    return np.argsort(np.argsort(first))[inverse]

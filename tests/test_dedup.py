@@ -1,0 +1,227 @@
+"""Deduplication against brute force: on arrays made for it, and on a real, messy pool."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+import jaxcurate as jc
+from jaxcurate.dedup import Duplicates, agreement, content_digests, deduplicate, first_of_same
+from jaxcurate.kmeans import pairs as pairs_module
+from jaxcurate.kmeans.pairs import close_pairs, neighbouring
+from jaxcurate.sources import raw
+from jaxcurate.workdir import DamagedError
+
+
+@pytest.fixture(scope="module")
+def x():
+    """600 rows in 8 dimensions: 150 loners, 100 groups of up to nine jittered copies."""
+    rng = np.random.default_rng(0)
+    originals = rng.normal(size=(250, 8))
+    copies = np.concatenate([np.arange(250), rng.integers(0, 100, 350)])
+    noisy = originals[copies] + 0.05 * rng.normal(size=(600, 8))
+    return (noisy * rng.uniform(0.1, 10, (600, 1))).astype(np.float32)
+
+
+def brute_force(x, threshold):
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    return np.stack(np.nonzero(np.triu(unit @ unit.T >= threshold, 1)), axis=1)
+
+
+def components(pairs, n):
+    graph = coo_array((np.ones(len(pairs)), np.asarray(pairs).reshape(-1, 2).T), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def same_partition(a, b):
+    n = len(np.unique(a))
+    return n == len(np.unique(b)) == len(np.unique(np.stack([a, b]), axis=1).T)
+
+
+def test_all_neighbours_find_what_brute_force_finds(x):
+    found = deduplicate(x, 0.97, n_neighbours=600, all_pairs=True)
+    expected = brute_force(x, 0.97)
+    assert len(expected) > 900
+    np.testing.assert_array_equal(found.pairs, expected)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = np.sum(unit[expected[:, 0]] * unit[expected[:, 1]], axis=1)
+    np.testing.assert_allclose(found.similarity, cosine, atol=1e-6)
+    assert same_partition(found.components, components(expected, 600))
+    assert agreement(found, x, 0.97)[:2] == (1, 1)
+
+
+def test_neighbours_across_clusters_are_found(x):
+    alone = agreement(deduplicate(x, 0.97, n_neighbours=0, n_clusters=300), x, 0.97)
+    with_neighbours = agreement(deduplicate(x, 0.97, n_neighbours=8, n_clusters=300), x, 0.97)
+    assert alone.precision == with_neighbours.precision == 1
+    assert alone.recall < 0.97
+    assert with_neighbours.recall > 0.995
+    assert alone.n_alike == 2 * len(brute_force(x, 0.97))
+
+
+def test_neither_tiles_nor_devices_change_a_bit(x, mesh, monkeypatch):
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    labels = np.random.default_rng(0).integers(0, 3, 600)
+    clusters = np.array([[0, 0], [0, 1], [1, 1], [2, 2]])
+    one = close_pairs(unit, labels, clusters, 0.9)
+    told = []
+    monkeypatch.setattr(pairs_module, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(pairs_module, "block_rows", lambda: 64)
+    four = close_pairs(unit, labels, clusters, 0.9, mesh=mesh, told=lambda *at: told.append(at))
+    np.testing.assert_array_equal(one.rows, four.rows)
+    np.testing.assert_array_equal(one.similarity, four.similarity)
+    assert told[-1][0] == told[-1][1] > 10
+    i, j = brute_force(x, 0.9).T
+    inside = (labels[i] == labels[j]) | (np.sort([labels[i], labels[j]], axis=0).T == [0, 1]).all(1)
+    np.testing.assert_array_equal(one.rows, np.stack([i, j], axis=1)[inside])
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 2**26])
+def test_a_spanning_forest_connects_the_same_rows_at_every_higher_threshold(
+    x, batch_bytes, monkeypatch
+):
+    monkeypatch.setattr(pairs_module, "_BATCH_BYTES", batch_bytes)
+    every = deduplicate(x, 0.8, all_pairs=True)
+    few = deduplicate(x, 0.8)
+    np.testing.assert_array_equal(few.components, every.components)
+    np.testing.assert_array_equal(few.kept, every.kept)
+    assert len(few.pairs) == 600 - len(few.kept) < len(every.pairs) / 3
+    for threshold in (0.8, 0.9, 0.95, 0.99):
+        parts = [components(d.pairs[d.similarity >= threshold], 600) for d in (few, every)]
+        assert same_partition(*parts)
+
+
+def test_the_row_closest_to_its_centroid_stays(x):
+    tree = jc.hierarchical_kmeans(x, [jc.Level(30), jc.Level(5)])
+    distances = tree.levels[0].distances
+    for level in (1, 2):
+        found = deduplicate(x, 0.97, tree=tree, level=level)
+        assert found.kept.dtype == np.int64
+        assert len(found.kept) < 500
+        for component in range(found.components.max() + 1):
+            rows = np.flatnonzero(found.components == component)
+            stays = np.intersect1d(rows, found.kept)
+            np.testing.assert_array_equal(stays, rows[[np.argmin(distances[rows])]])
+
+
+def test_same_content_by_hand():
+    x = np.array([[1, 0], [0, 1], [1, 0], [-0.0, 1], [2, 0], [0, 1], [0, 0]], np.float32)
+    found = deduplicate(x, None)
+    np.testing.assert_array_equal(found.kept, [0, 1, 4, 6])
+    np.testing.assert_array_equal(found.components, [0, 1, 0, 1, 2, 1, 3])
+    np.testing.assert_array_equal(found.pairs, [[0, 2], [1, 3], [1, 5]])
+    assert (found.n_same, found.n_near) == (3, 0)
+    near = deduplicate(x, 1.0, n_clusters=1)  # the cosine of rows 0 and 4 is 1
+    np.testing.assert_array_equal(near.components, [0, 1, 0, 1, 0, 1, 2])
+    assert (near.n_same, near.n_near) == (3, 1)
+    np.testing.assert_array_equal(near.same, [True, True, True, False])
+
+
+def test_digests_of_the_items_decide():
+    x = np.eye(4, dtype=np.float32)
+    items = np.array([[7, 7], [1, 2], [7, 7], [0, 0]], np.uint8)
+    found = deduplicate(x, 0.5, digests=content_digests(items))
+    np.testing.assert_array_equal(found.kept, [0, 1, 3])
+    first, group = first_of_same(np.array([5, 3, 5, 3, 9]))
+    np.testing.assert_array_equal(first, [0, 1, 4])
+    np.testing.assert_array_equal(group, [0, 1, 0, 1, 2])
+
+
+def test_a_chain_is_one_component_and_purity_tells():
+    angles = np.deg2rad([0, 10, 20, 90])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = deduplicate(x, np.cos(np.deg2rad(11)), n_clusters=2, n_neighbours=1)
+    np.testing.assert_array_equal(found.components, [0, 0, 0, 1])
+    recall, precision, purity, n_alike = agreement(found, x, np.cos(np.deg2rad(11)))
+    assert (recall, precision, n_alike) == (1, 1, 4)
+    assert purity == pytest.approx(4 / 6)
+
+
+def test_rows_of_any_size_have_a_direction():
+    x = np.array([[1e-30, 0], [1e30, 1e24], [0, 1e-38], [0, 0], [0, 5]], np.float32)
+    found = deduplicate(x, 0.99, n_clusters=2)
+    np.testing.assert_array_equal(found.components, [0, 0, 1, 2, 1])
+
+
+def test_what_does_not_fit_in_memory_streams(x):
+    many = np.concatenate([x + 0.01 * i for i in range(12)])
+    whole, streamed = (
+        deduplicate(many, 0.97, n_clusters=24, memory_limit=m) for m in (None, 200_000)
+    )
+    assert 4 * many.size > 200_000
+    assert agreement(streamed, many, 0.97, np.arange(0, 7200, 9)).recall > 0.99
+    assert abs(len(whole.kept) - len(streamed.kept)) <= 2
+
+
+def test_neighbouring_clusters_by_hand():
+    centroids = np.array([[0.0], [1.0], [3.0], [50.0], [7.0]])
+    found = neighbouring(centroids, np.array([1, 1, 0, 1, 4]), 1)
+    expected = [[0, 0], [0, 1], [1, 1], [1, 4], [3, 3], [3, 4], [4, 4]]
+    np.testing.assert_array_equal(found, expected)
+    assert len(neighbouring(centroids, np.ones(5, int), 9)) == 15
+    assert len(neighbouring(centroids, np.ones(5, int), 0)) == 5
+
+
+def test_what_is_saved_is_loaded(x, tmp_path):
+    found = deduplicate(x, 0.97)
+    found.save(tmp_path / "dedup", {"pool": "abc"})
+    loaded = Duplicates.load(tmp_path / "dedup")
+    for name, array in vars(found).items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)
+    file = tmp_path / "dedup" / "kept.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(DamagedError, match=r"kept\.npy"):
+        Duplicates.load(tmp_path / "dedup")
+
+
+def test_valid_rows_go_on_to_clustering_and_sampling(x):
+    found = deduplicate(x, 0.97)
+    tree = jc.hierarchical_kmeans(x, [jc.Level(40)], rows=found.kept)
+    taken = jc.sample(tree, 100, rows=found.kept)
+    assert len(np.unique(found.components[taken])) == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": 0}, "threshold=0 must"),
+        ({"threshold": 1.01}, "threshold=1.01 must"),
+        ({"threshold": float("nan")}, "threshold=nan must"),
+        ({"n_neighbours": -1}, "n_neighbours=-1"),
+        ({"n_clusters": 9}, "n_clusters=9"),
+        ({"digests": np.zeros((3, 2))}, "digests has 3 entries, but x has 4"),
+        ({"x": np.ones(3)}, "x must have two axes"),
+        ({"x": np.array([[1.0], [np.nan]])}, "x has a NaN or an infinity, first in row 1"),
+        ({"tree": jc.ClusterTree.from_labels([np.zeros(3, int)])}, "tree has 3 points"),
+        ({"tree": jc.ClusterTree.from_labels([np.zeros(4, int)])}, "tree has no centroids"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        deduplicate(**({"x": np.eye(4)} | change))
+
+
+def test_clip_art(data_dir):
+    """A pool with 16 % exact duplicates, as the archive made them."""
+    pixels = raw.read_clipart(Path(data_dir) / "raw/clipart", 32).pixels
+    flat = pixels.reshape(len(pixels), -1)
+    seen = {}
+    group = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in flat])
+    digests = content_digests(pixels)
+    exact = deduplicate(flat.astype(np.float32), None, digests=digests)
+    assert 0.14 < 1 - len(seen) / len(pixels) < 0.18
+    assert len(exact.kept) == len(seen)
+    assert same_partition(exact.components, group)
+    # Near-duplicates among principal components, against brute force of a sample of queries.
+    centred = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+    directions = np.linalg.svd(centred[::16], full_matrices=False)[2][:64]
+    x = centred @ directions.T
+    found = deduplicate(x, 0.95, digests=digests)
+    measured = agreement(found, x, 0.95, np.arange(0, len(x), 16))
+    print(f"clip art: {found.n_same} same, {found.n_near} near, {measured}")
+    assert found.n_same == len(pixels) - len(seen)
+    assert measured.precision == 1
+    assert measured.recall > 0.999
+    assert measured.n_alike > 50_000

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+import jaxcurate as jc
+from jaxcurate import measures
+from jaxcurate.measures import coverage, kl_to_uniform, level_balance
+from jaxcurate.simulations import kl_to_uniform as published_kl
+from jaxcurate.simulations import skewed_square
+
+
+def test_balance_of_levels_by_hand():
+    tree = jc.ClusterTree.from_labels([np.array([0, 0, 1, 3, 3, 4]), np.array([0, 0, 1, 1, 3])])
+    low, high = level_balance(tree, np.array([0, 1, 2, 2]))
+    # Of clusters 0, 1, 3 and 4 (2 is empty in the pool) the subset has 2, 2, 0 and 0.
+    assert (low.level, low.n_clusters, low.empty) == (1, 4, 0.5)
+    assert low.entropy == pytest.approx(0.5)
+    assert low.gini == pytest.approx(0.5)
+    assert (high.n_clusters, high.empty, high.entropy) == (3, pytest.approx(2 / 3), 0)
+    even = level_balance(tree, np.array([0, 2, 3, 5]))[0]
+    assert (even.empty, even.entropy, even.gini) == (0, pytest.approx(1), pytest.approx(0))
+
+
+def test_a_balanced_subset_is_more_even_than_a_random_one():
+    x = skewed_square(0)
+    tree = jc.hierarchical_kmeans(x, [jc.Level(300), jc.Level(30)])
+    random = np.random.default_rng(0).choice(len(x), 300, replace=False)
+    for curated, drawn in zip(
+        level_balance(tree, jc.sample(tree, 300)), level_balance(tree, random), strict=True
+    ):
+        assert curated.entropy > drawn.entropy + 0.03
+        assert curated.gini < drawn.gini
+        assert curated.empty <= drawn.empty
+
+
+def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = (100 + rng.normal(size=(500, 4))).astype(np.float32)
+    rows = rng.permutation(500)[:40]
+    expected = np.sqrt(((x[:, None] - x[None, rows]) ** 2).sum(-1)).min(1)
+    found = coverage(x, np.append(rows, rows[:3]), mesh=mesh)
+    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
+    assert (found.error, found.n_measured) == (0, 500)
+    assert coverage(x, np.arange(500)).largest == 0
+    monkeypatch.setattr(measures, "_CENTRES", 7)
+    assert coverage(x, rows).mean == pytest.approx(found.mean, rel=1e-6)
+    some = coverage(x, rows, n_measured=200)
+    assert some.n_measured == 200
+    assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
+
+
+def test_kl_is_that_of_the_published_simulation():
+    for points in (skewed_square(0), np.random.default_rng(0).uniform(-3, 3, (300, 2))):
+        assert kl_to_uniform(points, -3, 3) == pytest.approx(published_kl(points), rel=1e-6)
+        assert kl_to_uniform(points, -3, 3, 0.5) == pytest.approx(published_kl(points), rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_kl_of_even_points_is_near_zero_and_of_a_heap_is_not(d):
+    corners = np.stack(np.meshgrid(*[np.linspace(0.02, 0.98, 12)] * d), axis=-1).reshape(-1, d)
+    assert 0 <= kl_to_uniform(corners, 0, 1) < 0.04 * d
+    heap = np.full((50, d), 0.5)
+    # A Gaussian of standard deviation 1/12 well inside of a unit box.
+    entropy = d * 0.5 * np.log(2 * np.pi * np.e / 144)
+    assert kl_to_uniform(heap, 0, 1) == pytest.approx(-entropy, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: kl_to_uniform(np.ones((3, 4)), 0, 1), r"points must be \[n, d\] with d"),
+        (lambda: kl_to_uniform(np.ones((0, 2)), 0, 1), "points must be"),
+        (lambda: kl_to_uniform(np.ones((3, 2)), 0, [1, 0]), "high must lie above low"),
+        (lambda: kl_to_uniform(np.ones((3, 2)), 0, 1, 0), "bandwidth=0 must be above 0"),
+        (lambda: coverage(np.ones((3, 2)), np.array([], int)), "rows is empty"),
+        (lambda: coverage(np.ones((3, 2)), np.array([3])), "rows names row 3"),
+        (lambda: coverage(np.ones((3, 2)), np.array([0]), n_measured=0), "n_measured=0"),
+        (
+            lambda: level_balance(jc.ClusterTree.from_labels([np.zeros(3, int)]), np.array([5])),
+            "rows names row 5",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask()
