@@ -10,7 +10,7 @@ import numpy as np
 from jaxcurate import workdir
 from jaxcurate.permutation import permuted
 from jaxcurate.priorities import priorities
-from jaxcurate.sampling import checked_rows
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 Equal = Literal["rows", "clusters"]
