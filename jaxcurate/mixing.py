@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxcurate.baselines import sample_uniform
 from jaxcurate.retrieval import Neighbours
-from jaxcurate.sampling import ShortfallWarning, Strategy, checked_rows, sample
+from jaxcurate.sampling import ShortfallWarning, Strategy, sample
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 
@@ -96,7 +97,7 @@ def mix(
     if wanted["retrieved"] and neighbours is None:
         raise ValueError(f"retrieved={shares.retrieved} needs neighbours, but there are none")
     if neighbours is not None:
-        checked_rows(np.unique(neighbours.rows), tree.n_points)
+        checked_rows(np.unique(neighbours.rows), tree.n_points, "neighbours")
     curated = sample(tree, wanted["curated"], strategy, seed=seed, rows=rows, ids=ids)
     allowed[curated] = False
     retrieved = np.zeros(0, np.int64)

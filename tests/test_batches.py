@@ -225,7 +225,7 @@ def test_grain_reads_them_and_goes_on_where_it_was(equal):
         ({"equal": "points"}, "equal='points'; known: 'rows', 'clusters'"),
         ({"seed": -1}, "seed=-1"),
         ({"rows": np.array([], int)}, "rows is empty"),
-        ({"rows": np.array([3])}, "rows names row 3,"),
+        ({"rows": np.array([3])}, "rows names row 3"),
         ({"rows": np.array([1, 1])}, "1 is there twice"),
     ],
 )

@@ -125,8 +125,11 @@ def test_reasons_that_do_not_cover_the_rows_are_refused(tree, pool, tmp_path, wh
     [
         ({"size": -1}, "size=-1"),
         ({"neighbours": None}, "retrieved=0.5 needs neighbours"),
-        ({"neighbours": Neighbours(np.array([[300]]), np.zeros((1, 1)))}, "rows names row 300,"),
-        ({"rows": np.array([0, 300])}, "rows names row 300,"),
+        (
+            {"neighbours": Neighbours(np.array([[300]]), np.zeros((1, 1)))},
+            "neighbours names row 300",
+        ),
+        ({"rows": np.array([0, 300])}, "rows names row 300"),
     ],
 )
 def test_bad_arguments_are_named(tree, neighbours, change, message):
