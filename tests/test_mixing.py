@@ -105,6 +105,12 @@ def test_the_manifest_says_why(tree, pool, neighbours, tmp_path):
     assert "why" not in pq.read_table(tmp_path / "plain/manifest.parquet").column_names
 
 
+def test_a_tree_over_another_pool_is_refused(tree, pool, tmp_path):
+    other = jc.make_pool(pool.embeddings[:299])
+    with pytest.raises(ValueError, match="the tree is over 300 points, the pool has 299 rows"):
+        export.save_subset(tmp_path / "s", np.arange(3), other, tree, {})
+
+
 @pytest.mark.parametrize(
     "why",
     [

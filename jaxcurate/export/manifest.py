@@ -41,9 +41,11 @@ def save_subset(
             the manifest then says why each row was kept, and the card how many were for what.
 
     Raises:
-        ValueError: a row of ``indices`` is kept for no reason or for two, or a reason names
-            another row.
+        ValueError: the tree is over another number of rows than the pool has; or a row of
+            ``indices`` is kept for no reason or for two, or a reason names another row.
     """
+    if tree.n_points != len(pool):
+        raise ValueError(f"the tree is over {tree.n_points} points, the pool has {len(pool)} rows")
     rows, counts = np.unique(indices, return_counts=True)
     columns = {"id": pool.ids[rows], "row": rows, "count": counts.astype(np.int32)}
     for level in range(1, len(tree.levels) + 1):

@@ -1,0 +1,44 @@
+"""Levels proposed for your own embeddings, from their number and how many rows you want.
+
+    .venv/bin/jaxcurate run --config=configs/auto.py:embeddings.npy,5000 --workdir=runs/auto
+
+The file holds floats [n, d]. The reasoning is printed; the settings are then as fixed as any
+other's: they are in the work directory's config.json, and every one can be overridden, such as
+`--config.cluster.n_clusters='(2000,200)'`. Published settings are what is followed
+(`jaxcurate/proposal.py`); 100 k x 256 takes what configs/small_2levels.py takes.
+"""
+
+import sys
+
+from ml_collections import ConfigDict
+
+from jaxcurate.embed import Embedding
+from jaxcurate.proposal import propose_levels
+from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.sources.arrays import ArraySource
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    path, _, size = argument.rpartition(",")
+    if not path or not size.isdigit():
+        raise ValueError(f"auto.py:{argument} must be auto.py:PATH.npy,SIZE")
+    n = len(ArraySource(path))
+    proposal = propose_levels(n, int(size))
+    print(f"{n:,} rows, {int(size):,} of them wanted:", file=sys.stderr)
+    for reason in proposal.reasons:
+        print(f"  {reason}", file=sys.stderr)
+    return to_config(
+        Settings(
+            title=f"{size} of {n} rows",
+            source=f"npy:{path}",
+            embed=Embedding("pixels"),
+            cluster=Clustering(
+                n_clusters=tuple(level.n_clusters for level in proposal.levels),
+                n_resamples=tuple(level.n_resamples for level in proposal.levels),
+                n_per_cluster=tuple(level.n_per_cluster for level in proposal.levels),
+                n_splits=tuple(level.n_splits for level in proposal.levels),
+            ),
+            sample=Sampling(size=int(size)),
+            evaluate=Evaluation(arms=()),
+        )
+    )

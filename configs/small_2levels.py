@@ -1,0 +1,34 @@
+"""The published small example: 100 k embeddings of 256 dimensions, levels of 5000 and 1000.
+
+    .venv/bin/jaxcurate run --config=configs/small_2levels.py:embeddings.npy --workdir=runs/small
+
+The file holds floats [100 k, 256]; other numbers will do as well, and configs/auto.py proposes
+levels for them. Ten rounds of resampling with 10 and 3 rows a cluster. 10 k rows are kept.
+
+Cost, by counting and not by measurement: 100 MB of float32, and at most 1e14 floating-point
+operations: some ten minutes on two CPU cores, seconds on an accelerator.
+
+Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, arXiv 2405.15613.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxcurate.embed import Embedding
+from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
+
+
+def get_config(path: str = "embeddings.npy") -> ConfigDict:
+    return to_config(
+        Settings(
+            title="A small example, two levels",
+            source=f"npy:{path}",
+            embed=Embedding("pixels"),
+            cluster=Clustering(
+                n_clusters=(5000, 1000),
+                n_resamples=(10, 10),
+                n_per_cluster=(10, 3),
+            ),
+            sample=Sampling(size=10_000),
+            evaluate=Evaluation(arms=()),
+        )
+    )

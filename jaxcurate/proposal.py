@@ -1,0 +1,103 @@
+"""Levels of hierarchical k-means for a pool's size and a target, proposed with the reasons."""
+
+import math
+from typing import NamedTuple
+
+from jaxcurate.hierarchy import Level
+
+_RATIOS = (25, 20, 10, 5)
+"""Clusters of the level below for each of a level above, the topmost last."""
+_ROUNDS = 10
+_MOST_SCORES = 10**14
+"""Rows times clusters: about the 743 M x 100 k of the largest k-means that was published."""
+
+
+class Proposal(NamedTuple):
+    """Levels, bottom up, and a line of reasoning for each choice."""
+
+    levels: tuple[Level, ...]
+    reasons: tuple[str, ...]
+
+
+def propose_levels(n: int, size: int) -> Proposal:
+    """Levels for a pool, after the settings that were published.
+
+    For 743 M rows these are those of the web images, and for 100 k those of the small example.
+
+    Args:
+        n: rows of the pool, at least 200.
+        size: how many of them are to be kept.
+
+    Raises:
+        ValueError: naming the argument that cannot be used.
+
+    References:
+        Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 4 and
+        appendix. https://arxiv.org/abs/2405.15613
+    """
+    if n < 200:
+        raise ValueError(f"n={n} rows are too few to cluster in levels: at least 200 are needed")
+    if not 1 <= size <= n:
+        raise ValueError(f"size={size} must be within 1 and the n={n} rows of the pool")
+    reasons = []
+    n_levels = 2 + sum(n >= bound for bound in (10**6, 10**8, 10**10))
+    reasons.append(
+        f"{n_levels} levels: two for a pool below a million rows, one more for each hundredfold; "
+        "the second level gains most"
+    )
+    share = min(max((math.log10(n) - 5) / 3, 0), 1)
+    per_leaf = 20 * 3.75**share
+    ks = [_round(n / per_leaf)]
+    reasons.append(
+        f"level 1, k = {ks[0]:,}: about {per_leaf:.0f} rows a cluster (20 in the published example "
+        "of 100 k rows, 75 in that of 743 M)"
+    )
+    for ratio in _RATIOS[len(_RATIOS) + 1 - n_levels :]:
+        ks.append(_round(ks[-1] / ratio))
+        reasons.append(f"level {len(ks)}, k = {ks[-1]:,}: {ratio} times fewer, as published")
+    most = max(size // 4, 2)
+    if ks[-1] > most:
+        top = _round(most)
+        ks = [k for k in ks[:-1] if k > top] + [top]
+        reasons.append(
+            f"the top level has k = {top:,} instead: each of its clusters then gives about 4 of "
+            f"the {size:,} rows that are wanted, so that the levels below have a say"
+        )
+    levels, below = [], n
+    for number, k in enumerate(ks, 1):
+        r, n_splits = math.ceil(below / k / 2), _splits(below, k)
+        if n_splits > 1:
+            levels.append(Level(k // n_splits, n_splits=n_splits))
+            reasons.append(
+                f"level {number} is {k // n_splits:,} clusters, each split in {n_splits:,}, not "
+                f"resampled: at once it would be {below * k / _MOST_SCORES:,.0f} times the work of "
+                "the largest k-means that was published"
+            )
+        elif r > 1:
+            levels.append(Level(k, _ROUNDS, r))
+            reasons.append(
+                f"level {number}, m = {_ROUNDS} rounds of resampling, which were as good as 100, "
+                f"with r = {r}: half of the {below / k:.0f} members of an average cluster"
+            )
+        else:
+            levels.append(Level(k))
+            reasons.append(f"level {number}, no resampling: its clusters have too few members")
+        below = k
+    return Proposal(tuple(levels), tuple(reasons))
+
+
+def _splits(n: int, k: int) -> int:
+    """In how many each cluster is split so that no k-means is beyond what has been done."""
+    n_splits = 1
+    # Beyond the root of k the k-means inside the clusters would be the dearer ones.
+    while (
+        n * k / n_splits > _MOST_SCORES and (10 * n_splits) ** 2 <= k and k % (10 * n_splits) == 0
+    ):
+        n_splits *= 10
+    return n_splits
+
+
+def _round(k: float) -> int:
+    """To the nearest number of one digit and zeros."""
+    unit = 10 ** max(math.floor(math.log10(max(k, 1))), 0)
+    return max(round(k / unit), 1) * unit
