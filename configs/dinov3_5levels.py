@@ -10,6 +10,9 @@ average cluster's members. 1 B rows are kept; --config.sample.size keeps another
 Cost, by counting and not by measurement: 70 TB of float32 at 1024 dimensions, and about 7e19
 floating-point operations: 400 chip-hours where a chip sustains 50 TFLOP/s.
 
+The stages hold all embeddings in host memory as of now, so that this is for a machine that has as
+much; the settings can be tried on fewer rows, with fewer clusters, anywhere.
+
 Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 """
 

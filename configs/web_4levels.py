@@ -10,6 +10,9 @@ Cost, by counting and not by measurement: 3 TB of float32, and about 1.4e19 floa
 operations, two thirds of them at level 1 (fifty iterations over 743 M x 100 k x 1024): 80
 chip-hours where a chip sustains 50 TFLOP/s.
 
+The stages hold all embeddings in host memory as of now, so that this is for a machine that has as
+much; the settings can be tried on fewer rows, with fewer clusters, anywhere.
+
 Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, arXiv 2405.15613.
 """
 
