@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+
+import jaxcurate as jc
+from jaxcurate.growth import drift, grow, refit_branch
+
+
+def mixture(rng, n):
+    wide = rng.random((n, 1)) < 0.3
+    return np.where(wide, rng.normal(size=(n, 6)) + 2, 0.3 * rng.normal(size=(n, 6)))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return mixture(np.random.default_rng(0), 2000)
+
+
+@pytest.fixture(scope="module")
+def tree(x):
+    return jc.hierarchical_kmeans(x, [jc.Level(150, 2, 5), jc.Level(30), jc.Level(8)])
+
+
+def nearest(x, centroids):
+    return ((x[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
+
+
+def test_new_rows_join_the_nearest_leaf_and_nothing_else_changes(x, tree):
+    new = mixture(np.random.default_rng(1), 300)
+    grown = grow(tree, new)
+    assert grown.n_points == 2300
+    np.testing.assert_array_equal(grown.levels[0].labels[:2000], tree.levels[0].labels)
+    np.testing.assert_array_equal(grown.levels[0].distances[:2000], tree.levels[0].distances)
+    labels = grown.levels[0].labels[2000:]
+    np.testing.assert_array_equal(labels, nearest(new, tree.levels[0].centroids))
+    own = ((new - tree.levels[0].centroids[labels]) ** 2).sum(1)
+    np.testing.assert_allclose(grown.levels[0].distances[2000:], own, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(grown.levels[0].centroids, tree.levels[0].centroids)
+    assert grown.levels[1:] == tree.levels[1:]
+    assert grown.levels[0].labels.dtype == np.int32
+
+
+def drift_of(tree, x, new):
+    return drift(grow(tree, new), np.concatenate([x, new]), len(x))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("n_new", [15, 1000])
+def test_more_of_the_same_is_no_drift(x, tree, seed, n_new):
+    for level in drift_of(tree, x, mixture(np.random.default_rng(seed), n_new)):
+        assert level.verdict == "keep", level
+        assert len(level.branches) == 0
+        assert level.mean_new == pytest.approx(level.mean_old, rel=0.4)
+
+
+def test_rows_from_elsewhere_call_for_a_refit(x, tree):
+    """Ever further away, and ever more of them far."""
+    new = mixture(np.random.default_rng(1), 1000)
+    shares = []
+    for shift in (0, 1, 2, 4):
+        told = drift_of(tree, x, new + shift * np.array([-1, 1, -1, 1, -1, 1]))
+        shares.append([level.far for level in told])
+    assert (np.diff(shares, axis=0) > 0).all()
+    assert told[-1].verdict == "refit"
+    assert [level.level for level in told] == [1, 2, 3]
+    assert "1000 new rows are farther than 99%" in told[-1].reason
+    assert all(level.mean_new > 1.5 * level.mean_old for level in told)
+
+
+def test_one_new_heap_calls_for_its_branch(x, tree):
+    rng = np.random.default_rng(1)
+    heap = 8 + 0.1 * rng.normal(size=(200, 6))
+    told = drift_of(tree, x, np.concatenate([mixture(rng, 800), heap]))
+    low = told[0]
+    assert low.verdict == "refit branches"
+    joined = np.unique(nearest(heap, tree.levels[0].centroids))
+    assert np.isin(low.branches, joined).all()
+    assert low.growth[low.branches[0]] > 5
+    assert 0.2 <= low.far < 0.25
+    assert np.isfinite(low.growth).all()
+
+
+def test_growth_counts_rows():
+    x = np.array([[0.0], [0.2], [10], [10.2], [20], [20.2]], np.float32)
+    leaf = jc.TreeLevel(
+        np.array([[0.1], [10.1], [20.1], [30]], np.float32),
+        np.array([0, 0, 1, 1, 2, 2], np.int32),
+        np.full(6, 0.01, np.float32),
+    )
+    new = np.array([[0.1], [0.2], [0.3], [31]], np.float32)
+    (told,) = drift_of(jc.ClusterTree((leaf,)), x, new)
+    np.testing.assert_array_equal(told.growth, [1.5, 0, 0, np.inf])
+    assert told.mean_old == pytest.approx(0.1, abs=1e-6)
+    assert told.mean_new == pytest.approx((0 + 0.1 + 0.2 + 1) / 4, abs=1e-6)
+    # Without itself an old row lies 0.2 from its cluster: only the last new row is beyond.
+    assert told.far == 0.25
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_a_branch_is_refitted_and_the_rest_stays(x, tree, level):
+    rng = np.random.default_rng(1)
+    new = 0.2 * rng.normal(size=(400, 6)) - 3
+    grown, every = grow(tree, new), np.concatenate([x, new])
+    cluster = grown.path(2000)[level - 1]
+    refitted = refit_branch(grown, every, level, cluster)
+    inside = grown.members(level, cluster)
+    np.testing.assert_array_equal(refitted.members(level, cluster), inside)
+    assert [one.centroids.shape for one in refitted.levels] == [(150, 6), (30, 6), (8, 6)]
+    rows, ids = np.ones(2400, bool), {}
+    rows[inside] = False
+    for number in range(1, level):
+        ids[number] = np.unique(grown.point_labels(number)[inside])
+        others = np.setdiff1d(np.arange(grown.n_clusters(number)), ids[number])
+        np.testing.assert_array_equal(
+            refitted.point_labels(number)[rows], grown.point_labels(number)[rows]
+        )
+        assert np.isin(refitted.point_labels(number)[inside], ids[number]).all()
+        for name in ("centroids",):
+            a, b = (getattr(one.levels[number - 1], name) for one in (refitted, grown))
+            np.testing.assert_array_equal(a[others], b[others])
+    np.testing.assert_array_equal(
+        refitted.levels[0].distances[rows], grown.levels[0].distances[rows]
+    )
+    for a, b in zip(refitted.levels[level:], grown.levels[level:], strict=True):
+        assert a is b
+    np.testing.assert_array_equal(
+        refitted.levels[level - 1].centroids, grown.levels[level - 1].centroids
+    )
+    # Distances are those to the new centroids, level by level, and smaller on the whole.
+    below = every
+    for one in refitted.levels:
+        squared = ((below - one.centroids[one.labels]) ** 2).sum(1)
+        np.testing.assert_allclose(one.distances, squared, rtol=1e-4, atol=1e-5)
+        below = one.centroids
+    before, after = (t.levels[0].distances[inside].sum() for t in (grown, refitted))
+    assert after < 0.6 * before
+
+
+def test_a_branch_with_fewer_rows_than_clusters_keeps_empty_ones():
+    x = np.array([[0.0], [1], [2], [9]], np.float32)
+    leaf = jc.TreeLevel(
+        np.array([[0.0], [1], [2], [3], [9]], np.float32),
+        np.array([0, 0, 2, 4], np.int32),
+        np.array([0, 1, 0, 0], np.float32),
+    )
+    top = jc.TreeLevel(
+        np.array([[1.5], [9]], np.float32), np.array([0, 0, 0, 0, 1], np.int32), np.zeros(5)
+    )
+    tree = refit_branch(jc.ClusterTree((leaf, top)), x, 2, 0)
+    np.testing.assert_array_equal(np.sort(tree.point_counts(1)), [0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(tree.levels[1].labels, [0, 0, 0, 0, 1])
+    assert tree.levels[0].labels[3] == 4
+    assert tree.levels[0].centroids[3] == 3
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda t, x: grow(t, x[:, :2]), "x has 2 columns, but the tree's centroids have 6"),
+        (lambda t, x: grow(t, np.full((2, 6), np.inf)), "x has a NaN or an infinity"),
+        (
+            lambda t, x: grow(jc.ClusterTree.from_labels([np.zeros(3, int)]), x),
+            "tree has no centroids",
+        ),
+        (lambda t, x: drift(t, x[:-1], 5), "x has 1999 rows, but the tree has 2000 points"),
+        (lambda t, x: drift(t, x, 2000), "n_old=2000"),
+        (lambda t, x: drift(t, x, 0), "n_old=0"),
+        (lambda t, x: refit_branch(t, x, 1, 0), "level=1 must be from 2 to 3"),
+        (lambda t, x: refit_branch(t, x, 4, 0), "level=4 must be from 2 to 3"),
+        (lambda t, x: refit_branch(t, x, 2, 30), "cluster=30, but level 2 has"),
+        (lambda t, x: refit_branch(t, x[1:], 2, 0), "x has 1999 rows"),
+    ],
+)
+def test_bad_arguments_are_named(tree, x, ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask(tree, x)
