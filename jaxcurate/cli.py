@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-COMMANDS = ("run", "embed", "cluster", "sample", "export", "evaluate", "report", "status")
+COMMANDS = ("run", "embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "status")
 USAGE = (
     f"jaxcurate {'|'.join(COMMANDS)} --config=configs/NAME.py[:ARG] --workdir=DIR "
     "[--config.field=value ...] [--quiet]"
@@ -41,7 +41,7 @@ def _command(argv: Sequence[str]) -> None:
     _set_up_devices(settings.n_devices)
 
     from jaxcurate import parallel
-    from jaxcurate.pipeline import STAGES, Pipeline
+    from jaxcurate.pipeline import Pipeline
     from jaxcurate.progress import Progress
 
     parallel.mapper = settings.mapper
@@ -51,7 +51,7 @@ def _command(argv: Sequence[str]) -> None:
         for stage, state, where in pipeline.status():
             print(f"{stage:<10}{state:<14}{where}")
         return
-    pipeline.run(STAGES if command == "run" else (command,))
+    pipeline.run(None if command == "run" else (command,))
     if command == "run":
         progress.line(f"where the time went:\n{progress.where_time_went()}")
     if command in ("run", "report"):

@@ -21,8 +21,9 @@ from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
 from jaxcurate.stages import Stages
 
-STAGES = ("embed", "cluster", "sample", "export", "evaluate", "report")
+STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report")
 NEEDS = {
+    "dedup": "embed",
     "cluster": "embed",
     "sample": "cluster",
     "export": "sample",
@@ -51,13 +52,19 @@ class Pipeline:
         self.progress = progress
         self.stages = Stages(settings, path, progress)
         self._begun = time.perf_counter()
+        self.chosen = tuple(s for s in STAGES if s != "dedup" or settings.dedup.enabled)
+        """The stages that the settings ask for."""
 
-    def run(self, stages: Iterable[str] = STAGES) -> None:
+    def run(self, stages: Iterable[str] | None = None) -> None:
         """Does stages in order, but for those that are done.
+
+        Args:
+            stages: all that the settings ask for by default.
 
         Raises:
             ValueError: in one line; before anything is written, wherever it can be known by then.
         """
+        stages = self.chosen if stages is None else tuple(stages)
         self._check(stages)
         for stage in stages:
             with self.progress.timed(stage):
@@ -82,16 +89,21 @@ class Pipeline:
                 self._state(stage),
                 str(self.stages.folders.get(stage, self.stages.report_path)),
             )
-            for stage in STAGES
+            for stage in self.chosen
         ]
 
     def _check(self, stages: Iterable[str]) -> None:
         """Refuses what cannot work while nothing has been written yet."""
         settings, stages = self.settings, set(stages)
-        for stage in stages & set(NEEDS):
-            before = self.stages.folders[NEEDS[stage]]
-            if NEEDS[stage] not in stages and workdir.read_card(before) is None:
-                raise ValueError(f"{before} is missing: `{stage}` needs `{NEEDS[stage]}` first")
+        if "dedup" in stages and not settings.dedup.enabled:
+            raise ValueError("deduplication is off: config.dedup.enabled=True turns it on")
+        needs = [(stage, NEEDS[stage]) for stage in stages & set(NEEDS)]
+        if settings.dedup.enabled:
+            needs += [(stage, "dedup") for stage in stages & {"cluster", "sample", "evaluate"}]
+        for stage, needed in needs:
+            before = self.stages.folders[needed]
+            if needed not in stages and workdir.read_card(before) is None:
+                raise ValueError(f"{before} is missing: `{stage}` needs `{needed}` first")
         if "embed" in stages:
             n, source = len(self.stages.source), settings.source
             level = settings.cluster.levels[0]
@@ -143,7 +155,14 @@ class Pipeline:
         digest = lambda name: workdir.fingerprint(
             (workdir.read_card(self.stages.folders[name]) or {}).get("files")
         )
+        valid = {"dedup": digest("dedup")} if settings.dedup.enabled else {}
         match stage:
+            case "dedup":
+                return {
+                    "embed": digest("embed"),
+                    "dedup": _plain(settings.dedup),
+                    "seed": settings.seed,
+                }
             case "embed":
                 return {"source": self.stages.source.fingerprint, "embed": _plain(settings.embed)}
             case "cluster":
@@ -151,12 +170,14 @@ class Pipeline:
                     "embed": digest("embed"),
                     "cluster": _plain(settings.cluster),
                     "seed": settings.seed,
+                    **valid,
                 }
             case "sample":
                 return {
                     "cluster": digest("cluster"),
                     "sample": _plain(settings.sample),
                     "seed": settings.seed,
+                    **valid,
                 }
             case "export":
                 return {"sample": digest("sample"), "export": _plain(settings.export)}
@@ -168,6 +189,7 @@ class Pipeline:
                     "held_out": [source.fingerprint for source in held_out],
                     "evaluate": _plain(settings.evaluate),
                     "seed": settings.seed,
+                    **valid,
                 }
             case "report":
                 return {

@@ -15,6 +15,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Deduplication:
+    """What counts as the same, where duplicates are left out of clustering and sampling."""
+
+    enabled: bool = False
+    """Without it there is no such stage."""
+    content: Literal["items", "embeddings"] = "items"
+    """Rows are the same where these are: the items as they are read, once more, or their
+    embeddings."""
+    threshold: float = 0.95
+    """Rows of at least this cosine are nearly the same; 0 leaves them be."""
+    n_clusters: int = 0
+    """Of the quick k-means that gives neighbourhoods; 0 for the root of the pool's size."""
+    n_neighbours: int = 8
+    """With how many of the nearest clusters each is compared."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} must be from 0 to 1")
+        if self.n_clusters < 0 or self.n_neighbours < 0:
+            raise ValueError("n_clusters and n_neighbours must not be negative")
+
+
+@dataclass(frozen=True)
 class Clustering:
     """The levels of hierarchical k-means, bottom up: one entry a level in each tuple."""
 
@@ -23,17 +46,19 @@ class Clustering:
     n_per_cluster: tuple[int, ...]
     n_splits: tuple[int, ...] = ()
     """Empty: no level is split."""
+    n_fit: tuple[int, ...] = ()
+    """Rows that a level's centroids are made from, 0 for all; empty: all at every level."""
     max_iter: int = 50
     init: Literal["k-means++", "random"] = "k-means++"
 
     def __post_init__(self) -> None:
         lengths = {len(self.n_clusters), len(self.n_resamples), len(self.n_per_cluster)}
-        lengths |= {len(self.n_splits)} if self.n_splits else set()
+        lengths |= {len(optional) for optional in (self.n_splits, self.n_fit) if optional}
         if len(lengths) > 1 or 0 in lengths:
             raise ValueError(
-                "n_clusters, n_resamples, n_per_cluster and n_splits must have one entry for "
-                f"each level, not {self.n_clusters}, {self.n_resamples}, {self.n_per_cluster} "
-                f"and {self.n_splits}"
+                "n_clusters, n_resamples, n_per_cluster, n_splits and n_fit must have one entry "
+                f"for each level, not {self.n_clusters}, {self.n_resamples}, "
+                f"{self.n_per_cluster}, {self.n_splits} and {self.n_fit}"
             )
         if self.max_iter < 1:
             raise ValueError(f"max_iter={self.max_iter} must be at least 1")
@@ -47,7 +72,10 @@ class Clustering:
     def levels(self) -> tuple[Level, ...]:
         """The levels, bottom up."""
         splits = self.n_splits or (1,) * len(self.n_clusters)
-        return tuple(map(Level, self.n_clusters, self.n_resamples, self.n_per_cluster, splits))
+        n_fit = self.n_fit or (0,) * len(self.n_clusters)
+        return tuple(
+            map(Level, self.n_clusters, self.n_resamples, self.n_per_cluster, splits, n_fit)
+        )
 
 
 @dataclass(frozen=True)
@@ -124,6 +152,7 @@ class Settings:
     recipe: Recipe | None = None
     """Of ``tfds:weblike``."""
     embed: Embedding = field(default_factory=Embedding)
+    dedup: Deduplication = field(default_factory=Deduplication)
     export: Exporting = field(default_factory=Exporting)
     evaluate: Evaluation = field(default_factory=Evaluation)
     title: str = "Curated pool"

@@ -10,14 +10,27 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from jaxcurate import (
+    dedup,
+    evaluation,
+    experiment,
+    export,
+    measures,
+    parallel,
+    report,
+    sources,
+    workdir,
+)
 from jaxcurate import embed as encoders
-from jaxcurate import evaluation, experiment, export, parallel, report, sources, workdir
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
 from jaxcurate.sampling import sample
 from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
+
+_N_MEASURED = 20_000
+"""Rows of the pool whose distance to the subset is measured, at most."""
 
 Card = Callable[..., dict[str, Any]]
 """Makes what the card of the folder tells, with any keyword arguments added."""
@@ -39,6 +52,7 @@ class Stages:
         self.report_path = self.path / "report.html"
         self.folders = {
             "embed": self.path / "pool",
+            **({"dedup": self.path / "dedup"} if settings.dedup.enabled else {}),
             "cluster": self.path / "tree",
             "sample": self.subset_path,
             "export": self.export_path,
@@ -72,6 +86,27 @@ class Stages:
         pool.save(self.path / "pool", card(unreadable=skipped))
         return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
 
+    def dedup(self, card: Card) -> dict[str, Any]:
+        """``pool/`` to ``dedup/``: which rows are alike, and which of them stay."""
+        settings, pool = self.settings.dedup, self._pool()
+        digests = None
+        if settings.content == "items":
+            reading = self._reading("reading", pool.items, 1024)
+            digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
+            _all_read(reading)
+        found = dedup.deduplicate(
+            pool,
+            settings.threshold or None,
+            digests=digests,
+            n_clusters=settings.n_clusters or None,
+            n_neighbours=settings.n_neighbours,
+            seed=self.settings.seed,
+            mesh=self.mesh,
+            progress=self.progress,
+        )
+        found.save(self.folders["dedup"], card(pool=pool.fingerprint))
+        return {"kept": len(found.kept), "same": found.n_same, "nearly the same": found.n_near}
+
     def cluster(self, card: Card) -> dict[str, Any]:
         """``pool/`` to ``tree/``: hierarchical k-means with resampling."""
         settings = self.settings.cluster
@@ -80,6 +115,7 @@ class Stages:
             pool,
             settings.levels,
             self.settings.seed,
+            rows=self._valid(),
             max_iter=settings.max_iter,
             init=settings.init,
             mesh=self.mesh,
@@ -95,7 +131,7 @@ class Stages:
         missing = self.settings.sample.size - len(indices)
         if missing:
             self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
-        about = card(shortfall=missing)
+        about = card(shortfall=missing, measures=self._measures(pool, tree, indices))
         export.save_subset(self.subset_path, indices, pool, tree, about)
         return {"taken": len(indices), "missing": missing}
 
@@ -221,10 +257,44 @@ class Stages:
             )
         return ClusterTree.load(self.path / "tree")
 
+    def _valid(self) -> np.ndarray | None:
+        """The rows that deduplication left; None where there was none."""
+        if not self.settings.dedup.enabled:
+            return None
+        folder = self.folders["dedup"]
+        here, of = workdir.read_card(self.folders["embed"]), workdir.check_sizes(folder)
+        if of["pool"] != here["pool"]:
+            raise ValueError(
+                f"{folder} was made from pool {of['pool']}, but the pool here is {here['pool']}"
+            )
+        return dedup.Duplicates.load(folder).kept
+
     def _draw(self, tree: ClusterTree, seed: int) -> np.ndarray:
-        settings = self.settings.sample
-        size = min(settings.size, tree.n_points * settings.max_repeats)
-        return sample(tree, size, settings.strategy, settings.max_repeats, seed)
+        settings, valid = self.settings.sample, self._valid()
+        n_valid = tree.n_points if valid is None else len(valid)
+        size = min(settings.size, n_valid * settings.max_repeats)
+        return sample(tree, size, settings.strategy, settings.max_repeats, seed, rows=valid)
+
+    def _measures(self, pool: Pool, tree: ClusterTree, indices: np.ndarray) -> dict[str, Any]:
+        """Plain numbers on the subset, beside those of a random one of the same size."""
+        rng = np.random.default_rng([self.settings.seed, 2])
+        distinct = np.unique(indices)
+        random = np.sort(rng.choice(len(pool), len(distinct), replace=False))
+        told = {}
+        for arm, rows in (("curated", indices), ("random", random)):
+            covered = measures.coverage(
+                pool.embeddings, rows, n_measured=_N_MEASURED, mesh=self.mesh
+            )
+            told[arm] = {
+                "levels": [one._asdict() for one in measures.level_balance(tree, rows)],
+                "coverage": covered._asdict(),
+            }
+            if pool.embeddings.shape[1] <= 2:
+                low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
+                points = pool.embeddings[rows]
+                if (high > low).all():
+                    told[arm]["kl_to_uniform"] = measures.kl_to_uniform(points, low, high)
+        return told
 
     def _reading(self, what: str, rows: np.ndarray, batch_size: int) -> sources.Reading:
         done = 0
@@ -240,10 +310,15 @@ class Stages:
         """Items of the source at ``rows``, which all were readable once."""
         reading = self._reading("reading", rows, 1024)
         images = [batch.images for batch in reading]
-        if reading.unreadable:
-            item = reading.unreadable[0]
-            raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
+        _all_read(reading)
         return np.concatenate(images)
+
+
+def _all_read(reading: sources.Reading) -> None:
+    """Refuses items that were readable when the pool was made, and no longer are."""
+    if reading.unreadable:
+        item = reading.unreadable[0]
+        raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
 
 
 def _read_held_out(source: sources.Source) -> experiment.HeldOut:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 import jaxcurate as jc
 from jaxcurate import cli
+from jaxcurate.measures import level_balance
 
 CONFIG = """
 from jaxcurate.embed import Embedding
@@ -183,9 +185,83 @@ def test_a_folder_of_pictures(jaxcurate, place):
     assert [f"below/{file.name.removesuffix('.png')}" for file in files] == ids
 
 
+@pytest.fixture
+def duplicates(place):
+    """Of the 200 rows 50 are there twice, and 20 of the others are 20 more at another length."""
+    x = np.load(place / "x.npy")
+    x[:50] = x[50:100]
+    x[100:120] = 3 * x[120:140]
+    np.save(place / "x.npy", x)
+
+
+DEDUP = "--config.dedup.enabled=True"
+
+
+def test_duplicates_are_left_out(jaxcurate, place, duplicates):
+    flags = [DEDUP, "--config.dedup.threshold=0.9999"]
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert "dedup: kept 130, same 50, nearly the same 20" in err
+    work = place / "work"
+    card = json.loads((work / "dedup/card.json").read_text())
+    assert (card["kept"], card["same"], card["near"]) == (130, 50, 20)
+    kept = np.load(work / "dedup/kept.npy")
+    assert not np.isin(kept, np.arange(50, 100)).any()
+    tree = jc.ClusterTree.load(work / "tree")
+    assert tree.n_points == 200
+    np.testing.assert_array_equal(
+        np.load(work / "subsets/curated/indices.npy"), jc.sample(tree, 30, seed=0, rows=kept)
+    )
+    before = everything_in(work)
+    assert jaxcurate("run", *flags)[2].count("done before") == 7
+    assert everything_in(work) == before
+    # All that stay, and no more: the shortfall is that of the valid rows.
+    _, _, err = jaxcurate("sample", *flags, "--config.sample.size=150")
+    np.testing.assert_array_equal(np.load(work / "subsets/curated/indices.npy"), kept)
+    assert "20 item(s) fewer" in err
+    states = jaxcurate("status", DEDUP, "--config.dedup.threshold=0")[1]
+    assert re.search(r"dedup +out of date", states)
+    assert "dedup" not in jaxcurate("status")[1]
+    assert re.search(r"cluster +out of date", jaxcurate("status")[1])
+
+
+def test_stages_want_the_duplicates_first(jaxcurate, place, duplicates):
+    jaxcurate("embed")
+    refused(jaxcurate("dedup"), "deduplication is off", "config.dedup.enabled=True")
+    refused(jaxcurate("cluster", DEDUP), "`cluster` needs `dedup` first")
+    by_embedding = [DEDUP, "--config.dedup.content=embeddings", "--config.dedup.threshold=0"]
+    code, _, err = jaxcurate("dedup", *by_embedding)
+    assert code == 0
+    assert "kept 150, same 50, nearly the same 0" in err
+    assert jaxcurate("cluster", *by_embedding)[0] == 0
+    file = place / "work/dedup/kept.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+    refused(jaxcurate("sample", *by_embedding), "kept.npy")
+
+
+def test_the_card_measures_the_subset(jaxcurate, place):
+    jaxcurate("run", "--config.cluster.n_fit=(150,0)")
+    card = json.loads((place / "work/subsets/curated/card.json").read_text())
+    curated, random = card["measures"]["curated"], card["measures"]["random"]
+    x = np.load(place / "x.npy")
+    indices = np.load(place / "work/subsets/curated/indices.npy")
+    tree = jc.ClusterTree.load(place / "work/tree")
+    assert curated["levels"] == [one._asdict() for one in level_balance(tree, indices)]
+    assert [level["level"] for level in random["levels"]] == [1, 2]
+    expected = np.sqrt(((x[:, None] - x[None, indices]) ** 2).sum(-1)).min(1).mean()
+    assert curated["coverage"]["mean"] == pytest.approx(expected, rel=1e-4)
+    assert random["coverage"]["mean"] > 0
+    assert "kl_to_uniform" not in curated
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--config.dedup.threshold=1.5"], ["config.dedup", "threshold=1.5"]),
+        (["--config.dedup.content=names"], ["config.dedup.content", "names"]),
+        (["--config.dedup.n_neighbours=-1"], ["n_neighbours"]),
+        (["--config.cluster.n_fit=(10,0)"], ["n_fit=10 rows cannot make 20 clusters"]),
+        (["--config.cluster.n_fit=(50,)"], ["one entry for each level"]),
         (["--config.cluster.n_cluster=3"], ["n_cluster"]),
         (["--config.nothing=3"], ["nothing"]),
         (["--config.sample.size=many"], ["size", "many"]),
