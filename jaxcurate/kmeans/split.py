@@ -39,10 +39,11 @@ def split_clusters(
     first_part = np.cumsum(n_parts) - n_parts
     centroids = np.empty((int(n_parts.sum()), x.shape[1]), np.float32)
     new_labels = np.empty(len(x), np.int32)
-    for cluster in np.flatnonzero((counts > 0) & (counts <= n_splits)):
-        rows = order[starts[cluster] : starts[cluster] + counts[cluster]]
-        new_labels[rows] = first_part[cluster] + np.arange(len(rows))
-        centroids[new_labels[rows]] = x[rows]
+    # As if every row were a cluster, which holds where there are no more rows than parts.
+    place = np.arange(len(x)) - starts[labels[order]]
+    few = counts[labels[order]] <= n_splits
+    new_labels[order[few]] = (first_part[labels[order]] + place)[few]
+    centroids[new_labels[order[few]]] = x[order[few]]
     large = np.flatnonzero(counts > n_splits)
     widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_BUCKET)
     for width in np.unique(widths):
@@ -58,11 +59,9 @@ def split_clusters(
             xs = np.pad(x[rows] * real[..., None], ((0, padding), (0, 0), (0, 0)))
             ids = jnp.asarray(np.pad(clusters, (0, padding)))
             parts, own = _fit_batch(xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter)
-            parts, own = np.asarray(parts), np.asarray(own)
-            for i, cluster in enumerate(clusters):
-                begin_part = first_part[cluster]
-                centroids[begin_part : begin_part + n_splits] = parts[i]
-            new_labels[rows[real]] = (first_part[clusters][:, None] + own[: len(clusters)])[real]
+            parts, own = np.asarray(parts)[: len(clusters)], np.asarray(own)[: len(clusters)]
+            centroids[first_part[clusters][:, None] + np.arange(n_splits)[None, :]] = parts
+            new_labels[rows[real]] = (first_part[clusters][:, None] + own)[real]
     distances = np.empty(len(x), np.float32)
     for begin in range(0, len(x), _BATCH_ROWS):
         part = slice(begin, begin + _BATCH_ROWS)
