@@ -307,7 +307,7 @@ def main(argv: list[str]) -> None:
             print(
                 "whole: n=20000 d=128 k=1000, seeding (random: faiss, superkmeans), 20 iterations"
             )
-            compare(chosen, {name: task for name in chosen})
+            compare(chosen, dict.fromkeys(chosen, task))
         if "scale" in CASES.value:
             n, d, k = N.value, int(D.value[0]), K.value // 2
             x = mixture(n, d)
