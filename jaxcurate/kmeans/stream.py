@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.active import search_moved
+from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.nearest import rounding_of, settle
 from jaxcurate.kmeans.rows import Chunks, block_rows
 from jaxcurate.kmeans.scores import Best, Precision
@@ -82,6 +83,17 @@ def iterate_chunks(
         new = np.where(touched[:, None], centroids + moves, centroids).astype(np.float32)
         moved, centroids = (new != centroids).any(axis=1), new
     raise AssertionError("unreachable")
+
+
+def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
+    kernel = parallel.spmd(assigned, chunks.mesh, (ROWS, SAME), (ROWS, ROWS), block=block_rows())
+    labels = np.empty(len(chunks.x), np.int32)
+    distances = np.empty(len(chunks.x), np.float32)
+    for part, rows in chunks:
+        own, squared = kernel(rows.x, centroids)
+        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+    return labels, distances
 
 
 def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
