@@ -95,9 +95,7 @@ def _fit_batch(
             block=min(width, 256),
             axis_name=None,
         )
-        state = lloyd(
-            x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None, plain=True
-        )
+        state = lloyd(x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None)
         return state.centroids + centre[None, :], state.labels
 
     return jax.vmap(one)(xs, weights, clusters)

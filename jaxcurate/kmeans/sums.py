@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.scores import HIGHEST
+from jaxcurate.kmeans.nearest import HIGHEST
 
 
 def cluster_sums(
