@@ -1,7 +1,7 @@
 """k-means from rows to labels: checks, frame, seeding, Lloyd's iterations."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -9,11 +9,13 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import frame_of
-from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, lloyd
+from jaxcurate.kmeans.lloyd import LLOYD_SPECS, LloydState, assigned, lloyd
+from jaxcurate.kmeans.nearest import squared_distances
 from jaxcurate.kmeans.oversampling import kmeans_parallel
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
+from jaxcurate.kmeans.scores import Precision
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
-from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
+from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.pool import Pool
 
@@ -33,6 +35,11 @@ class KMeans:
     """float32 ``[n]``, squared Euclidean, to the own centroid."""
     n_iter: int
     """Lloyd's iterations done."""
+    compared: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """float32 ``[n_iter + 1]``: of the distances between rows and centroids, the share that was
+    worked out at the start and after each iteration. The others could not change a label."""
+    in_doubt: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """float32 ``[n_iter + 1]``: the share of rows that were searched again, for certainty."""
 
     @property
     def inertia(self) -> float:
@@ -49,6 +56,7 @@ def kmeans(
     memory_limit: int | None = None,
     *,
     mesh: Mesh | None = None,
+    precision: Precision = "float32",
 ) -> KMeans:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
@@ -63,6 +71,9 @@ def kmeans(
             read in chunks, a pass for each iteration. What is a number for each row does not
             count.
         mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
+            whose best two centroids lie within the proven error bound are searched again in
+            float32, so that the labels are the same.
 
     Raises:
         ValueError: naming the argument that cannot be used.
@@ -77,6 +88,8 @@ def kmeans(
         raise ValueError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}; known: 'float32', 'bfloat16'")
     mesh = parallel.make_mesh() if mesh is None else mesh
     key = jax.random.key(seed)
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
@@ -84,14 +97,16 @@ def kmeans(
     if memory_limit is not None and 4 * x.size > memory_limit:
         chunks = chunks_within(x, frame, mesh, memory_limit)
         start = _seeded_chunks(chunks, n_clusters, init, key) if start is None else start
-        centroids, n_iter = iterate_chunks(chunks, start, max_iter)
-        labels, distances = assign_chunks(chunks, centroids)
+        found = KMeans(*iterate_chunks(chunks, start, max_iter, precision))
     else:
         rows = place(frame.enter(x), mesh)
         start = seeded(rows, n_clusters, init, key) if start is None else start
-        centroids, n_iter = iterate(rows, start, max_iter)
-        labels, distances = assign(rows, centroids)
-    return KMeans(frame.leave(centroids), labels, frame.leave_squared(distances), n_iter)
+        found = fitted(rows, start, max_iter, precision)
+    return replace(
+        found,
+        centroids=frame.leave(found.centroids),
+        distances=frame.leave_squared(found.distances),
+    )
 
 
 def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array | np.ndarray:
@@ -136,8 +151,41 @@ def _distinct(n: int, n_clusters: int, key: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False))
 
 
-def iterate(rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int) -> tuple[jax.Array, int]:
+def fitted(
+    rows: Rows,
+    centroids: jax.Array | np.ndarray,
+    max_iter: int,
+    precision: Precision = "float32",
+) -> KMeans:
+    """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
+    state = _iterated(rows, centroids, max_iter, precision)
+    measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS)
+    distances = measure(rows.x, np.asarray(state.centroids), state.labels)
+    n_iter = int(state.n_iter)
+    return KMeans(
+        np.asarray(state.centroids),
+        np.asarray(state.labels)[: rows.n],
+        np.asarray(distances)[: rows.n],
+        n_iter,
+        np.asarray(state.compared)[: n_iter + 1],
+        np.asarray(state.in_doubt)[: n_iter + 1],
+    )
+
+
+def iterate(
+    rows: Rows,
+    centroids: jax.Array | np.ndarray,
+    max_iter: int,
+    precision: Precision = "float32",
+) -> tuple[jax.Array, int]:
     """Lloyd's iterations from ``centroids`` ``[k, d]``; the new ones, and how many were done."""
+    state = _iterated(rows, centroids, max_iter, precision)
+    return state.centroids, int(state.n_iter)
+
+
+def _iterated(
+    rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int, precision: Precision
+) -> LloydState:
     kernel = parallel.spmd(
         lloyd,
         rows.mesh,
@@ -145,9 +193,16 @@ def iterate(rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int) -> tup
         LLOYD_SPECS,
         max_iter=max_iter,
         block=rows.block,
+        precision=precision,
     )
-    state = kernel(rows.x, rows.weights, np.asarray(centroids))
-    return state.centroids, int(state.n_iter)
+    return kernel(rows.x, rows.weights, np.asarray(centroids))
+
+
+def _measured(
+    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, axis_name: str | None
+) -> jax.Array:
+    del axis_name  # every row is on its own
+    return squared_distances(x, centroids, labels)
 
 
 def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

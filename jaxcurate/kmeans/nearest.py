@@ -1,39 +1,207 @@
-"""Nearest centroid: blocked distances and argmin that never hold ``n x k`` numbers."""
+r"""Nearest centroid, for certain: a proven bound on the rounding error, and what to do within it.
+
+The score :math:`\|c\|^2 / 2 - x \cdot c` loses digits where clusters are small beside their
+distance from the origin, and more of them in bfloat16. A row whose best two scores lie within
+twice the error bound is in doubt, and its label is found anew, in the end from differences
+:math:`\|x - c\|^2`, which lose nothing. So the labels do not depend on how the scores were made.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-HIGHEST = jax.lax.Precision.HIGHEST
+from jaxcurate.kmeans.dense import over_flagged
+from jaxcurate.kmeans.scores import (
+    HIGHEST,
+    Best,
+    Precision,
+    Tiles,
+    best_two_of_all,
+    half_norms,
+    tiles_of,
+)
+
+_FEW = 4
+"""Candidates of a row that are fetched one by one; of more, all centroids are gone through."""
+_SCORES = 2**22
+"""Scores of rows in doubt that are held at a time."""
 
 
-def nearest(x: jax.Array, centroids: jax.Array, *, block: int) -> jax.Array:
-    r"""The index of the centroid nearest to each row, in squared Euclidean distance.
+class Rounding(NamedTuple):
+    """What bounds the error of scores between the rows and any centroids."""
 
-    Minimises :math:`\|c\|^2 / 2 - x \cdot c`, which has the order of :math:`\|x - c\|^2`, with
-    float32 products. Of equal centroids the first wins.
+    norms: jax.Array
+    """float32 ``[n]``, of the rows."""
+    lost: jax.Array
+    """float32 ``[n]``: the norm of what the products leave out of each row; 0 in float32."""
+
+
+def rounding_of(x: jax.Array, precision: Precision) -> Rounding:
+    """The rows' side of the error bound; their sizes, and what bfloat16 leaves out of them."""
+    norms = jnp.sqrt(jnp.sum(x**2, axis=1))
+    if precision == "float32":
+        return Rounding(norms, jnp.zeros_like(norms))
+    return Rounding(norms, jnp.sqrt(jnp.sum(_lost(x) ** 2, axis=1)))
+
+
+def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
+    """The largest share of a centroid's norm that the products leave out; 0 in float32."""
+    if precision == "float32":
+        return jnp.float32(0)
+    lost, sizes = jnp.sum(_lost(centroids) ** 2, axis=1), jnp.sum(centroids**2, axis=1)
+    return jnp.sqrt(jnp.max(jnp.where(sizes > 0, lost / sizes, 0)))
+
+
+def margin(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax.Array:
+    r"""How far apart two scores must be to be surely in the right order, float32 ``[n]``.
+
+    Whatever is nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, with
+    any :math:`c`; more distant centroids cannot win. A product of ``d`` terms added up in any
+    order is off by at most :math:`d u \|x\| \|c\|`, half a squared norm by
+    :math:`d u \|c\|^2 / 2`, with :math:`u = 2^{-24}`; sixteen more cover the subtraction and
+    float32 made of three bfloat16. What bfloat16 leaves out of either factor is bounded by
+    Cauchy and Schwarz.
 
     Args:
-        x: float32 ``[n, d]``, ``n`` a multiple of ``block``; best roughly centred, since the
-            rounding error grows with the norms.
+        rounding: of the rows.
+        loss: of the centroids.
+        least: float32 ``[n]``, the least score.
+        d: columns.
+
+    References:
+        Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1.
+    """
+    size, lost = rounding
+    distance = jnp.sqrt(jnp.maximum(size**2 + 2 * least, 0))
+    # The least score is itself uncertain: for errors below one in a hundred, what is missing in
+    # the root is less than a fifth of it, or the root is less than half of |x|.
+    reach = size + jnp.maximum(size / 2, 1.2 * distance)
+    float32 = (d + 16) * 2.0**-24 * reach * (size + reach / 2)
+    left_out = lost * reach + (size + lost) * loss * reach
+    return 2.0 * (float32 + 1.01 * left_out) + 1e-36  # products may underflow
+
+
+def search(
+    x: jax.Array,
+    weights: jax.Array,
+    tiles: Tiles,
+    rounding: Rounding,
+    loss: jax.Array,
+    *,
+    block: int,
+    precision: Precision,
+) -> tuple[Best, jax.Array]:
+    """The nearest centroid of each row, and where it is in doubt.
+
+    Args:
+        x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
+        weights: float32 ``[n]``; rows of weight 0 are never in doubt.
+        tiles: of the centroids.
+        rounding: of the rows, in this precision.
+        loss: of the centroids, in this precision.
+        block: rows at a time.
+        precision: of the scores.
+
+    Returns:
+        The best, and bool ``[n]``: rows for :func:`settle`.
+    """
+    best = best_two_of_all(x, tiles, block, precision)
+    close = margin(rounding, loss, best.scores, x.shape[1])
+    return best, (best.others - best.scores <= close) & (weights > 0)
+
+
+def settle(x: jax.Array, centroids: jax.Array, best: Best, doubt: jax.Array) -> Best:
+    """``best`` with the rows in doubt, bool ``[n]``, searched among all centroids, beyond doubt."""
+    k = len(centroids)
+    norms = half_norms(centroids)
+
+    def some(rows: jax.Array, best: Best) -> Best:
+        new = certain(x.at[rows].get(mode="clip"), centroids, norms)
+        return jax.tree.map(lambda old, now: old.at[rows].set(now, mode="drop"), best, new)
+
+    return over_flagged(doubt, max(8, min(256, _SCORES // k)), some, best)
+
+
+def certain(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Best:
+    """The nearest centroid of each of a few rows, beyond doubt.
+
+    Centroids whose float32 score lies within the error bound of the best are told apart by
+    differences.
+
+    Args:
+        rows: float32 ``[b, d]``; ``[k, b]`` is held.
         centroids: float32 ``[k, d]``.
-        block: rows at a time; ``[block, k]`` is the largest array that is held.
+        norms: half their squared norms ``[k]``.
+    """
+    k, d = centroids.shape
+    positions = jnp.arange(k, dtype=jnp.int32)[:, None]
+    scores = norms[:, None] - jnp.dot(centroids, rows.T, precision=HIGHEST)
+    least = jnp.min(scores, axis=0)
+    close = margin(rounding_of(rows, "float32"), jnp.float32(0), least, d)
+    possible = scores <= (least + close)[None, :]
+
+    def few() -> jax.Array:
+        def take(left: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            found = jnp.min(jnp.where(left, positions, k), axis=0)
+            return left & (positions != found[None, :]), found
+
+        _, candidates = jax.lax.scan(take, possible, length=_FEW)
+        near = centroids.at[candidates].get(mode="clip")
+        squared = by_differences(rows.T[:, None, :], near.transpose(2, 0, 1))
+        squared = jnp.where(candidates < k, squared, jnp.inf)
+        least = jnp.min(squared, axis=0, keepdims=True)
+        return jnp.min(jnp.where(squared <= least, candidates, k - 1), axis=0)
+
+    def many() -> jax.Array:
+        squared = by_differences(rows.T[:, None, :], centroids.T[:, :, None])
+        squared = jnp.where(possible, squared, jnp.inf)
+        least = jnp.min(squared, axis=0, keepdims=True)
+        return jnp.min(jnp.where(squared <= least, positions, k - 1), axis=0)
+
+    if k <= 8 * _FEW:
+        labels = many()
+    else:
+        labels = jax.lax.cond(jnp.max(jnp.sum(possible, axis=0)) <= _FEW, few, many)
+    others = jnp.min(jnp.where(positions == labels[None, :], jnp.inf, scores), axis=0)
+    return Best(labels, least, others)
+
+
+def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Squared distances ``[...]`` of points ``[d, ...]``, added up in one order for all shapes."""
+    shape = jnp.broadcast_shapes(a.shape[1:], b.shape[1:])
+    zero = (a[0] + b[0]) * 0
+
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
+        return total + (a[i] - b[i]) ** 2
+
+    return jax.lax.fori_loop(0, len(a), add, jnp.broadcast_to(zero, shape))
+
+
+def nearest(
+    x: jax.Array, centroids: jax.Array, *, block: int, precision: Precision = "float32"
+) -> jax.Array:
+    """The index of the centroid nearest to each row, in squared Euclidean distance.
+
+    Exact up to the rounding of the float32 distances themselves; of centroids equally near the
+    first wins.
+
+    Args:
+        x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
+        centroids: float32 ``[k, d]``.
+        block: rows at a time.
+        precision: of the products that are tried first; the labels are the same.
 
     Returns:
         int32 ``[n]``.
     """
-    k, d = centroids.shape
-    half_norms = 0.5 * jnp.sum(centroids**2, axis=1)[None, :]
-    positions = jnp.arange(k, dtype=jnp.int32)[None, :]
-
-    def one_block(rows: jax.Array) -> jax.Array:
-        scores = half_norms - jnp.dot(rows, centroids.T, precision=HIGHEST)
-        # The minimum first, its position in a second pass: both vectorise, argmin does not
-        # (four times slower on XLA's CPU backend).
-        least = jnp.min(scores, axis=1, keepdims=True)
-        # The position is clipped for rows of NaN, which compare false with their own minimum.
-        return jnp.minimum(jnp.min(jnp.where(scores <= least, positions, k), axis=1), k - 1)
-
-    return jax.lax.map(one_block, x.reshape(-1, block, d)).reshape(-1)
+    rounding = rounding_of(x, precision)
+    weights = jnp.ones_like(rounding.norms)
+    loss = loss_of(centroids, precision)
+    best, doubt = search(
+        x, weights, tiles_of(centroids), rounding, loss, block=block, precision=precision
+    )
+    return settle(x, centroids, best, doubt).labels
 
 
 def squared_distances(x: jax.Array, centroids: jax.Array, labels: jax.Array) -> jax.Array:
@@ -48,3 +216,7 @@ def squared_distances(x: jax.Array, centroids: jax.Array, labels: jax.Array) -> 
         float32 ``[n]``.
     """
     return jnp.sum((x - centroids[labels]) ** 2, axis=1)
+
+
+def _lost(x: jax.Array) -> jax.Array:
+    return x - x.astype(jnp.bfloat16).astype(x.dtype)

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.nearest import HIGHEST
+from jaxcurate.kmeans.scores import HIGHEST
 from jaxcurate.kmeans.rows import block_rows
 from jaxcurate.parallel import ROWS, SAME
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.nearest import HIGHEST
+from jaxcurate.kmeans.dense import over_flagged
+from jaxcurate.kmeans.scores import HIGHEST
 
 
 def n_candidates(n_clusters: int) -> int:
@@ -102,13 +103,26 @@ def choose_blocks(key: jax.Array, sums: jax.Array, n_draws: int) -> tuple[jax.Ar
 
 
 def squared_distances_to(rows: jax.Array, x: jax.Array, norms: jax.Array) -> jax.Array:
-    """Squared distances ``[c, n]``, 0 where they drown in the rounding error.
+    """Squared distances ``[c, n]``, each to within one part in a hundred.
+
+    Where the expanded square loses more than that to rounding, the difference is squared.
 
     Args:
-        rows: float32 ``[c, d]``.
-        x: float32 ``[n, d]``.
+        rows: float32 ``[c, d]``, few.
+        x: float32 ``[n, d]``, ``n`` a multiple of 16.
         norms: float32 ``[n]``, squared, of ``x``.
     """
+    (c, d), piece = rows.shape, 16
     sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
     squared = sizes - 2 * jnp.dot(rows, x.T, precision=HIGHEST)
-    return jnp.where(squared > 4e-7 * sizes, squared, 0)
+    # The expanded square is off by at most (d + 16) 2^-23 of the sizes.
+    rough = jnp.any(squared <= 100 * (d + 16) * 2.0**-23 * sizes, axis=0)
+    pieces = x.reshape(-1, piece, d)
+
+    def exact(which: jax.Array, squared: jax.Array) -> jax.Array:
+        near = pieces.at[which].get(mode="clip")
+        differences = near[None] - rows[:, None, None, :]
+        return squared.at[:, which].set(jnp.sum(differences**2, axis=3), mode="drop")
+
+    flags = jnp.any(rough.reshape(-1, piece), axis=1)
+    return over_flagged(flags, 8, exact, squared.reshape(c, -1, piece)).reshape(c, -1)

@@ -95,7 +95,9 @@ def _fit_batch(
             block=min(width, 256),
             axis_name=None,
         )
-        state = lloyd(x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None)
+        state = lloyd(
+            x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None, plain=True
+        )
         return state.centroids + centre[None, :], state.labels
 
     return jax.vmap(one)(xs, weights, clusters)

@@ -1,52 +1,87 @@
 """k-means of rows that do not fit in memory: the same steps, a pass over the chunks for each."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate import parallel
+from jaxcurate.kmeans.active import search_moved
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.nearest import nearest
+from jaxcurate.kmeans.nearest import rounding_of, settle
 from jaxcurate.kmeans.rows import Chunks, block_rows
+from jaxcurate.kmeans.scores import Best, Precision
 from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
 from jaxcurate.kmeans.sums import cluster_sums
 from jaxcurate.parallel import ROWS, SAME
 
 
-def iterate_chunks(chunks: Chunks, centroids: np.ndarray, max_iter: int) -> tuple[np.ndarray, int]:
+class Found(NamedTuple):
+    """Where the iterations ended."""
+
+    centroids: np.ndarray
+    """float32 ``[k, d]``."""
+    labels: np.ndarray
+    """int32 ``[n]``."""
+    distances: np.ndarray
+    """float32 ``[n]``, squared, to the own centroid."""
+    n_iter: int
+    compared: list[float]
+    """For each pass the share of ``n k`` scores worked out."""
+    in_doubt: list[float]
+    """For each pass the share of rows searched again."""
+
+
+def iterate_chunks(
+    chunks: Chunks, centroids: np.ndarray, max_iter: int, precision: Precision = "float32"
+) -> Found:
     """Lloyd's iterations as in :func:`jaxcurate.kmeans.lloyd.lloyd`, one pass for each.
 
     Args:
         chunks: the rows.
         centroids: float32 ``[k, d]``, where to begin.
         max_iter: iterations at most.
-
-    Returns:
-        The new centroids ``[k, d]``, and how many iterations were done.
+        precision: of the distances that are tried first.
     """
     kernel = parallel.spmd(
         _assign_and_sum,
         chunks.mesh,
-        (ROWS, ROWS, SAME),
-        (ROWS, SAME, SAME),
+        (ROWS, ROWS, SAME, SAME, ROWS),
+        (ROWS, ROWS, SAME, SAME, SAME, SAME),
         block=block_rows(),
+        precision=precision,
     )
-    labels = np.full(len(chunks.x), -1, np.int32)
+    n, k = len(chunks.x), len(centroids)
+    best = Best(np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32))
+    distances = np.empty(n, np.float32)
+    moved, shares = np.ones(k, bool), []
     for n_iter in range(max_iter + 1):
-        sums = np.zeros(centroids.shape, np.float64)
-        counts = np.zeros(len(centroids), np.float64)
-        changed = False
+        sums, counts = np.zeros(centroids.shape, np.float64), np.zeros(k, np.float64)
+        touched, in_doubt, compared = np.full(k, n_iter == 0), 0.0, 0.0
         for part, rows in chunks:
-            own, s, c = kernel(rows.x, rows.weights, centroids)
-            own = np.asarray(own)[: rows.n]
-            changed |= not np.array_equal(own, labels[part])
-            labels[part] = own
+            padding = (0, rows.x.shape[0] - rows.n)
+            before = Best(*(np.pad(whole[part], padding) for whole in best))
+            now, squared, s, c, doubt, share = kernel(
+                rows.x, rows.weights, centroids, moved, before
+            )
+            for whole, new in zip(best, now, strict=True):
+                whole[part] = np.asarray(new)[: rows.n]
+            distances[part] = np.asarray(squared)[: rows.n]
             sums += np.asarray(s)
             counts += np.asarray(c)
-        if not changed or n_iter == max_iter:
-            return centroids, n_iter
+            in_doubt += float(doubt) / n
+            compared = float(share)
+            old, new = before.labels[: rows.n], best.labels[part]
+            touched[old[old != new]] = touched[new[old != new]] = True
+        shares.append((min(compared + in_doubt, 1.0), in_doubt))
+        if not touched.any() or n_iter == max_iter:
+            return Found(
+                centroids, best.labels, distances, n_iter, *map(list, zip(*shares, strict=True))
+            )
         moves = sums / np.maximum(counts, 1)[:, None]
-        centroids = (centroids + moves).astype(np.float32)
+        new = np.where(touched[:, None], centroids + moves, centroids).astype(np.float32)
+        moved, centroids = (new != centroids).any(axis=1), new
     raise AssertionError("unreachable")
 
 
@@ -109,12 +144,28 @@ def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
 
 
 def _assign_and_sum(
-    x: jax.Array, weights: jax.Array, centroids: jax.Array, *, block: int, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels ``[n]``; sums ``[k, d]`` of the rows' differences from their centroid; counts."""
-    labels = nearest(x, centroids, block=block)
-    sums = cluster_sums(x - centroids[labels], weights, labels, len(centroids), block=block)
-    return labels, *parallel.psum(sums, axis_name)
+    x: jax.Array,
+    weights: jax.Array,
+    centroids: jax.Array,
+    moved: jax.Array,
+    before: Best,
+    *,
+    block: int,
+    precision: Precision,
+    axis_name: str | None,
+) -> tuple[Best, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The best; squared distances ``[n]``; sums ``[k, d]`` of the rows' differences from their
+    centroid; counts; how many rows were in doubt; and the share of scores worked out."""
+    rounding = rounding_of(x, precision)
+    best, doubt, share = search_moved(
+        x, weights, centroids, moved, before, rounding, block=block, precision=precision
+    )
+    best = settle(x, centroids, best, doubt)
+    differences = x - centroids[best.labels]
+    sums = cluster_sums(differences, weights, best.labels, len(centroids), block=block)
+    in_doubt = jnp.sum(doubt, dtype=jnp.float32)
+    sums, counts, in_doubt = parallel.psum((*sums, in_doubt), axis_name)
+    return best, jnp.sum(differences**2, axis=1), sums, counts, in_doubt, share
 
 
 def _improve(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.nearest import HIGHEST
+from jaxcurate.kmeans.scores import HIGHEST
 
 
 def cluster_sums(

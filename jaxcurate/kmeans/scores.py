@@ -1,0 +1,126 @@
+r"""Scores of centroids and the best two of them, in blocks: ``n x k`` numbers are never held.
+
+What is compared is the score :math:`\|c\|^2 / 2 - x \cdot c`, which has the order of
+:math:`\|x - c\|^2` and costs one matrix product.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcurate.kmeans.dense import flagged
+
+HIGHEST = jax.lax.Precision.HIGHEST
+WIDTH = 2048
+"""Centroids at a time: their scores for a block of rows fit in a cache."""
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Tiles(NamedTuple):
+    """Centroids cut in tiles of equal width ``w``, the last one filled up."""
+
+    centroids: jax.Array
+    """``[t, w, d]``."""
+    half_norms: jax.Array
+    """float32 ``[t, w]``; infinite where the tile is filled up."""
+    positions: jax.Array
+    """int32 ``[t, w]``: the numbers of the centroids, ascending."""
+    n_used: jax.Array | int
+    """Tiles that hold any centroid; they come first."""
+
+
+class Best(NamedTuple):
+    """The nearest centroid of each row, and how clearly it is the nearest."""
+
+    labels: jax.Array
+    """int32 ``[n]``."""
+    scores: jax.Array
+    """float32 ``[n]``, of the nearest."""
+    others: jax.Array
+    """float32 ``[n]``, the least score of any other; infinite where there is none."""
+
+
+def half_norms(centroids: jax.Array) -> jax.Array:
+    """Half the squared norms, float32 ``[k]``."""
+    return 0.5 * jnp.sum(centroids**2, axis=1)
+
+
+def tiles_of(centroids: jax.Array, chosen: jax.Array | None = None, width: int = WIDTH) -> Tiles:
+    """Cuts centroids in tiles.
+
+    Args:
+        centroids: float32 ``[k, d]``.
+        chosen: bool ``[k]``, those that take part; all by default.
+        width: centroids to a tile at most.
+    """
+    k, d = centroids.shape
+    width = -(-k // -(-k // width))  # as many tiles as it takes, nearly full
+    fill = -k % width
+    norms = half_norms(centroids)
+    if chosen is None:
+        positions = jnp.arange(k, dtype=jnp.int32)
+        n_used = (k + fill) // width
+    else:
+        positions = flagged(chosen)
+        centroids = centroids.at[positions].get(mode="clip")
+        norms = norms.at[positions].get(mode="fill", fill_value=jnp.inf)
+        n_used = -(-jnp.sum(chosen, dtype=jnp.int32) // width)
+    return Tiles(
+        jnp.pad(centroids, ((0, fill), (0, 0))).reshape(-1, width, d),
+        jnp.pad(norms, (0, fill), constant_values=jnp.inf).reshape(-1, width),
+        jnp.pad(positions, (0, fill), constant_values=k).reshape(-1, width),
+        n_used,
+    )
+
+
+def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Best:
+    """The best centroid of each row and the score of the second best.
+
+    Of equal scores the first centroid wins.
+
+    Args:
+        rows: float32 ``[b, d]``; ``[w, b]`` is the largest array that is held.
+        tiles: of centroids.
+        precision: what the products are made of; they are added up in float32.
+    """
+    rows = rows.astype(precision)
+    width = tiles.half_norms.shape[1]
+    positions = jnp.arange(width, dtype=jnp.int32)[:, None]
+
+    def one_tile(i: jax.Array | int, best: Best) -> Best:
+        products = jnp.dot(
+            tiles.centroids[i].astype(precision),
+            rows.T,
+            precision=HIGHEST if precision == "float32" else None,
+            preferred_element_type=jnp.float32,
+        )
+        scores = tiles.half_norms[i][:, None] - products
+        # The minimum first, its position in a second pass, along the first axis: all of this
+        # vectorises, argmin does not (four times slower on XLA's CPU backend).
+        least = jnp.min(scores, axis=0)
+        first = jnp.min(jnp.where(scores <= least[None, :], positions, width - 1), axis=0)
+        others = jnp.min(jnp.where(positions == first[None, :], jnp.inf, scores), axis=0)
+        better = least < best.scores
+        return Best(
+            jnp.where(better, tiles.positions[i][first], best.labels),
+            jnp.where(better, least, best.scores),
+            jnp.where(better, jnp.minimum(best.scores, others), jnp.minimum(best.others, least)),
+        )
+
+    nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
+    begin = Best(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
+    if isinstance(tiles.n_used, int) and tiles.n_used == 1:
+        return one_tile(0, begin)
+    return jax.lax.fori_loop(0, tiles.n_used, one_tile, begin)
+
+
+def best_two_of_all(
+    x: jax.Array, tiles: Tiles, block: int, precision: Precision = "float32"
+) -> Best:
+    """:func:`best_two` for rows ``[n, d]``, so many at a time."""
+    parts = jax.lax.map(
+        lambda rows: best_two(rows, tiles, precision), x.reshape(-1, block, x.shape[1])
+    )
+    return jax.tree.map(lambda part: part.reshape(-1), parts)

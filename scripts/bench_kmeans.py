@@ -1,0 +1,340 @@
+"""Times k-means next to other libraries: contenders in turns, each in its own process.
+
+    python scripts/bench_kmeans.py                       # every case; minutes
+    python scripts/bench_kmeans.py --cases=start --d=128 --n=20000 --k=1000 --rounds=3
+    python scripts/bench_kmeans.py --path=DIR            # where pip put contenders (--target)
+
+Cases: `start` gives every contender the same start and the same number of iterations; `whole`
+seeds as well; `scale` compares a quarter of the points with all; `streamed` compares a memory map
+beyond the budget with the same rows in memory. `grown` is by how much the memory of the process
+grew in the first call, at its peak. Before each round the
+floors are measured: the rate of matrix products and of copies. Ratios are medians over the
+rounds of one contender's time to jaxcurate's in the same round; inertia is worked out from the
+centroids by one routine for all, with the time of a contender's first call (compilation, caches)
+apart. A contender that is not installed is left out and named.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+
+CASES = flags.DEFINE_list("cases", ["start", "whole", "scale", "streamed"], "What to run.")
+CONTENDERS = flags.DEFINE_list(
+    "contenders",
+    ["jaxcurate", "scikit-learn", "faiss", "superkmeans", "pt-kmeans"],
+    "Who takes part.",
+)
+N = flags.DEFINE_integer("n", 100_000, "Rows of the case `start`; `scale` uses them too.")
+D = flags.DEFINE_list("d", ["128", "256", "768"], "Columns of the case `start`.")
+K = flags.DEFINE_integer("k", 2000, "Clusters of the case `start`.")
+ITERATIONS = flags.DEFINE_integer("iterations", 20, "Lloyd's iterations.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of turns.")
+THREADS = flags.DEFINE_integer("threads", 2, "Threads for everyone.")
+PATH = flags.DEFINE_list("path", [], "More places to import contenders from.")
+WORKER = flags.DEFINE_string("worker", None, "Internal: the contender that this process is.")
+
+
+def mixture(n: int, d: int, n_modes: int = 300, seed: int = 0) -> np.ndarray:
+    """A long-tailed mixture of Gaussians, float32 ``[n, d]``: mode i has a share near 1 / i."""
+    rng = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, n_modes + 1)
+    own = rng.choice(n_modes, n, p=shares / shares.sum())
+    centres = rng.standard_normal((n_modes, d), np.float32)
+    spreads = rng.uniform(0.3, 1.0, n_modes).astype(np.float32)
+    return centres[own] + spreads[own, None] * rng.standard_normal((n, d), np.float32)
+
+
+# Contenders: (rows, clusters, start or None, iterations, seed) -> centroids.
+
+
+def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
+    import jaxcurate as jc
+
+    init = "k-means++" if start is None else start
+    return jc.kmeans(x, k, init, iterations, seed, memory_limit).centroids
+
+
+def with_scikit_learn(x, k, start, iterations, seed):
+    from sklearn.cluster import KMeans
+
+    init = "k-means++" if start is None else start
+    model = KMeans(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)
+    return model.fit(x).cluster_centers_
+
+
+def with_faiss(x, k, start, iterations, seed):
+    import faiss
+
+    model = faiss.Kmeans(
+        x.shape[1], k, niter=iterations, seed=seed, max_points_per_centroid=2**31 // k
+    )
+    model.train(x, init_centroids=start)
+    return model.centroids
+
+
+def with_superkmeans(x, k, start, iterations, seed):
+    from superkmeans import SuperKMeans
+
+    if start is not None:
+        raise NotImplementedError("takes no start; see its own in the case `start`")
+    model = SuperKMeans(
+        k,
+        x.shape[1],
+        hierarchical=False,
+        iters=iterations,
+        sampling_fraction=1.0,
+        early_termination=False,
+        n_threads=int(os.environ["OMP_NUM_THREADS"]),
+        seed=seed,
+    )
+    return model.train(x)
+
+
+def with_pt_kmeans(x, k, start, iterations, seed):
+    import pt_kmeans
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    start = None if start is None else torch.from_numpy(start)
+    centers, _ = pt_kmeans.kmeans(
+        torch.from_numpy(x), k, iterations, tol=0.0, random_seed=seed, initial_centers=start
+    )
+    return centers.numpy()
+
+
+RUN: dict[str, Callable] = {
+    "jaxcurate": with_jaxcurate,
+    "scikit-learn": with_scikit_learn,
+    "faiss": with_faiss,
+    "superkmeans": with_superkmeans,
+    "pt-kmeans": with_pt_kmeans,
+}
+
+
+class Contender:
+    """A process of this script that does what it is told, a line of JSON at a time."""
+
+    def __init__(self, name: str):
+        self.name = name
+        threads = str(THREADS.value)
+        environment = os.environ | {
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "passive",  # nobody spins through another's turn
+            "PYTHONPATH": os.pathsep.join([*sys.path, *PATH.value]),
+        }
+        command = [sys.executable, __file__, f"--worker={name}", f"--threads={threads}"]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+
+    def ask(self, **task) -> dict:
+        """Seconds, inertia and memory of one run; or an ``error``."""
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": "it died"}
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(name: str) -> None:
+    """The life of a contender's process."""
+    cores = sorted(os.sched_getaffinity(0))[: THREADS.value]
+    os.sched_setaffinity(0, cores)
+    answer_to, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        task = json.loads(line)
+        try:
+            answer = floors() if name == "floors" else timed(name, **task)
+        except (ImportError, NotImplementedError) as error:
+            answer = {"error": str(error)}
+        answer_to.write(json.dumps(answer) + "\n")
+        answer_to.flush()
+
+
+def timed(name, data, k, start, iterations, seed=0, **extra) -> dict:
+    x = np.load(data, mmap_mode="r" if extra else None)
+    start = None if start is None else np.load(start)
+    with PeakMemory() as memory:
+        begin = time.perf_counter()
+        centroids = RUN[name](x, k, start, iterations, seed, **extra)
+        seconds = time.perf_counter() - begin
+    inertia = inertia_of(x, np.asarray(centroids))
+    return {"seconds": seconds, "inertia": inertia, "grown": memory.peak - memory.before}
+
+
+class PeakMemory:
+    """The most anonymous memory of this process, looked at every 10 ms.
+
+    Pages of a memory map are left out: the system takes them back when it wants to.
+    """
+
+    def __enter__(self) -> "PeakMemory":
+        self.before = self.peak = self._now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        with open("/proc/self/status") as status:
+            line = next(line for line in status if line.startswith("RssAnon"))
+        return int(line.split()[1]) * 1024
+
+
+def inertia_of(x: np.ndarray, centroids: np.ndarray) -> float:
+    """The sum of squared distances to the nearest centroid, the same way for everyone."""
+    total = 0.0
+    half_norms = 0.5 * np.square(centroids, dtype=np.float64).sum(1)
+    for begin in range(0, len(x), 4096):
+        rows = x[begin : begin + 4096]
+        labels = (half_norms - rows @ centroids.T).argmin(1)
+        total += np.square(rows - centroids[labels], dtype=np.float64).sum()
+    return float(total)
+
+
+def floors() -> dict:
+    """The best rates of five tries: float32 matrix products (FLOP/s) and copies (bytes/s)."""
+    a, b = np.ones((2048, 2048), np.float32), np.ones((2048, 2048), np.float32)
+    big = np.ones(2**25, np.float32)
+    out, copy = np.empty_like(a), np.empty_like(big)
+
+    def best(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return {
+        "flops": 2 * 2048**3 / best(lambda: np.dot(a, b, out=out)),
+        "bytes": 2 * big.nbytes / best(lambda: np.copyto(copy, big)),
+    }
+
+
+def compare(names: list[str], tasks: dict[str, dict], floor_of: Callable | None = None) -> None:
+    """Runs the tasks ``{row of the table: task}`` in turns and prints the table.
+
+    Args:
+        names: the contender of each row.
+        tasks: what each row asks of its contender; the first row is what others are held to.
+        floor_of: from the measured rates to the least seconds that full passes can take.
+    """
+    rows = list(tasks)
+    contenders = {row: Contender(name) for row, name in zip(rows, names, strict=True)}
+    scales = Contender("floors")
+    first, rounds, rates = {}, {row: [] for row in rows}, []
+    for row in list(rows):
+        first[row] = contenders[row].ask(**tasks[row])
+        if "error" in first[row]:
+            print(f"  {row}: left out ({first[row]['error']})")
+            rows.remove(row)
+    for _ in range(ROUNDS.value):
+        rates.append(scales.ask())
+        for row in rows:
+            rounds[row].append(contenders[row].ask(**tasks[row]))
+    for contender in (*contenders.values(), scales):
+        contender.close()
+    flops, copied = (float(np.median([r[key] for r in rates])) for key in ("flops", "bytes"))
+    print(f"  floors: {flops / 1e9:.0f} GFLOP/s, {copied / 1e9:.1f} GB/s copied")
+    print(f"  {'':22} {'seconds':>8} {'ratio':>6} {'first':>7} {'inertia':>12} {'grown GB':>8}")
+    base = [r["seconds"] for r in rounds[rows[0]]]
+    for row in rows:
+        seconds = [r["seconds"] for r in rounds[row]]
+        ratio = float(np.median(np.array(seconds) / np.array(base)))
+        inertia, grown = rounds[row][-1]["inertia"], first[row]["grown"]
+        share = ""
+        if floor_of is not None:
+            share = f"  floor of full passes / time {floor_of(flops) / np.median(seconds):.2f}"
+        print(
+            f"  {row:22} {np.median(seconds):8.2f} {ratio:6.2f} {first[row]['seconds']:7.2f}"
+            f" {inertia:12.6g} {grown / 1e9:8.2f}{share}",
+            flush=True,
+        )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if WORKER.value is not None:
+        serve(WORKER.value)
+        return
+    chosen = CONTENDERS.value
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def saved(name: str, array: np.ndarray) -> str:
+            path = os.path.join(scratch, name + ".npy")
+            np.save(path, array)
+            return path
+
+        if "start" in CASES.value:
+            n, k, iterations = N.value, K.value, ITERATIONS.value
+            for d in map(int, D.value):
+                x = mixture(n, d)
+                start = x[np.random.default_rng(1).choice(n, k, replace=False)]
+                task = dict(data=saved("x", x), k=k, start=saved("s", start), iterations=iterations)
+                print(f"start: n={n} d={d} k={k}, {iterations} iterations")
+                own_start = {name: task | {"start": None} for name in ("superkmeans",)}
+                floor = lambda flops, d=d: 2 * n * k * d * (iterations + 1) / flops
+                compare(chosen, {name: own_start.get(name, task) for name in chosen}, floor)
+        if "whole" in CASES.value:
+            task = dict(data=saved("x", mixture(20_000, 128)), k=1000, start=None, iterations=20)
+            print(
+                "whole: n=20000 d=128 k=1000, seeding (random: faiss, superkmeans), 20 iterations"
+            )
+            compare(chosen, dict.fromkeys(chosen, task))
+        if "scale" in CASES.value:
+            n, d, k = N.value, int(D.value[0]), K.value // 2
+            x = mixture(n, d)
+            start = saved("s", x[np.random.default_rng(1).choice(n // 4, k, replace=False)])
+            task = dict(k=k, start=start, iterations=ITERATIONS.value)
+            print(f"scale: d={d} k={k}, {ITERATIONS.value} iterations")
+            compare(
+                ["jaxcurate"] * 2,
+                {
+                    f"n={n // 4}": task | {"data": saved("quarter", x[: n // 4])},
+                    f"n={n}": task | {"data": saved("x", x)},
+                },
+            )
+        if "streamed" in CASES.value:
+            n, d, k = 4 * N.value, int(D.value[0]), K.value // 2
+            x = mixture(n, d)
+            start = saved("s", x[np.random.default_rng(1).choice(n, k, replace=False)])
+            task = dict(data=saved("x", x), k=k, start=start, iterations=ITERATIONS.value)
+            budget = x.nbytes // 4
+            print(
+                f"streamed: n={n} d={d} k={k}, {x.nbytes / 1e9:.2f} GB, {budget / 1e9:.2f} allowed"
+            )
+            compare(
+                ["jaxcurate"] * 2,
+                {"in memory": task, "streamed": task | {"memory_limit": budget}},
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)
