@@ -56,7 +56,7 @@ def test_best_two_whatever_the_tiles(width):
     x, centroids = mixture(128, 9, 5), mixture(50, 9, 5, seed=1)
     squared = brute_force(x, centroids)
     for chosen in (np.ones(50, bool), np.arange(50) % 3 == 0):
-        tiles = tiles_of(jnp.asarray(centroids), jnp.asarray(chosen), width)
+        tiles = tiles_of(jnp.asarray(centroids), width, jnp.asarray(chosen))
         best = best_two(jnp.asarray(x), tiles)
         among = np.where(chosen, squared, np.inf)
         np.testing.assert_array_equal(best.labels, among.argmin(1))

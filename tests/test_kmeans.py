@@ -15,7 +15,7 @@ from jaxcurate.kmeans.nearest import nearest
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding import n_candidates
 from jaxcurate.kmeans.split import split_clusters
-from jaxcurate.kmeans.sums import _one_hot_sums, cluster_sums
+from jaxcurate.kmeans.sums import by_gathered_segments, by_one_hot, by_segments, by_windows
 
 
 def brute_force(x, centroids):
@@ -51,20 +51,23 @@ def test_nearest_against_float64():
     np.testing.assert_array_equal(labels, brute_force(x, centroids).argmin(1))
 
 
-def test_one_hot_sums_equal_segment_sums():
+@pytest.mark.parametrize("way", [by_segments, by_gathered_segments, by_one_hot, by_windows])
+@pytest.mark.parametrize("k", [1, 9, 700])
+def test_cluster_sums_by_every_way(way, k):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(512, 5)).astype(np.float32)
-    weights = (rng.random(512) < 0.8).astype(np.float32)
-    labels = rng.integers(0, 7, 512).astype(np.int32)
-    arrays = tuple(map(jnp.asarray, (x, weights, labels)))
-    for sums, counts in (
-        cluster_sums(*arrays, 9, block=64),
-        _one_hot_sums(*arrays, 9, block=64),
-    ):
-        for c in range(9):
-            rows = (labels == c) & (weights > 0)
-            np.testing.assert_allclose(sums[c], x[rows].sum(0, dtype=np.float64), atol=1e-4)
-            assert counts[c] == rows.sum()
+    n = 2500
+    x = rng.normal(size=(n, 5)).astype(np.float32)
+    weights = (rng.random(n) < 0.8).astype(np.float32)
+    labels = np.minimum(rng.geometric(min(1, 8 / k), n) - 1, k - 1).astype(
+        np.int32
+    )  # some are empty
+    centroids = rng.normal(size=(k, 5)).astype(np.float32)
+    sums, counts = jax.jit(way)(x, weights, labels, centroids)
+    for c in range(k):
+        rows = (labels == c) & (weights > 0)
+        expected = (x[rows].astype(np.float64) - centroids[c]).sum(0)
+        np.testing.assert_allclose(sums[c], expected, atol=1e-5 * np.sqrt(1 + rows.sum()) * 10)
+        assert counts[c] == rows.sum()
 
 
 def test_inertia_is_that_of_scikit_learn_from_the_same_start():

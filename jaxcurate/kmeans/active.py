@@ -16,11 +16,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.nearest import Rounding, loss_of, margin, search
-from jaxcurate.kmeans.scores import Best, Precision, best_two_of_all, tiles_of
+from jaxcurate.kmeans.backends import best_two_of_all
+from jaxcurate.kmeans.nearest import Rounding, loss_of, margin
+from jaxcurate.kmeans.scores import Best, Precision, tiles_of
 
 _WORTHWHILE = 0.8
-_WIDTH = 256
+"""Where more of the centroids moved, all are scored: it saves the search of rows in doubt."""
 
 
 def search_moved(
@@ -49,29 +50,20 @@ def search_moved(
     Returns:
         The best; where it is in doubt, bool ``[n]``; and the share of scores worked out.
     """
-    d = x.shape[1]
     loss = loss_of(centroids, precision)
-    options = dict(block=block, precision=precision)
-
-    def among_moved() -> tuple[Best, jax.Array]:
-        now = best_two_of_all(x, tiles_of(centroids, moved, _WIDTH), **options)
-        close_at = lambda least: margin(rounding, loss, least, d)
-        best, sure = merged(before, now, moved[before.labels], close_at)
-        return best, ~sure & (weights > 0)
-
-    def among_all() -> tuple[Best, jax.Array]:
-        return search(x, weights, tiles_of(centroids), rounding, loss, **options)
-
-    share = jnp.mean(moved, dtype=jnp.float32)
-    worthwhile = share < _WORTHWHILE
-    best, doubt = jax.lax.cond(worthwhile, among_moved, among_all)
-    return best, doubt, jnp.where(worthwhile, share, 1)
+    moved |= jnp.mean(moved, dtype=jnp.float32) >= _WORTHWHILE
+    # Of narrow tiles few places are left empty when few centroids moved.
+    tiles = tiles_of(centroids, max(1, block // 4), moved)
+    now = best_two_of_all(x, tiles, block=block, precision=precision)
+    close_at = lambda least: margin(rounding, loss, least, x.shape[1])
+    best, sure = merged(before, now, moved, close_at)
+    return best, ~sure & (weights > 0), jnp.mean(moved, dtype=jnp.float32)
 
 
 def merged(
     before: Best,
     now: Best,
-    own_moved: jax.Array,
+    moved: jax.Array,
     close_at: Callable[[jax.Array], jax.Array],
 ) -> tuple[Best, jax.Array]:
     """What is known after the scores of the centroids that moved.
@@ -79,7 +71,7 @@ def merged(
     Args:
         before: the best among all centroids as they were.
         now: the best among those that moved, where they are now.
-        own_moved: bool ``[n]``: whether the row's old label is among them.
+        moved: bool ``[k]``.
         close_at: from the least score ``[n]`` to the margin of doubt.
 
     Returns:
@@ -87,10 +79,12 @@ def merged(
     """
     # What stayed scores what it scored: the old best, unless it moved, and the others at least
     # as much as the old second best.
+    own_moved = moved[before.labels]
     stayed = jnp.where(own_moved, jnp.inf, before.scores)
-    close = close_at(jnp.minimum(jnp.minimum(stayed, now.scores), before.others))
+    others_stayed = jnp.where(jnp.all(moved), jnp.inf, before.others)
+    close = close_at(jnp.minimum(jnp.minimum(stayed, now.scores), others_stayed))
     keep = ~own_moved & (now.scores > stayed + close)
-    others = jnp.where(own_moved, before.others, stayed)
+    others = jnp.where(own_moved, others_stayed, stayed)
     others = jnp.minimum(others, now.others)
     switch = others > now.scores + close
     return (

@@ -7,17 +7,15 @@ import jax.numpy as jnp
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.active import search_moved
-from jaxcurate.kmeans.dense import over_flagged
 from jaxcurate.kmeans.nearest import (
-    loss_of,
     nearest,
     rounding_of,
     search,
     settle,
     squared_distances,
 )
-from jaxcurate.kmeans.scores import Best, Precision, tiles_of
-from jaxcurate.kmeans.sums import cluster_sums
+from jaxcurate.kmeans.scores import Best, Precision, best_two_in_blocks, tiles_of
+from jaxcurate.kmeans.sums import sums_of_differences
 
 _SKIP_FROM = 64
 """Clusters from which on it pays to look for work that need not be done."""
@@ -94,16 +92,23 @@ def lloyd(
         options = dict(block=block, precision=precision)
         if skip:
             return search_moved(x, weights, centroids, moved, before, rounding, **options)
-        loss = loss_of(centroids, precision)
-        best, doubt = search(x, weights, tiles_of(centroids), rounding, loss, **options)
+        if plain:
+            best = best_two_in_blocks(x, tiles_of(centroids, k), block=block)
+            return best, jnp.zeros_like(weights, bool), jnp.float32(1)
+        best, doubt = search(x, weights, centroids, rounding, **options)
         return best, doubt, jnp.float32(1)
 
     def step(loop: Loop) -> Loop:
         state, before, touched = loop
         first = state.n_iter < 0
-        rows = block if plain else 16 * block
         centroids = updated(
-            x, weights, state.labels, state.centroids, touched, rows, plain, axis_name
+            x,
+            weights,
+            state.labels,
+            state.centroids,
+            touched,
+            everywhere=plain,
+            axis_name=axis_name,
         )
         moved = jnp.any(centroids != state.centroids, axis=1) | first
         best, doubt, compared = assign(centroids, moved, before)
@@ -162,14 +167,11 @@ def updated(
     labels: jax.Array,
     centroids: jax.Array,
     touched: jax.Array,
-    block: int,
-    plain: bool,
+    *,
+    everywhere: bool,
     axis_name: str | None,
 ) -> jax.Array:
-    """The means of the touched clusters, ``[k, d]``, found as corrections to their centroids.
-
-    The differences from the present centroid are small and nearly cancel, so that their float32
-    sum keeps digits that the sum of a large cluster's rows would lose.
+    """The means of the touched clusters, ``[k, d]``; the other centroids as they were.
 
     Args:
         x: float32 ``[n, d]``.
@@ -177,26 +179,13 @@ def updated(
         labels: int32 ``[n]``.
         centroids: float32 ``[k, d]``.
         touched: bool ``[k]``: the clusters to look at.
-        block: rows at a time.
-        plain: go through all rows, not through those of the touched clusters alone.
+        everywhere: go through all rows, not through those of the touched clusters alone.
         axis_name: the mapped axis over which rows are split.
     """
-    k, d = centroids.shape
-
-    def add(rows: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        own = labels.at[rows].get(mode="clip")
-        w = weights.at[rows].get(mode="fill", fill_value=0)
-        differences = x.at[rows].get(mode="clip") - centroids[own]
-        sums, counts = cluster_sums(differences, w, own, k, block=len(rows))
-        return carry[0] + sums, carry[1] + counts
-
-    if plain:
-        sums, counts = cluster_sums(x - centroids[labels], weights, labels, k, block=block)
-    else:
-        rows = touched[jnp.maximum(labels, 0)] & (weights > 0)
-        zeros = jnp.zeros((k, d), x.dtype), jnp.zeros(k, x.dtype)
-        sums, counts = over_flagged(rows, block, add, zeros)
-    sums, counts = parallel.psum((sums, counts), axis_name)
+    sums, counts = parallel.psum(
+        sums_of_differences(x, weights, labels, centroids, None if everywhere else touched),
+        axis_name,
+    )
     moves = sums / jnp.maximum(counts, 1e-30)[:, None]
     return jnp.where(touched[:, None], centroids + moves, centroids)
 

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcurate.kmeans.backends import best_two_of_all
 from jaxcurate.kmeans.dense import over_flagged
 from jaxcurate.kmeans.scores import (
     HIGHEST,
     Best,
     Precision,
-    Tiles,
-    best_two_of_all,
     half_norms,
     tiles_of,
 )
@@ -85,9 +84,8 @@ def margin(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax
 def search(
     x: jax.Array,
     weights: jax.Array,
-    tiles: Tiles,
+    centroids: jax.Array,
     rounding: Rounding,
-    loss: jax.Array,
     *,
     block: int,
     precision: Precision,
@@ -97,17 +95,17 @@ def search(
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; rows of weight 0 are never in doubt.
-        tiles: of the centroids.
+        centroids: float32 ``[k, d]``.
         rounding: of the rows, in this precision.
-        loss: of the centroids, in this precision.
         block: rows at a time.
         precision: of the scores.
 
     Returns:
         The best, and bool ``[n]``: rows for :func:`settle`.
     """
-    best = best_two_of_all(x, tiles, block, precision)
-    close = margin(rounding, loss, best.scores, x.shape[1])
+    tiles = tiles_of(centroids, block)
+    best = best_two_of_all(x, tiles, block=block, precision=precision)
+    close = margin(rounding, loss_of(centroids, precision), best.scores, x.shape[1])
     return best, (best.others - best.scores <= close) & (weights > 0)
 
 
@@ -197,10 +195,7 @@ def nearest(
     """
     rounding = rounding_of(x, precision)
     weights = jnp.ones_like(rounding.norms)
-    loss = loss_of(centroids, precision)
-    best, doubt = search(
-        x, weights, tiles_of(centroids), rounding, loss, block=block, precision=precision
-    )
+    best, doubt = search(x, weights, centroids, rounding, block=block, precision=precision)
     return settle(x, centroids, best, doubt).labels
 
 

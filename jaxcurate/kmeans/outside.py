@@ -19,7 +19,7 @@ def chunked(x: np.ndarray, frame: Frame, mesh: Mesh | None) -> Chunks:
     smallest = parallel.n_shards(mesh) * block_rows()
     fitting = _CHUNK_BYTES // (4 * x.shape[1]) // smallest * smallest
     n_rows = min(max(fitting, smallest), parallel.padded_size(len(x), smallest))
-    return Chunks(x, frame, mesh, n_rows)
+    return Chunks(x, frame, mesh, n_rows, block_rows())
 
 
 def assign_to_parts(
@@ -47,7 +47,7 @@ def assign_to_parts(
         (ROWS, SAME, SAME, SAME, SAME),
         (ROWS, ROWS),
         most=int(n_parts.max()),
-        block=block_rows(),
+        block=chunks.block,
     )
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.rows import Rows, block_rows, place
+from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
 from jaxcurate.parallel import ROWS, SAME
 
@@ -89,9 +89,9 @@ def _assign(
     # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
     padding = parallel.padded_size(len(candidates), usual) - len(candidates)
     candidates = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
-    kernel = parallel.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=block_rows())
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
     for part, rows in chunks():
+        kernel = parallel.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
         own, squared = kernel(rows.x, candidates)
         labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
     return labels, distances

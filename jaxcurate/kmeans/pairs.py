@@ -12,8 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.scores import HIGHEST
 from jaxcurate.kmeans.rows import block_rows
+from jaxcurate.kmeans.scores import HIGHEST
 from jaxcurate.parallel import ROWS, SAME
 
 _BATCH_BYTES = 2**26

@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import Frame
 
+_SMALLEST_BLOCK = 256
+
 
 class Rows(NamedTuple):
     """Rows on the devices, padded to a shape that the kernels can split."""
@@ -27,22 +29,25 @@ class Rows(NamedTuple):
     """Rows that a kernel takes at a time; each device holds a multiple of it."""
 
 
-def place(x: np.ndarray, mesh: Mesh | None, at_least: int = 0) -> Rows:
+def place(x: np.ndarray, mesh: Mesh | None, at_least: int = 0, block: int | None = None) -> Rows:
     """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
 
     Args:
         x: float32 ``[n, d]``.
         mesh: from :func:`jaxcurate.parallel.make_mesh`.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
+        block: rows to a block; by default what fits the backend, less for few rows.
     """
-    block = block_rows()
+    if block is None:
+        a_device = -(-max(len(x), at_least) // parallel.n_shards(mesh))
+        block = min(block_rows(), max(_SMALLEST_BLOCK, 1 << (a_device - 1).bit_length()))
     placed, weights = parallel.put_rows(x, mesh, block, at_least)
     return Rows(placed, weights, len(x), mesh, block)
 
 
 def block_rows() -> int:
-    """Rows to a block: a CPU core's cache holds the scores of 256; an accelerator wants more."""
-    return 256 if jax.default_backend() == "cpu" else 4096
+    """Rows to a block: a CPU core's cache holds the scores of 1024; an accelerator wants more."""
+    return {"cpu": 1024, "tpu": 4096}.get(jax.default_backend(), 8192)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Chunks:
     mesh: Mesh | None
     n_rows: int
     """Rows to a chunk, a multiple of what the devices' blocks hold."""
+    block: int
+    """Rows that a kernel takes at a time."""
 
     def __iter__(self) -> Iterator[tuple[slice, Rows]]:
         """Where each chunk lies in ``x``, and its rows."""
@@ -75,7 +82,7 @@ class Chunks:
         return self.frame.enter(self.x[rows])
 
     def _placed(self, part: slice) -> Rows:
-        return place(self.frame.enter(self.x[part]), self.mesh, at_least=self.n_rows)
+        return place(self.frame.enter(self.x[part]), self.mesh, self.n_rows, self.block)
 
 
 def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int) -> Chunks:
@@ -86,11 +93,12 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
     """
     # Two chunks are alive, each as float32 on the host and on the device, and one in float64.
     bytes_a_row = x.shape[1] * (4 * 4 + 8)
-    smallest = parallel.n_shards(mesh) * block_rows()
-    n_rows = memory_limit // bytes_a_row // smallest * smallest
-    if n_rows == 0:
+    shards = parallel.n_shards(mesh)
+    a_device = memory_limit // bytes_a_row // shards
+    if a_device < _SMALLEST_BLOCK:
         raise ValueError(
-            f"memory_limit={memory_limit} is too small: {smallest * bytes_a_row} bytes are the "
-            f"least for rows of {x.shape[1]} numbers on {parallel.n_shards(mesh)} device(s)"
+            f"memory_limit={memory_limit} is too small: {_SMALLEST_BLOCK * shards * bytes_a_row} "
+            f"bytes are the least for rows of {x.shape[1]} numbers on {shards} device(s)"
         )
-    return Chunks(x, frame, mesh, n_rows)
+    block = min(block_rows(), 1 << (a_device.bit_length() - 1))
+    return Chunks(x, frame, mesh, shards * (a_device // block * block), block)

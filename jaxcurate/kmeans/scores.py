@@ -12,9 +12,6 @@ import jax.numpy as jnp
 from jaxcurate.kmeans.dense import flagged
 
 HIGHEST = jax.lax.Precision.HIGHEST
-WIDTH = 2048
-"""Centroids at a time: their scores for a block of rows fit in a cache."""
-
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -47,13 +44,13 @@ def half_norms(centroids: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(centroids**2, axis=1)
 
 
-def tiles_of(centroids: jax.Array, chosen: jax.Array | None = None, width: int = WIDTH) -> Tiles:
+def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) -> Tiles:
     """Cuts centroids in tiles.
 
     Args:
         centroids: float32 ``[k, d]``.
-        chosen: bool ``[k]``, those that take part; all by default.
         width: centroids to a tile at most.
+        chosen: bool ``[k]``, those that take part; all by default.
     """
     k, d = centroids.shape
     width = -(-k // -(-k // width))  # as many tiles as it takes, nearly full
@@ -116,8 +113,8 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
     return jax.lax.fori_loop(0, tiles.n_used, one_tile, begin)
 
 
-def best_two_of_all(
-    x: jax.Array, tiles: Tiles, block: int, precision: Precision = "float32"
+def best_two_in_blocks(
+    x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
 ) -> Best:
     """:func:`best_two` for rows ``[n, d]``, so many at a time."""
     parts = jax.lax.map(

@@ -10,10 +10,10 @@ from jaxcurate import parallel
 from jaxcurate.kmeans.active import search_moved
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.nearest import rounding_of, settle
-from jaxcurate.kmeans.rows import Chunks, block_rows
+from jaxcurate.kmeans.rows import Chunks
 from jaxcurate.kmeans.scores import Best, Precision
 from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
-from jaxcurate.kmeans.sums import cluster_sums
+from jaxcurate.kmeans.sums import sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
 
 
@@ -49,7 +49,7 @@ def iterate_chunks(
         chunks.mesh,
         (ROWS, ROWS, SAME, SAME, ROWS),
         (ROWS, ROWS, SAME, SAME, SAME, SAME),
-        block=block_rows(),
+        block=chunks.block,
         precision=precision,
     )
     n, k = len(chunks.x), len(centroids)
@@ -87,7 +87,7 @@ def iterate_chunks(
 
 def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
-    kernel = parallel.spmd(assigned, chunks.mesh, (ROWS, SAME), (ROWS, ROWS), block=block_rows())
+    kernel = parallel.spmd(assigned, chunks.mesh, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
@@ -105,7 +105,7 @@ def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
     Returns:
         float32 ``[k, d]``.
     """
-    block, n = block_rows(), len(chunks.x)
+    block, n = chunks.block, len(chunks.x)
     trials = n_candidates(n_clusters)
     kernel = parallel.spmd(
         _improve, chunks.mesh, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=block
@@ -162,7 +162,7 @@ def _assign_and_sum(
     )
     best = settle(x, centroids, best, doubt)
     differences = x - centroids[best.labels]
-    sums = cluster_sums(differences, weights, best.labels, len(centroids), block=block)
+    sums = sums_of_differences(x, weights, best.labels, centroids)
     in_doubt = jnp.sum(doubt, dtype=jnp.float32)
     sums, counts, in_doubt = parallel.psum((*sums, in_doubt), axis_name)
     return best, jnp.sum(differences**2, axis=1), sums, counts, in_doubt, share
