@@ -14,9 +14,10 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxcurate.kmeans.scores import HIGHEST, Best, Precision, Tiles
 
-_ROWS = 512
-_BYTES = 3 * 2**19
-"""Of a block of rows or of a tile. Two of each and what they meet in fit in 16 MB."""
+_LARGEST = 512, 2**21
+"""Rows of a block or centroids of a tile, and their bytes. Two of each are on the chip."""
+_LIMIT = 2**25
+"""Bytes of fast memory to ask for; a quarter of what the chips have."""
 
 
 def best_two_fused(
@@ -31,7 +32,9 @@ def best_two_fused(
         interpret: run on any backend, slowly.
     """
     (n, d), k = x.shape, tiles.half_norms.size
-    side = min(_ROWS, max(128, _BYTES // (4 * d) // 128 * 128))
+    side, most = _LARGEST
+    while side > 128 and 4 * side * d > most:
+        side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
     x = jnp.pad(x, ((0, -n % side), (0, 0)))
     centroids = jnp.pad(tiles.centroids.reshape(k, d), ((0, -k % side), (0, 0)))
     half_norms = jnp.pad(tiles.half_norms.reshape(k), (0, -k % side), constant_values=jnp.inf)
@@ -55,7 +58,9 @@ def best_two_fused(
         out_shape=[
             jax.ShapeDtypeStruct((1, len(x)), dtype) for dtype in ("int32", "float32", "float32")
         ],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=_LIMIT
+        ),
         interpret=interpret,
     )(n_used.reshape(1), x, centroids.astype(precision), half_norms[None, :])
     places, scores, others = places[0, :n], scores[0, :n], others[0, :n]
