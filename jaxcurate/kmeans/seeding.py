@@ -1,6 +1,7 @@
 """Greedy k-means++ seeding: one jitted loop over the centres, on sharded rows."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,26 @@ import jax.numpy as jnp
 from jaxcurate import parallel
 from jaxcurate.kmeans.dense import over_flagged
 from jaxcurate.kmeans.scores import HIGHEST
+
+_AT_ONCE = 4096
+"""Rows at a time in the distances to candidates."""
+_PRUNE_FROM = 16
+"""Columns from which on a distance costs more than the question whether it is needed."""
+_PRUNE_ROWS = 8192
+"""Rows of a device from which on."""
+_WORTHWHILE = 0.3
+"""Above this share of the rows, bringing them together costs more than passing over the rest."""
+
+
+class Seeds(NamedTuple):
+    """Where the seeding stands."""
+
+    centres: jax.Array
+    """float32 ``[k, d]``; zeros where none is chosen yet."""
+    closest: jax.Array
+    """float32 ``[n]``, squared distances to the nearest centre."""
+    owner: jax.Array
+    """int32 ``[n]``, which centre that is."""
 
 
 def n_candidates(n_clusters: int) -> int:
@@ -23,13 +44,17 @@ def greedy_kmeans_plus_plus(
     n_clusters: int,
     block: int,
     axis_name: str | None,
+    prune: bool | None = None,
 ) -> jax.Array:
     """Chooses centres among the rows, far from each other, by greedy D^2 sampling.
 
     At each step candidates are drawn with probability proportional to the weighted squared
     distance to the nearest centre so far, and the one that lowers the potential most is kept.
-    All sums are made by blocks of rows and joined in one order, so that the draws do not depend
-    on how many devices share the rows.
+    The sums that the draws hang on are made by blocks of rows and joined in one order, so that
+    they do not depend on how many devices share the rows.
+
+    A row whose centre is more than twice as far from every candidate as from the row cannot be
+    nearer to any of them, and is passed over. Beside the rows, a few numbers for each are held.
 
     Args:
         x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
@@ -38,14 +63,18 @@ def greedy_kmeans_plus_plus(
         n_clusters: ``k``.
         block: rows to a partial sum.
         axis_name: the mapped axis over which rows are split.
+        prune: whether to look for rows to pass over; by default where that is cheap beside the
+            distances. The centres are the same, but for the rounding of near ties.
 
     Returns:
         float32 ``[k, d]``. Where fewer than ``k`` rows are distinct, the last centres repeat.
 
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
+        Raff, Exact acceleration of k-means++ and k-means||, 2021.
     """
-    d = x.shape[1]
+    n, d = x.shape
+    prune = d >= _PRUNE_FROM and n > _PRUNE_ROWS if prune is None else prune
     norms = jnp.sum(x**2, axis=1)
     trials = n_candidates(n_clusters)
 
@@ -64,23 +93,77 @@ def greedy_kmeans_plus_plus(
         rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
         return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
 
-    def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        centres, closest = carry
-        potential = closest * weights
-        # Every row lies on a centre (k exceeds the distinct rows): any row will do.
-        total = parallel.psum(jnp.sum(potential), axis_name)
-        potential = jnp.where(total > 0, potential, weights)
-        candidates = draw(jax.random.fold_in(key, i), potential, trials)
+    def everywhere(i: jax.Array, seeds: Seeds, candidates: jax.Array) -> Seeds:
+        """The best candidate joins, every row looked at."""
+        centres, closest, owner = seeds
         improved = jnp.minimum(squared_distances_to(candidates, x, norms), closest[None, :])
         parts = jnp.sum((improved * weights[None, :]).reshape(trials, -1, block), axis=2)
         costs = jnp.sum(parallel.all_gather(parts.T, axis_name), axis=0)
         best = jnp.argmin(costs)
-        return centres.at[i].set(candidates[best]), improved[best]
+        owner = jnp.where(improved[best] < closest, i, owner)
+        return Seeds(centres.at[i].set(candidates[best]), improved[best], owner)
+
+    def where_near(i: jax.Array, seeds: Seeds, candidates: jax.Array, near: jax.Array) -> Seeds:
+        """The same, the rows looked at that may be nearer to a candidate: bool ``[n]``."""
+        centres, closest, owner = seeds
+        at = lambda a, rows: a.at[rows].get(mode="clip")
+
+        def gained(rows: jax.Array, gains: jax.Array) -> jax.Array:
+            squared = squared_distances_to(candidates, at(x, rows), at(norms, rows))
+            less = jnp.maximum(at(closest, rows)[None, :] - squared, 0)
+            w = weights.at[rows].get(mode="fill", fill_value=0)
+            return gains + jnp.sum(less * w[None, :], axis=1)
+
+        gains = over_flagged(near, _AT_ONCE, gained, jnp.zeros(trials))
+        best = jnp.argmax(parallel.psum(gains, axis_name))
+        chosen = jax.lax.dynamic_slice(candidates, (best, 0), (1, d))
+
+        def joined(rows: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple:
+            squared = squared_distances_to(chosen, at(x, rows), at(norms, rows))[0]
+            rows = jnp.where(squared < at(closest, rows), rows, n)  # n is dropped
+            closest_, owner_ = pair
+            closest_ = closest_.at[rows].set(squared, mode="drop")
+            return closest_, owner_.at[rows].set(i, mode="drop")
+
+        near &= may_be_nearer(seeds, chosen)
+        closest, owner = over_flagged(near, _AT_ONCE, joined, (closest, owner))
+        return Seeds(centres.at[i].set(chosen[0]), closest, owner)
+
+    def may_be_nearer(seeds: Seeds, few: jax.Array) -> jax.Array:
+        """Where a row may be nearer to one of a few than to its own centre, bool ``[n]``."""
+        # Squared distances are within one part in a hundred of the true ones.
+        reach = least_between(seeds.centres, few)[seeds.owner]
+        return (4 * 1.03 * seeds.closest >= reach) & (weights > 0)
+
+    def step(i: jax.Array, seeds: Seeds) -> Seeds:
+        potential = seeds.closest * weights
+        # Every row lies on a centre (k exceeds the distinct rows): any row will do.
+        total = parallel.psum(jnp.sum(potential), axis_name)
+        potential = jnp.where(total > 0, potential, weights)
+        candidates = draw(jax.random.fold_in(key, i), potential, trials)
+        if not prune:
+            return everywhere(i, seeds, candidates)
+        near = may_be_nearer(seeds, candidates)
+        share = parallel.psum(jnp.mean(near, dtype=jnp.float32), axis_name)
+        return jax.lax.cond(
+            share < _WORTHWHILE * parallel.psum(1.0, axis_name),
+            lambda: where_near(i, seeds, candidates, near),
+            lambda: everywhere(i, seeds, candidates),
+        )
 
     first = draw(jax.random.fold_in(key, 0), weights, 1)
     centres = jnp.zeros((n_clusters, d), x.dtype).at[0].set(first[0])
     closest = squared_distances_to(first, x, norms)[0]
-    return jax.lax.fori_loop(1, n_clusters, step, (centres, closest))[0]
+    begin = Seeds(centres, closest, jnp.zeros_like(closest, jnp.int32))
+    return jax.lax.fori_loop(1, n_clusters, step, begin).centres
+
+
+def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:
+    """At most the squared distance of each centre ``[k, d]`` to the nearest of a few ``[c, d]``."""
+    sizes = jnp.sum(centres**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
+    squared = sizes - 2 * jnp.dot(centres, few.T, precision=HIGHEST)
+    rounding = (centres.shape[1] + 16) * 2.0**-22 * sizes
+    return jnp.min(squared - rounding, axis=1)
 
 
 def choose_blocks(key: jax.Array, sums: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:

@@ -94,6 +94,7 @@ def _fit_batch(
             n_clusters=n_splits,
             block=min(width, 256),
             axis_name=None,
+            prune=False,
         )
         state = lloyd(
             x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None, plain=True
