@@ -160,11 +160,11 @@ def fitted(
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
     state = _iterated(rows, centroids, max_iter, precision)
     measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS)
-    distances = measure(rows.x, np.asarray(state.centroids), state.labels)
+    distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeans(
         np.asarray(state.centroids),
-        np.asarray(state.labels)[: rows.n],
+        np.asarray(state.best.labels)[: rows.n],
         np.asarray(distances)[: rows.n],
         n_iter,
         np.asarray(state.compared)[: n_iter + 1],

@@ -1,6 +1,6 @@
 """Lloyd's iterations, the whole loop inside jit."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,31 +16,30 @@ from jaxcurate.kmeans.nearest import (
 )
 from jaxcurate.kmeans.scores import Best, Precision, best_two_in_blocks, tiles_of
 from jaxcurate.kmeans.sums import sums_of_differences
+from jaxcurate.parallel import ROWS, SAME
 
 _SKIP_FROM = 64
 """Clusters from which on it pays to look for work that need not be done."""
 
 
 class LloydState(NamedTuple):
-    """Where the iterations stand; ``labels`` always belong to ``centroids``."""
+    """Where the iterations stand; ``best`` always belongs to ``centroids``."""
 
     centroids: jax.Array
     """float32 ``[k, d]``."""
-    labels: jax.Array
-    """int32 ``[n]``."""
-    n_changed: jax.Array
-    """int32: rows whose label the last iteration changed."""
+    best: Best
+    """The nearest centroid of each row; the label is -1 before the first assignment."""
+    touched: jax.Array
+    """bool ``[k]``: the clusters that a row joined or left in the last assignment."""
     n_iter: jax.Array
-    """int32: iterations done."""
+    """int32: iterations done; -1 before the first assignment."""
     compared: jax.Array
     """float32 ``[max_iter + 1]``: for each assignment, the share of ``n k`` scores worked out."""
     in_doubt: jax.Array
     """float32 ``[max_iter + 1]``: for each assignment, the share of rows searched again."""
 
 
-LLOYD_SPECS = LloydState(
-    parallel.SAME, parallel.ROWS, parallel.SAME, parallel.SAME, parallel.SAME, parallel.SAME
-)
+LLOYD_SPECS = LloydState(SAME, Best(ROWS, ROWS, ROWS), SAME, SAME, SAME, SAME)
 
 
 def lloyd(
@@ -49,6 +48,33 @@ def lloyd(
     centroids: jax.Array,
     *,
     max_iter: int,
+    axis_name: str | None,
+    **options: Any,
+) -> LloydState:
+    """Iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
+    state = unassigned(x, centroids, max_iter=max_iter, axis_name=axis_name)
+    return more_iterations(x, weights, state, max_iter, axis_name=axis_name, **options)
+
+
+def unassigned(
+    x: jax.Array, centroids: jax.Array, *, max_iter: int, axis_name: str | None
+) -> LloydState:
+    """The state before the first assignment of the rows ``[n, d]`` to centroids ``[k, d]``."""
+    del axis_name  # every row is on its own
+    nothing = jnp.zeros_like(x[:, 0])
+    shares = jnp.zeros(max_iter + 1)
+    best = Best(nothing.astype(jnp.int32) - 1, nothing, nothing)
+    return LloydState(
+        centroids, best, jnp.zeros(len(centroids), bool), jnp.int32(-1), shares, shares
+    )
+
+
+def more_iterations(
+    x: jax.Array,
+    weights: jax.Array,
+    state: LloydState,
+    stop: jax.Array | int,
+    *,
     block: int,
     axis_name: str | None,
     precision: Precision = "float32",
@@ -63,8 +89,9 @@ def lloyd(
     Args:
         x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
-        centroids: float32 ``[k, d]``, where to begin.
-        max_iter: iterations at most; 0 only assigns.
+        state: where the iterations stand.
+        stop: go on until so many iterations are done, or no label changes. However often it
+            stops on the way, the state is the same.
         block: rows at a time in the distances.
         axis_name: the mapped axis over which rows are split.
         precision: of the distances that are tried first; the labels are the same.
@@ -76,19 +103,15 @@ def lloyd(
     References:
         Lloyd, Least squares quantization in PCM, 1982.
     """
-    k = len(centroids)
+    k = len(state.centroids)
     skip = (k >= _SKIP_FROM if skip is None else skip) and not plain
     rounding = rounding_of(x, precision)
     n_rows = parallel.psum(jnp.sum(weights > 0, dtype=jnp.float32), axis_name)
 
-    class Loop(NamedTuple):
-        state: LloydState
-        best: Best
-        touched: jax.Array
-
     def assign(
         centroids: jax.Array, moved: jax.Array, before: Best
     ) -> tuple[Best, jax.Array, jax.Array]:
+        """The best, where it is in doubt, and the share of scores worked out."""
         options = dict(block=block, precision=precision)
         if skip:
             return search_moved(x, weights, centroids, moved, before, rounding, **options)
@@ -98,63 +121,51 @@ def lloyd(
         best, doubt = search(x, weights, centroids, rounding, **options)
         return best, doubt, jnp.float32(1)
 
-    def step(loop: Loop) -> Loop:
-        state, before, touched = loop
-        first = state.n_iter < 0
+    def step(state: LloydState) -> LloydState:
+        before, touched = state.best, state.touched
         centroids = updated(
             x,
             weights,
-            state.labels,
+            before.labels,
             state.centroids,
             touched,
             everywhere=plain,
             axis_name=axis_name,
         )
-        moved = jnp.any(centroids != state.centroids, axis=1) | first
+        moved = jnp.any(centroids != state.centroids, axis=1) | (state.n_iter < 0)
         best, doubt, compared = assign(centroids, moved, before)
         best = best if plain else settle(x, centroids, best, doubt)
-        changed = (best.labels != state.labels) & (weights > 0)
-        n_changed = parallel.psum(jnp.sum(changed, dtype=jnp.int32), axis_name)
         n_iter = state.n_iter + 1
         in_doubt = parallel.psum(jnp.sum(doubt, dtype=jnp.float32), axis_name) / n_rows
-        now = LloydState(
+        compared = state.compared.at[n_iter].set(jnp.minimum(compared + in_doubt, 1))
+        return LloydState(
             centroids,
-            best.labels,
-            n_changed,
+            best,
+            touched_by(weights, before.labels, best.labels, k, axis_name),
             n_iter,
-            state.compared.at[n_iter].set(jnp.minimum(compared + in_doubt, 1)),
+            compared,
             state.in_doubt.at[n_iter].set(in_doubt),
         )
-        touched = touched_by(changed, state.labels, best.labels, k, axis_name)
-        return Loop(now, best, touched)
 
-    def unfinished(loop: Loop) -> jax.Array:
-        state = loop.state
-        return (state.n_changed > 0) & (state.n_iter < max_iter)
+    def unfinished(state: LloydState) -> jax.Array:
+        return (jnp.any(state.touched) | (state.n_iter < 0)) & (state.n_iter < stop)
 
-    labels = jnp.zeros_like(x[:, 0], jnp.int32) - 1
-    nothing = jnp.zeros_like(x[:, 0])
-    shares = jnp.zeros(max_iter + 1)
-    begin = Loop(
-        LloydState(centroids, labels, jnp.int32(1), jnp.int32(-1), shares, shares),
-        Best(labels, nothing, nothing),
-        jnp.zeros(k, bool),
-    )
-    return jax.lax.while_loop(unfinished, step, begin).state
+    return jax.lax.while_loop(unfinished, step, state)
 
 
 def touched_by(
-    changed: jax.Array, before: jax.Array, after: jax.Array, k: int, axis_name: str | None
+    weights: jax.Array, before: jax.Array, after: jax.Array, k: int, axis_name: str | None
 ) -> jax.Array:
     """The clusters that a row joined or left, bool ``[k]``.
 
     Args:
-        changed: bool ``[n]``.
+        weights: float32 ``[n]``; rows of weight 0 do not count.
         before: int32 ``[n]``, the labels before; -1 where there was none.
         after: int32 ``[n]``.
         k: clusters.
         axis_name: the mapped axis over which rows are split.
     """
+    changed = (before != after) & (weights > 0)
     ends = jnp.concatenate([jnp.where(before < 0, k, before), after])
     ends = jnp.where(jnp.concatenate([changed, changed]), ends, k)
     touched = jnp.zeros(k, jnp.int32).at[ends].max(1, mode="drop")

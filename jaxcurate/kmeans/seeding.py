@@ -29,6 +29,11 @@ class Seeds(NamedTuple):
     """float32 ``[n]``, squared distances to the nearest centre."""
     owner: jax.Array
     """int32 ``[n]``, which centre that is."""
+    n_chosen: jax.Array
+    """int32: how many centres are chosen; they come first."""
+
+
+SEEDS_SPECS = Seeds(parallel.SAME, parallel.ROWS, parallel.ROWS, parallel.SAME)
 
 
 def n_candidates(n_clusters: int) -> int:
@@ -46,7 +51,40 @@ def greedy_kmeans_plus_plus(
     axis_name: str | None,
     prune: bool | None = None,
 ) -> jax.Array:
-    """Chooses centres among the rows, far from each other, by greedy D^2 sampling.
+    """Chooses ``k`` centres among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
+    options = dict(block=block, axis_name=axis_name)
+    seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
+    return more_seeds(x, weights, key, seeds, n_clusters, prune=prune, **options).centres
+
+
+def first_seed(
+    x: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    *,
+    n_clusters: int,
+    block: int,
+    axis_name: str | None,
+) -> Seeds:
+    """The seeding with one centre chosen, any row. Arguments as in :func:`more_seeds`."""
+    first = drawn(x, weights, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name)
+    closest = squared_distances_to(first, x, jnp.sum(x**2, axis=1))[0]
+    centres = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first[0])
+    return Seeds(centres, closest, jnp.zeros_like(closest, jnp.int32), jnp.int32(1))
+
+
+def more_seeds(
+    x: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    seeds: Seeds,
+    stop: jax.Array | int,
+    *,
+    block: int,
+    axis_name: str | None,
+    prune: bool | None = None,
+) -> Seeds:
+    """Chooses more centres among the rows, far from each other, by greedy D^2 sampling.
 
     At each step candidates are drawn with probability proportional to the weighted squared
     distance to the nearest centre so far, and the one that lowers the potential most is kept.
@@ -60,14 +98,16 @@ def greedy_kmeans_plus_plus(
         x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
         key: a jax random key.
-        n_clusters: ``k``.
+        seeds: where the seeding stands.
+        stop: go on until so many centres are chosen. However often it stops on the way, the
+            centres are the same.
         block: rows to a partial sum.
         axis_name: the mapped axis over which rows are split.
         prune: whether to look for rows to pass over; by default where that is cheap beside the
             distances. The centres are the same, but for the rounding of near ties.
 
     Returns:
-        float32 ``[k, d]``. Where fewer than ``k`` rows are distinct, the last centres repeat.
+        Where it stands then. Where fewer rows are distinct, the last centres repeat.
 
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
@@ -76,36 +116,21 @@ def greedy_kmeans_plus_plus(
     n, d = x.shape
     prune = d >= _PRUNE_FROM and n > _PRUNE_ROWS if prune is None else prune
     norms = jnp.sum(x**2, axis=1)
-    trials = n_candidates(n_clusters)
+    trials = n_candidates(len(seeds.centres))
 
-    def draw(key: jax.Array, potential: jax.Array, n_draws: int) -> jax.Array:
-        """Rows ``[n_draws, d]`` with probability proportional to ``potential`` ``[n]``."""
-        blocks = potential.reshape(-1, block)
-        sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
-        chosen, rest = choose_blocks(key, sums, n_draws)
-        local = chosen - parallel.axis_index(axis_name) * len(blocks)
-        here = (local >= 0) & (local < len(blocks))
-        mass = blocks[jnp.clip(local, 0, len(blocks) - 1)]
-        inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
-        inner = jnp.minimum(inner, block - 1)
-        has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
-        inner = jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
-        rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
-        return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
-
-    def everywhere(i: jax.Array, seeds: Seeds, candidates: jax.Array) -> Seeds:
+    def everywhere(seeds: Seeds, candidates: jax.Array) -> Seeds:
         """The best candidate joins, every row looked at."""
-        centres, closest, owner = seeds
+        centres, closest, owner, i = seeds
         improved = jnp.minimum(squared_distances_to(candidates, x, norms), closest[None, :])
         parts = jnp.sum((improved * weights[None, :]).reshape(trials, -1, block), axis=2)
         costs = jnp.sum(parallel.all_gather(parts.T, axis_name), axis=0)
         best = jnp.argmin(costs)
         owner = jnp.where(improved[best] < closest, i, owner)
-        return Seeds(centres.at[i].set(candidates[best]), improved[best], owner)
+        return Seeds(centres.at[i].set(candidates[best]), improved[best], owner, i + 1)
 
-    def where_near(i: jax.Array, seeds: Seeds, candidates: jax.Array, near: jax.Array) -> Seeds:
+    def where_near(seeds: Seeds, candidates: jax.Array, near: jax.Array) -> Seeds:
         """The same, the rows looked at that may be nearer to a candidate: bool ``[n]``."""
-        centres, closest, owner = seeds
+        centres, closest, owner, i = seeds
         at = lambda a, rows: a.at[rows].get(mode="clip")
 
         def gained(rows: jax.Array, gains: jax.Array) -> jax.Array:
@@ -127,7 +152,7 @@ def greedy_kmeans_plus_plus(
 
         near &= may_be_nearer(seeds, chosen)
         closest, owner = over_flagged(near, _AT_ONCE, joined, (closest, owner))
-        return Seeds(centres.at[i].set(chosen[0]), closest, owner)
+        return Seeds(centres.at[i].set(chosen[0]), closest, owner, i + 1)
 
     def may_be_nearer(seeds: Seeds, few: jax.Array) -> jax.Array:
         """Where a row may be nearer to one of a few than to its own centre, bool ``[n]``."""
@@ -135,27 +160,54 @@ def greedy_kmeans_plus_plus(
         reach = least_between(seeds.centres, few)[seeds.owner]
         return (4 * 1.03 * seeds.closest >= reach) & (weights > 0)
 
-    def step(i: jax.Array, seeds: Seeds) -> Seeds:
+    def step(seeds: Seeds) -> Seeds:
         potential = seeds.closest * weights
         # Every row lies on a centre (k exceeds the distinct rows): any row will do.
         total = parallel.psum(jnp.sum(potential), axis_name)
         potential = jnp.where(total > 0, potential, weights)
-        candidates = draw(jax.random.fold_in(key, i), potential, trials)
+        candidates = drawn(
+            x,
+            potential,
+            jax.random.fold_in(key, seeds.n_chosen),
+            trials,
+            block=block,
+            axis_name=axis_name,
+        )
         if not prune:
-            return everywhere(i, seeds, candidates)
+            return everywhere(seeds, candidates)
         near = may_be_nearer(seeds, candidates)
         share = parallel.psum(jnp.mean(near, dtype=jnp.float32), axis_name)
         return jax.lax.cond(
             share < _WORTHWHILE * parallel.psum(1.0, axis_name),
-            lambda: where_near(i, seeds, candidates, near),
-            lambda: everywhere(i, seeds, candidates),
+            lambda: where_near(seeds, candidates, near),
+            lambda: everywhere(seeds, candidates),
         )
 
-    first = draw(jax.random.fold_in(key, 0), weights, 1)
-    centres = jnp.zeros((n_clusters, d), x.dtype).at[0].set(first[0])
-    closest = squared_distances_to(first, x, norms)[0]
-    begin = Seeds(centres, closest, jnp.zeros_like(closest, jnp.int32))
-    return jax.lax.fori_loop(1, n_clusters, step, begin).centres
+    return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, step, seeds)
+
+
+def drawn(
+    x: jax.Array,
+    potential: jax.Array,
+    key: jax.Array,
+    n_draws: int,
+    *,
+    block: int,
+    axis_name: str | None,
+) -> jax.Array:
+    """Rows ``[n_draws, d]``, each with a probability proportional to its potential ``[n]``."""
+    blocks = potential.reshape(-1, block)
+    sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
+    chosen, rest = choose_blocks(key, sums, n_draws)
+    local = chosen - parallel.axis_index(axis_name) * len(blocks)
+    here = (local >= 0) & (local < len(blocks))
+    mass = blocks[jnp.clip(local, 0, len(blocks) - 1)]
+    inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
+    inner = jnp.minimum(inner, block - 1)
+    has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
+    inner = jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
+    rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
+    return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
 
 
 def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:

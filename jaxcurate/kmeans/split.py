@@ -99,6 +99,6 @@ def _fit_batch(
         state = lloyd(
             x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None, plain=True
         )
-        return state.centroids + centre[None, :], state.labels
+        return state.centroids + centre[None, :], state.best.labels
 
     return jax.vmap(one)(xs, weights, clusters)
