@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.split import split_clusters
@@ -86,6 +87,9 @@ def hierarchical_kmeans(
     others; then every other row is assigned, in chunks. The tree is over all of ``x`` in any
     case, and memory for the embeddings is taken by what is fitted alone.
 
+    Over several processes (:func:`jaxcurate.parallel.initialize`) all call it with the same
+    arguments, and all get the whole tree; each reads the rows of its own devices.
+
     Args:
         x: ``[n, d]`` of real numbers, or a :class:`Pool`.
         levels: bottom up; none may have more clusters than the one below has, or level 1 more
@@ -142,11 +146,13 @@ def _fit_level(
     report: Callable[[int], None],
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
-    given = z if chosen is None else z[chosen]
+    given = Lazy(z, chosen)
     if chosen is not None:
-        frame_of(z)  # checks the rows that are only assigned
-    frame = frame_of(given)
-    inside = frame.enter(given)
+        frame_of(z, mesh=mesh)  # checks the rows that are only assigned
+    frame = frame_of(given, mesh=mesh)
+    inside = given.inside(frame)
+    if not parallel.spans_processes(mesh):
+        inside = inside[:]  # many processes never hold all rows, one reads them once
 
     def fit(rows: Rows, round_: int) -> jax.Array:
         k = min(level.n_clusters, rows.n)
@@ -169,7 +175,7 @@ def _fit_level(
     before_split = np.asarray(centroids), np.bincount(labels, minlength=len(centroids))
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
-            inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter
+            inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter, mesh
         )
     if chosen is not None:
         fitted = labels, distances

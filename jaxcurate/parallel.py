@@ -1,19 +1,30 @@
-"""Device mesh, mapping an SPMD kernel over it, and rows split over devices.
+"""Device mesh, mapping an SPMD kernel over it, rows split over devices, and several processes.
 
 A kernel is written once, as ``f(x_local, ..., *, axis_name)``, with the collectives of this
 module. :func:`spmd` maps it over a one-dimensional mesh with ``jit(shard_map)`` or, on request,
 with ``pmap``; without a mesh the same kernel runs on one device, unmapped. No other file names
 either mapper.
+
+Over several processes, which :func:`initialize` brings together, each runs the same program on
+the same arguments. The mesh has the devices of all; a process reads the rows of its own
+(:func:`put_rows`), does its part of what the host does (:func:`share`), and gets whole results
+(:func:`fetch`).
 """
 
 import functools
+import io
 import math
-from collections.abc import Callable, Hashable
-from typing import Any, Literal
+import os
+import sys
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -28,15 +39,112 @@ SAME = P()
 mapper: Mapper = "shard_map"
 """The mapper that :func:`spmd` uses unless told otherwise."""
 
+_HEARTBEAT_SECONDS = 30
+_PARTING_SECONDS = 10
+
+
+class RowsLike(Protocol):
+    """Rows ``[n, ...]`` on the host or in a file: an array, or what can be sliced like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As of an array."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The rows of a slice, or of an array of numbers."""
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = _HEARTBEAT_SECONDS,
+    **options: Any,
+) -> None:
+    """Joins this process with the others of the run; call it before anything uses a device.
+
+    Cloud TPU, Slurm, Kubernetes and Open MPI need no arguments. Where a process dies, all others
+    end with an exit code other than 0, ``heartbeat_seconds`` plus a few later at most. They print
+    ``Terminating process because the JAX distributed service detected fatal errors. This most
+    likely indicates that another task died``, or the error of the broken connection and then
+    ``this process ends on the error above``.
+
+    Args:
+        coordinator_address: ``host:port`` of process 0, reachable by all.
+        num_processes: how many there are.
+        process_id: which one this is, from 0.
+        heartbeat_seconds: a process not heard of for so long counts as dead.
+        **options: others of ``jax.distributed.initialize``.
+
+    Raises:
+        ValueError: an argument is missing that the surroundings do not tell.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            **options,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"cannot join the other processes: {error} Outside of a cluster that jax knows, give "
+            "coordinator_address, num_processes and process_id"
+        ) from error
+    sys.excepthook = functools.partial(_end_with_others, sys.excepthook)
+
+
+def _end_with_others(
+    tell: Callable[..., Any],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """Ends on an error that nobody caught without waiting for processes that know nothing of it.
+
+    By default jax waits minutes at the exit for the others, which wait for this one.
+    """
+    tell(kind, error, trace)
+    print(
+        "jaxcurate: this process ends on the error above. If it tells of a lost connection, "
+        "another process ended first: see what that one printed.",
+        file=sys.stderr,
+        flush=True,
+    )
+    give_up()
+
+
+def give_up() -> None:
+    """Leaves a run that failed: in order if all processes do, or else ends this one at once."""
+    # Processes that raise the same error part in order. If the first to raise it just ended, the
+    # others would be ended too before they could tell.
+    together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    together.start()
+    together.join(_PARTING_SECONDS)
+    if together.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
 
 def make_mesh(n_devices: int | None = None) -> Mesh | None:
     """The one-dimensional mesh over the first devices; None where there is but one.
 
     Args:
-        n_devices: how many devices to use; all of them by default.
+        n_devices: how many devices to use; all of them by default, those of other processes
+            included. With 1, every process works by itself.
 
     Raises:
-        ValueError: fewer devices than that are present.
+        ValueError: fewer devices than that are present, or a process would have none.
     """
     present = jax.device_count()
     n_devices = present if n_devices is None else n_devices
@@ -45,7 +153,26 @@ def make_mesh(n_devices: int | None = None) -> Mesh | None:
     if n_devices == 1:
         return None
     devices = np.asarray(jax.devices()[:n_devices])
-    return Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+    if len(_owners(mesh)) < jax.process_count():
+        raise ValueError(
+            f"n_devices={n_devices} leaves some of the {jax.process_count()} processes without a "
+            f"device; {present} are present"
+        )
+    return mesh
+
+
+def spans_processes(mesh: Mesh | None) -> bool:
+    """Whether the devices are those of several processes."""
+    return mesh is not None and len(_owners(mesh)) > 1
+
+
+def _owners(mesh: Mesh) -> dict[int, list[int]]:
+    """The processes of a mesh, in order, and where in it their devices are."""
+    owners: dict[int, list[int]] = {}
+    for place, device in enumerate(mesh.devices.flat):
+        owners.setdefault(device.process_index, []).append(place)
+    return dict(sorted(owners.items()))
 
 
 def n_shards(mesh: Mesh | None) -> int:
@@ -76,11 +203,13 @@ def spmd(
         **static: hashable keyword arguments, constant under jit.
 
     Raises:
-        ValueError: the mapper is unknown.
+        ValueError: the mapper is unknown, or cannot reach the devices of other processes.
     """
     chosen = globals()["mapper"] if mapper is None else mapper
     if chosen not in ("shard_map", "pmap"):
         raise ValueError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
+    if chosen == "pmap" and spans_processes(mesh):
+        raise ValueError("mapper='pmap' works in one process; use 'shard_map' over several")
     return _mapped(kernel, mesh, in_specs, out_specs, chosen, **static)
 
 
@@ -139,12 +268,14 @@ def _pmapped(
 
 
 def put_rows(
-    x: np.ndarray, mesh: Mesh | None, multiple: int = 1, at_least: int = 0
+    x: RowsLike, mesh: Mesh | None, multiple: int = 1, at_least: int = 0
 ) -> tuple[jax.Array, jax.Array]:
     """Pads the rows with zeros, splits them over the devices, and marks the real ones.
 
+    Over several processes each reads only the rows that its devices hold.
+
     Args:
-        x: ``[n, ...]`` on the host.
+        x: ``[n, ...]`` on the host or in a file, the same in every process.
         mesh: from :func:`make_mesh`.
         multiple: each device gets a multiple of so many rows.
         at_least: pad to so many rows or more, so that calls of varying ``n`` share a shape.
@@ -157,12 +288,97 @@ def put_rows(
     m = padded_size(max(n, at_least), n_shards(mesh) * multiple)
     weights = np.zeros(m, np.float32)
     weights[:n] = 1
-    if m > n:
-        x = np.concatenate([x, np.zeros((m - n, *x.shape[1:]), x.dtype)])
+
+    def padded(begin: int, end: int) -> np.ndarray:
+        rows = np.asarray(x[begin : min(end, n)])
+        missing = end - begin - len(rows)
+        if not missing:
+            return rows
+        return np.concatenate([rows, np.zeros((missing, *x.shape[1:]), x.dtype)])
+
     if mesh is None:
-        return jnp.asarray(x), jnp.asarray(weights)
+        return jnp.asarray(padded(0, m)), jnp.asarray(weights)
     sharding = NamedSharding(mesh, ROWS)
-    return jax.device_put(x, sharding), jax.device_put(weights, sharding)
+    if not spans_processes(mesh):
+        return jax.device_put(padded(0, m), sharding), jax.device_put(weights, sharding)
+    return (
+        jax.make_array_from_callback(
+            (m, *x.shape[1:]), sharding, lambda index: padded(*index[0].indices(m)[:2])
+        ),
+        jax.make_array_from_callback((m,), sharding, lambda index: weights[index]),
+    )
+
+
+def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
+    """The whole array on the host. Where other processes hold parts of it, all have to call."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def share(
+    items: Sequence[Any],
+    work: Callable[[Sequence[Any]], tuple[np.ndarray, ...]],
+    mesh: Mesh | None,
+) -> tuple[np.ndarray, ...]:
+    """Divides work of the host among the processes; all of them get all that it gives.
+
+    Args:
+        items: what is to be worked on. Each process takes a run of them.
+        work: gets some of the items, or none, and returns arrays; for each of them, what the
+            runs gave is joined along the leading axis, bit for bit, in the order of the items.
+        mesh: whose processes take part, all of them calling. Within one process this is
+            ``work(items)``.
+
+    Raises:
+        ValueError: ``work`` raised it in some process; every process raises the first.
+        RuntimeError: the same for any other error.
+    """
+    if not spans_processes(mesh):
+        return work(items)
+    processes = list(_owners(mesh))
+    place, n = processes.index(jax.process_index()), len(processes)
+    failure = None
+    try:
+        own = work(items[len(items) * place // n : len(items) * (place + 1) // n])
+        packed = _packed(*own)
+    except Exception as error:
+        failure, packed = error, _packed(error=np.array([type(error).__name__, str(error)]))
+    given = [dict(np.load(io.BytesIO(one), allow_pickle=False)) for one in _gather(packed, mesh)]
+    for process, one in zip(processes, given, strict=True):
+        if "error" in one:
+            kind, message = one["error"].tolist()
+            if kind == "ValueError":
+                raise ValueError(message) from failure
+            raise RuntimeError(f"process {process} failed: {kind}: {message}") from failure
+    return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, given), strict=True))
+
+
+def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+def _gather(own: bytes, mesh: Mesh) -> list[bytes]:
+    """What each process gives, in their order. Bytes, for devices know no float64."""
+    owners = _owners(mesh)
+    mine = owners[jax.process_index()]
+
+    def exchanged(pieces: np.ndarray) -> np.ndarray:
+        """From bytes ``[devices of this process, w]`` to those of all devices."""
+        shape, sharding = (mesh.size, pieces.shape[1]), NamedSharding(mesh, ROWS)
+        piece_of = lambda index: pieces[[mine.index(index[0].start)]]
+        return fetch(jax.make_array_from_callback(shape, sharding, piece_of))
+
+    size = np.frombuffer(np.int64(len(own)).tobytes(), np.uint8)
+    sizes = exchanged(np.tile(size, (len(mine), 1))).view(np.int64)[:, 0]
+    # The devices of a process carry a piece each.
+    width = max(-(-int(sizes[places[0]]) // len(places)) for places in owners.values())
+    pieces = np.zeros((len(mine), width), np.uint8)
+    pieces.reshape(-1)[: len(own)] = np.frombuffer(own, np.uint8)
+    whole = exchanged(pieces)
+    return [whole[places].tobytes()[: int(sizes[places[0]])] for places in owners.values()]
 
 
 def padded_size(n: int, multiple: int) -> int:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, LloydState, assigned, lloyd
 from jaxcurate.kmeans.nearest import squared_distances
 from jaxcurate.kmeans.oversampling import kmeans_parallel
@@ -60,8 +61,12 @@ def kmeans(
 ) -> KMeans:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
+    Over several processes (:func:`jaxcurate.parallel.initialize`) all call it with the same
+    arguments, and all get the whole result; each reads the rows of its own devices.
+
     Args:
-        x: ``[n, d]`` of real numbers, or a :class:`Pool`.
+        x: ``[n, d]`` of real numbers, or a :class:`Pool`. For several processes, a memory map of
+            a file that all of them see.
         n_clusters: ``k``, at most ``n``.
         init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
             ``"random"`` (distinct rows), or centroids ``[k, d]``.
@@ -69,7 +74,7 @@ def kmeans(
         seed: of the seeding. The same seed and number of devices give the same bits.
         memory_limit: bytes of host and device memory that ``x`` may take; beyond it ``x`` is
             read in chunks, a pass for each iteration. What is a number for each row does not
-            count.
+            count. Several processes share it.
         mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
             whose best two centroids lie within the proven error bound are searched again in
@@ -83,14 +88,14 @@ def kmeans(
         https://arxiv.org/abs/2405.15613
     """
     x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
-    frame = frame_of(x)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    frame = frame_of(x, mesh=mesh)
     if not 1 <= n_clusters <= len(x):
         raise ValueError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
     if precision not in get_args(Precision):
         raise ValueError(f"precision={precision!r}; known: 'float32', 'bfloat16'")
-    mesh = parallel.make_mesh() if mesh is None else mesh
     key = jax.random.key(seed)
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
     start = None if start is None else frame.enter(start)
@@ -99,7 +104,7 @@ def kmeans(
         start = _seeded_chunks(chunks, n_clusters, init, key) if start is None else start
         found = KMeans(*iterate_chunks(chunks, start, max_iter, precision))
     else:
-        rows = place(frame.enter(x), mesh)
+        rows = place(Lazy(x, frame=frame), mesh)
         start = seeded(rows, n_clusters, init, key) if start is None else start
         found = fitted(rows, start, max_iter, precision)
     return replace(
@@ -125,7 +130,7 @@ def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array 
             block=rows.block,
         )
         return kernel(rows.x, rows.weights, key)
-    take = lambda chosen: np.asarray(rows.x[chosen])
+    take = lambda chosen: parallel.fetch(rows.x[chosen])
     if init == "k-means||":
         whole = lambda: [(slice(0, rows.n), rows)]
         return kmeans_parallel(whole, take, rows.n, n_clusters, key, rows.mesh)
@@ -164,8 +169,8 @@ def fitted(
     n_iter = int(state.n_iter)
     return KMeans(
         np.asarray(state.centroids),
-        np.asarray(state.best.labels)[: rows.n],
-        np.asarray(distances)[: rows.n],
+        parallel.fetch(state.best.labels)[: rows.n],
+        parallel.fetch(distances)[: rows.n],
         n_iter,
         np.asarray(state.compared)[: n_iter + 1],
         np.asarray(state.in_doubt)[: n_iter + 1],
@@ -209,7 +214,7 @@ def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, n
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
     kernel = parallel.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))
-    return np.asarray(labels)[: rows.n], np.asarray(distances)[: rows.n]
+    return parallel.fetch(labels)[: rows.n], parallel.fetch(distances)[: rows.n]
 
 
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:

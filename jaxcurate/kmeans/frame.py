@@ -1,8 +1,13 @@
 """The frame of the arithmetic: rows centred and scaled so that float32 keeps its digits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+from jaxcurate.parallel import RowsLike
 
 _CHUNK = 65536
 
@@ -38,30 +43,44 @@ class Frame:
             return (np.asarray(squared, np.float64) * self.scale**2).astype(np.float32)
 
 
-def frame_of(x: np.ndarray, name: str = "x") -> Frame:
+def frame_of(x: RowsLike, name: str = "x", mesh: Mesh | None = None) -> Frame:
     """The frame of the rows ``[n, d]``, found in one pass; checks them on the way.
+
+    Args:
+        x: the rows.
+        name: what an error calls them.
+        mesh: whose processes read a part each, with the same result to the last bit.
 
     Raises:
         ValueError: ``x`` is not a matrix of at least one finite number.
     """
     checked_shape(x, name)
+
+    def moments(begins: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        found = np.empty((len(begins), 3, x.shape[1]))
+        for begin, (total, low, high) in zip(begins, found, strict=True):
+            part = np.asarray(x[begin : begin + _CHUNK], np.float64)
+            if not np.isfinite(part).all():
+                row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
+                raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
+            total[:], low[:], high[:] = part.sum(axis=0), part.min(axis=0), part.max(axis=0)
+        return found, np.array([len(x)])
+
+    found, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
+    if len(set(seen.tolist())) > 1:
+        raise ValueError(f"{name} is not the same in all processes: {seen.tolist()} rows")
     total = np.zeros(x.shape[1])
-    low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
-    for begin in range(0, len(x), _CHUNK):
-        part = np.asarray(x[begin : begin + _CHUNK], np.float64)
-        if not np.isfinite(part).all():
-            row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
-            raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
-        total += part.sum(axis=0)
-        low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
+    for part in found[:, 0]:  # one after another, however many processes there are
+        total += part
+    low, high = found[:, 1].min(axis=0), found[:, 2].max(axis=0)
     mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
     reach = float(np.max(np.maximum(high - mean, mean - low)))
     return Frame(mean, float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0)
 
 
-def checked_shape(x: np.ndarray, name: str) -> None:
+def checked_shape(x: RowsLike, name: str) -> None:
     """Raises a ValueError naming ``x`` unless it is a numeric matrix with rows and columns."""
-    if x.ndim != 2:
+    if len(x.shape) != 2:
         raise ValueError(f"{name} must have two axes [n, d], not shape {x.shape}")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise ValueError(f"{name} must hold real numbers, not {x.dtype}")

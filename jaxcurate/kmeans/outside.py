@@ -55,7 +55,8 @@ def assign_to_parts(
         own, squared = kernel(
             rows.x, centroids, first.astype(np.int32), n_parts.astype(np.int32), parts
         )
-        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+        labels[part] = parallel.fetch(own)[: rows.n]
+        distances[part] = parallel.fetch(squared)[: rows.n]
     return labels, distances
 
 

@@ -93,5 +93,6 @@ def _assign(
     for part, rows in chunks():
         kernel = parallel.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
         own, squared = kernel(rows.x, candidates)
-        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+        labels[part] = parallel.fetch(own)[: rows.n]
+        distances[part] = parallel.fetch(squared)[: rows.n]
     return labels, distances

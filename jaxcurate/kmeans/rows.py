@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import Frame
+from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
 
@@ -29,11 +31,12 @@ class Rows(NamedTuple):
     """Rows that a kernel takes at a time; each device holds a multiple of it."""
 
 
-def place(x: np.ndarray, mesh: Mesh | None, at_least: int = 0, block: int | None = None) -> Rows:
+def place(x: RowsLike, mesh: Mesh | None, at_least: int = 0, block: int | None = None) -> Rows:
     """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
 
     Args:
-        x: float32 ``[n, d]``.
+        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.lazy.Lazy`. Over several
+            processes each reads the rows of its own devices.
         mesh: from :func:`jaxcurate.parallel.make_mesh`.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
         block: rows to a block; by default what fits the backend, less for few rows.
@@ -82,7 +85,8 @@ class Chunks:
         return self.frame.enter(self.x[rows])
 
     def _placed(self, part: slice) -> Rows:
-        return place(self.frame.enter(self.x[part]), self.mesh, self.n_rows, self.block)
+        rows = Lazy(self.x[part], frame=self.frame)  # a part of a memory map is not yet read
+        return place(rows, self.mesh, self.n_rows, self.block)
 
 
 def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int) -> Chunks:

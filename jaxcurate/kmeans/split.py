@@ -1,20 +1,41 @@
 """Splits: many small k-means at once, batched in padded buckets."""
 
 import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import lloyd
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BUCKET = 16
 _BATCH_ROWS = 2**16
 
 
+class _Batch(NamedTuple):
+    """Clusters of like size that are split side by side."""
+
+    clusters: np.ndarray
+    """int ``[b]``."""
+    width: int
+    """To how many rows each of them is padded."""
+    padding: int
+    """How many empty clusters fill the batch up, so that all of one width share a shape."""
+
+
 def split_clusters(
-    x: np.ndarray, labels: np.ndarray, n_splits: int, key: jax.Array, max_iter: int
+    x: RowsLike,
+    labels: np.ndarray,
+    n_splits: int,
+    key: jax.Array,
+    max_iter: int,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Splits every cluster by a k-means among its own rows.
 
@@ -27,6 +48,7 @@ def split_clusters(
         n_splits: parts to a cluster.
         key: a jax random key.
         max_iter: Lloyd's iterations at most.
+        mesh: whose processes split a part of the clusters each, on one device.
 
     Returns:
         Centroids float32 ``[k, d]``, labels int32 ``[n]`` and squared distances float32 ``[n]``
@@ -44,29 +66,58 @@ def split_clusters(
     few = counts[labels[order]] <= n_splits
     new_labels[order[few]] = (first_part[labels[order]] + place)[few]
     centroids[new_labels[order[few]]] = x[order[few]]
+
+    def rows_of(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The rows ``[b, width]`` of the clusters, and which of these are real."""
+        slots = np.arange(batch.width)[None, :]
+        real = slots < counts[batch.clusters][:, None]
+        return order[np.where(real, starts[batch.clusters][:, None] + slots, 0)], real
+
+    def split(batches: Sequence[_Batch]) -> tuple[np.ndarray, np.ndarray]:
+        """The centroids of the parts, and the part of each row among those of its cluster."""
+        found = [np.empty((0, n_splits, x.shape[1]), np.float32)], [np.empty(0, np.int32)]
+        for batch in batches:
+            rows, real = rows_of(batch)
+            weights = np.pad(real.astype(np.float32), ((0, batch.padding), (0, 0)))
+            xs = x[rows.ravel()].reshape(*rows.shape, -1) * real[..., None]
+            xs = np.pad(xs, ((0, batch.padding), (0, 0), (0, 0)))
+            ids = jnp.asarray(np.pad(batch.clusters, (0, batch.padding)))
+            parts, own = _fit_batch(xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter)
+            found[0].append(np.asarray(parts)[: len(rows)])
+            found[1].append(np.asarray(own)[: len(rows)][real])
+        return np.concatenate(found[0]), np.concatenate(found[1])
+
+    batches = list(_batches(counts, n_splits))
+    parts, own = parallel.share(batches, split, mesh)
+    for batch in batches:
+        first = first_part[batch.clusters][:, None]
+        rows, real = rows_of(batch)
+        n_rows = np.count_nonzero(real)
+        centroids[first + np.arange(n_splits)[None, :]] = parts[: len(rows)]
+        new_labels[rows[real]] = np.broadcast_to(first, real.shape)[real] + own[:n_rows]
+        parts, own = parts[len(rows) :], own[n_rows:]
+
+    def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
+        found = [np.empty(0, np.float32)]
+        for begin in begins:
+            part = slice(begin, begin + _BATCH_ROWS)
+            found.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
+        return (np.concatenate(found),)
+
+    (distances,) = parallel.share(range(0, len(x), _BATCH_ROWS), measured, mesh)
+    return centroids, new_labels, distances
+
+
+def _batches(counts: np.ndarray, n_splits: int) -> Iterator[_Batch]:
+    """The clusters that have more rows than parts, in batches of one width."""
     large = np.flatnonzero(counts > n_splits)
     widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_BUCKET)
-    for width in np.unique(widths):
+    for width in np.unique(widths).tolist():
         bucket = large[widths == width]
-        batch = max(1, _BATCH_ROWS // int(width))
-        for begin in range(0, len(bucket), batch):
-            clusters = bucket[begin : begin + batch]
-            slots = np.arange(width)[None, :]
-            real = slots < counts[clusters][:, None]
-            rows = order[np.where(real, starts[clusters][:, None] + slots, 0)]
-            padding = min(batch, len(bucket)) - len(clusters)  # one shape for all batches
-            weights = np.pad(real.astype(np.float32), ((0, padding), (0, 0)))
-            xs = np.pad(x[rows] * real[..., None], ((0, padding), (0, 0), (0, 0)))
-            ids = jnp.asarray(np.pad(clusters, (0, padding)))
-            parts, own = _fit_batch(xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter)
-            parts, own = np.asarray(parts)[: len(clusters)], np.asarray(own)[: len(clusters)]
-            centroids[first_part[clusters][:, None] + np.arange(n_splits)[None, :]] = parts
-            new_labels[rows[real]] = (first_part[clusters][:, None] + own)[real]
-    distances = np.empty(len(x), np.float32)
-    for begin in range(0, len(x), _BATCH_ROWS):
-        part = slice(begin, begin + _BATCH_ROWS)
-        distances[part] = np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1)
-    return centroids, new_labels, distances
+        size = max(1, _BATCH_ROWS // width)
+        for begin in range(0, len(bucket), size):
+            clusters = bucket[begin : begin + size]
+            yield _Batch(clusters, width, min(size, len(bucket)) - len(clusters))
 
 
 @functools.partial(jax.jit, static_argnames=("n_splits", "max_iter"))

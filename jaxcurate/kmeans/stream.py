@@ -66,8 +66,8 @@ def iterate_chunks(
                 rows.x, rows.weights, centroids, moved, before
             )
             for whole, new in zip(best, now, strict=True):
-                whole[part] = np.asarray(new)[: rows.n]
-            distances[part] = np.asarray(squared)[: rows.n]
+                whole[part] = parallel.fetch(new)[: rows.n]
+            distances[part] = parallel.fetch(squared)[: rows.n]
             sums += np.asarray(s)
             counts += np.asarray(c)
             in_doubt += float(doubt) / n
@@ -92,7 +92,8 @@ def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
         own, squared = kernel(rows.x, centroids)
-        labels[part], distances[part] = np.asarray(own)[: rows.n], np.asarray(squared)[: rows.n]
+        labels[part] = parallel.fetch(own)[: rows.n]
+        distances[part] = parallel.fetch(squared)[: rows.n]
     return labels, distances
 
 
@@ -136,8 +137,8 @@ def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
             if i:
                 before[: rows.n] = closest[part]
             now, sums = kernel(rows.x, rows.weights, before, candidates)
-            improved[:, part] = np.asarray(now)[: rows.n].T
-            costs += np.asarray(sums, np.float64).sum(axis=0)
+            improved[:, part] = parallel.fetch(now)[: rows.n].T
+            costs += parallel.fetch(sums).astype(np.float64).sum(axis=0)
         best = int(np.argmin(costs))
         centres[i], closest = candidates[best], improved[best]
     return centres
