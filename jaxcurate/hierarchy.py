@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.fit import assign, iterate, seeded
-from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.frame import Metric, checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Rows, place
@@ -73,6 +73,7 @@ def hierarchical_kmeans(
     rows: np.ndarray | None = None,
     max_iter: int = 50,
     init: str = "k-means++",
+    metric: Metric = "euclidean",
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> ClusterTree:
@@ -99,6 +100,7 @@ def hierarchical_kmeans(
             by default. Give them to :func:`jaxcurate.sample` as well.
         max_iter: Lloyd's iterations at most, each time.
         init: ``"k-means++"`` or ``"random"``.
+        metric: ``"euclidean"``, or ``"cosine"`` for rows and centroids of length 1.
         mesh: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done.
 
@@ -119,7 +121,7 @@ def hierarchical_kmeans(
         report = _reporter(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
-        made.append(_fit_level(z, chosen, level, key, max_iter, init, mesh, report))
+        made.append(_fit_level(z, chosen, level, key, max_iter, init, metric, mesh, report))
         z = made[-1].centroids
     return ClusterTree(tuple(made))
 
@@ -142,14 +144,15 @@ def _fit_level(
     key: jax.Array,
     max_iter: int,
     init: str,
+    metric: Metric,
     mesh: Mesh | None,
     report: Callable[[int], None],
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = Lazy(z, chosen)
     if chosen is not None:
-        frame_of(z, mesh=mesh)  # checks the rows that are only assigned
-    frame = frame_of(given, mesh=mesh)
+        frame_of(z, mesh=mesh, metric=metric)  # checks the rows that are only assigned
+    frame = frame_of(given, mesh=mesh, metric=metric)
     inside = given.inside(frame)
     if not parallel.spans_processes(mesh):
         inside = inside[:]  # many processes never hold all rows, one reads them once
@@ -157,7 +160,7 @@ def _fit_level(
     def fit(rows: Rows, round_: int) -> jax.Array:
         k = min(level.n_clusters, rows.n)
         start = seeded(rows, k, init, jax.random.fold_in(key, round_))
-        return iterate(rows, start, max_iter)[0]
+        return iterate(rows, start, max_iter, unit=frame.unit)
 
     everything = place(inside, mesh)
     report(0)
@@ -175,7 +178,13 @@ def _fit_level(
     before_split = np.asarray(centroids), np.bincount(labels, minlength=len(centroids))
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
-            inside, labels, level.n_splits, jax.random.fold_in(key, 1), max_iter, mesh
+            inside,
+            labels,
+            level.n_splits,
+            jax.random.fold_in(key, 1),
+            max_iter,
+            mesh,
+            unit=frame.unit,
         )
     if chosen is not None:
         fitted = labels, distances

@@ -183,7 +183,7 @@ def n_shards(mesh: Mesh | None) -> int:
 def spmd(
     kernel: Callable[..., Any],
     mesh: Mesh | None,
-    in_specs: tuple[P, ...],
+    in_specs: tuple[Any, ...],
     out_specs: Any,
     *,
     mapper: Mapper | None = None,
@@ -196,8 +196,8 @@ def spmd(
     Args:
         kernel: ``f(*arrays, axis_name, **static)``; ``axis_name`` is None without a mesh.
         mesh: from :func:`make_mesh`.
-        in_specs: :data:`ROWS` or :data:`SAME`, one for each array. The leading axis of a
-            ``ROWS`` array is a multiple of the number of devices.
+        in_specs: :data:`ROWS` or :data:`SAME`, one for each array, or a tree of them for a tree
+            of arrays. The leading axis of a ``ROWS`` array is a multiple of the number of devices.
         out_specs: the same for the results, as a tree that is a prefix of theirs.
         mapper: ``"shard_map"`` or ``"pmap"``; by default the module's :data:`mapper`.
         **static: hashable keyword arguments, constant under jit.
@@ -217,7 +217,7 @@ def spmd(
 def _mapped(
     kernel: Callable[..., Any],
     mesh: Mesh | None,
-    in_specs: tuple[P, ...],
+    in_specs: tuple[Any, ...],
     out_specs: Any,
     mapper: Mapper,
     **static: Hashable,
@@ -235,12 +235,13 @@ def _mapped(
 
 
 def _pmapped(
-    local: Callable[..., Any], mesh: Mesh, in_specs: tuple[P, ...], out_specs: Any
+    local: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
     """As :func:`spmd`, with pmap, which wants the device axis apart from the rows."""
 
+    is_spec = lambda leaf: isinstance(leaf, P)
+
     def axes(specs: Any) -> Any:
-        is_spec = lambda leaf: isinstance(leaf, P)
         return jax.tree.map(lambda s: 0 if s == ROWS else None, specs, is_leaf=is_spec)
 
     mapped = jax.pmap(
@@ -251,18 +252,19 @@ def _pmapped(
         devices=list(mesh.devices.flat),
     )
 
+    def split(spec: P, whole: Any) -> Any:
+        if spec != ROWS:
+            return whole
+        return jax.tree.map(lambda a: np.reshape(a, (mesh.size, -1, *np.shape(a)[1:])), whole)
+
     def join(spec: P, part: Any) -> Any:
         if spec != ROWS:
             return part
         return jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), part)
 
     def call(*arrays: Any) -> Any:
-        split = [
-            np.reshape(a, (mesh.size, -1, *np.shape(a)[1:])) if spec == ROWS else a
-            for a, spec in zip(arrays, in_specs, strict=True)
-        ]
-        out = mapped(*split)
-        return jax.tree.map(join, out_specs, out, is_leaf=lambda leaf: isinstance(leaf, P))
+        out = mapped(*jax.tree.map(split, in_specs, arrays, is_leaf=is_spec))
+        return jax.tree.map(join, out_specs, out, is_leaf=is_spec)
 
     return call
 

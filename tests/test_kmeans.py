@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
 from jaxcurate import parallel
@@ -288,3 +289,52 @@ def test_assign_pads_nothing_into_the_result():
     labels, distances = assign(place(x, parallel.make_mesh()), x[:3])
     assert labels.shape == distances.shape == (17,)
     np.testing.assert_array_equal(labels, brute_force(x, x[:3]).argmin(1))
+
+
+@pytest.mark.parametrize("memory_limit", [None, 200_000])
+def test_cosine_is_scikit_learn_on_normalised_rows(memory_limit):
+    x = blobs(4000, 12, 30, spread=0.4) * np.random.default_rng(1).lognormal(size=(4000, 1))
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    start = x[:40]
+    only_assigned = jc.kmeans(x, 40, start, 0, metric="cosine", memory_limit=memory_limit)
+    np.testing.assert_array_equal(
+        only_assigned.labels, cosine_distances(x.astype(np.float64), start).argmin(1)
+    )
+    result = jc.kmeans(x, 40, start, 100, metric="cosine", memory_limit=memory_limit)
+    np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, atol=1e-6)
+    cosine = cosine_distances(x.astype(np.float64), result.centroids.astype(np.float64))
+    np.testing.assert_array_equal(result.labels, cosine.argmin(1))
+    np.testing.assert_allclose(result.distances, 2 * cosine.min(1), atol=1e-5)
+    # Each centroid is the direction of its rows' mean: a fixed point of spherical k-means.
+    for c in range(40):
+        mean = unit[result.labels == c].astype(np.float64).mean(0)
+        np.testing.assert_allclose(result.centroids[c], mean / np.linalg.norm(mean), atol=1e-5)
+    theirs = SklearnKMeans(40, init=unit[:40], n_init=1, max_iter=100, tol=0).fit(unit)
+    directions = theirs.cluster_centers_ / np.linalg.norm(
+        theirs.cluster_centers_, axis=1, keepdims=True
+    )
+    inertia = 2 * cosine_distances(x, directions).min(1).sum()
+    assert result.inertia <= 1.01 * inertia  # theirs has the means themselves in mind
+
+
+def test_cosine_wants_directions():
+    x = blobs(20, 3, 2)
+    x[7] = 0
+    with pytest.raises(ValueError, match="x has no direction in row 7"):
+        jc.kmeans(x, 2, metric="cosine")
+    with pytest.raises(ValueError, match="metric='manhattan'; known: 'euclidean', 'cosine'"):
+        jc.kmeans(x, 2, metric="manhattan")
+    huge = np.full((3, 4), 1e300)  # squares overflow
+    assert (jc.kmeans(huge, 1, metric="cosine").distances < 1e-6).all()
+
+
+def test_cosine_hierarchy_does_not_see_lengths():
+    x = blobs(900, 6, 9)
+    levels = [jc.Level(60, n_resamples=2, n_per_cluster=4), jc.Level(8, n_splits=2)]
+    a = jc.hierarchical_kmeans(x, levels, metric="cosine")
+    b = jc.hierarchical_kmeans(
+        x * 2.0 ** np.arange(900)[:, None].clip(0, 20), levels, metric="cosine"
+    )
+    for one, other in zip(a.levels, b.levels, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_allclose(np.linalg.norm(one.centroids, axis=1), 1, atol=1e-6)

@@ -1,5 +1,6 @@
 """k-means from rows to labels: checks, frame, seeding, Lloyd's iterations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -8,14 +9,28 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.frame import Metric, frame_of
 from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.kmeans.lloyd import LLOYD_SPECS, LloydState, assigned, lloyd
+from jaxcurate.kmeans.lloyd import (
+    LLOYD_SPECS,
+    LloydState,
+    assigned,
+    lloyd_like,
+    more_iterations,
+    unassigned,
+)
 from jaxcurate.kmeans.nearest import squared_distances
 from jaxcurate.kmeans.oversampling import kmeans_parallel
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
 from jaxcurate.kmeans.scores import Precision
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.kmeans.seeding import (
+    SEEDS_SPECS,
+    first_seed,
+    more_seeds,
+    n_candidates,
+    seeds_like,
+)
+from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, to_devices
 from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.pool import Pool
@@ -56,8 +71,12 @@ def kmeans(
     seed: int = 0,
     memory_limit: int | None = None,
     *,
-    mesh: Mesh | None = None,
+    metric: Metric = "euclidean",
     precision: Precision = "float32",
+    mesh: Mesh | None = None,
+    state: KMeansState | None = None,
+    on_state: Callable[[KMeansState], None] | None = None,
+    state_every: int = 10,
 ) -> KMeans:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
@@ -75,10 +94,16 @@ def kmeans(
         memory_limit: bytes of host and device memory that ``x`` may take; beyond it ``x`` is
             read in chunks, a pass for each iteration. What is a number for each row does not
             count. Several processes share it.
-        mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
+        metric: ``"euclidean"``, or ``"cosine"`` for spherical k-means: rows and centroids have
+            length 1, and distances are ``2 - 2 cos``.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
             whose best two centroids lie within the proven error bound are searched again in
             float32, so that the labels are the same.
+        mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
+        state: where to go on, from ``on_state``, with the other arguments as they were. The
+            result has the bits of a run without interruption.
+        on_state: called now and then with what has to be kept to go on.
+        state_every: iterations, or as much of the seeding, between two calls of ``on_state``.
 
     Raises:
         ValueError: naming the argument that cannot be used.
@@ -89,24 +114,32 @@ def kmeans(
     """
     x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
     mesh = parallel.make_mesh() if mesh is None else mesh
-    frame = frame_of(x, mesh=mesh)
+    for name, value, known in (("metric", metric, Metric), ("precision", precision, Precision)):
+        if value not in get_args(known):
+            raise ValueError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
+    if state_every < 1:
+        raise ValueError(f"state_every={state_every} is not positive")
+    frame = frame_of(x, mesh=mesh, metric=metric)
     if not 1 <= n_clusters <= len(x):
         raise ValueError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision={precision!r}; known: 'float32', 'bfloat16'")
     key = jax.random.key(seed)
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
     start = None if start is None else frame.enter(start)
+    stops = Stops(state, on_state, state_every)
+    options = dict(precision=precision, unit=frame.unit, stops=stops)
+    seeding = stops.phase != "iterating"
     if memory_limit is not None and 4 * x.size > memory_limit:
         chunks = chunks_within(x, frame, mesh, memory_limit)
-        start = _seeded_chunks(chunks, n_clusters, init, key) if start is None else start
-        found = KMeans(*iterate_chunks(chunks, start, max_iter, precision))
+        if start is None and seeding:
+            start = _seeded_chunks(chunks, n_clusters, init, key, stops)
+        found = KMeans(*iterate_chunks(chunks, start, n_clusters, max_iter, **options))
     else:
         rows = place(Lazy(x, frame=frame), mesh)
-        start = seeded(rows, n_clusters, init, key) if start is None else start
-        found = fitted(rows, start, max_iter, precision)
+        if start is None and seeding:
+            start = seeded(rows, n_clusters, init, key, stops)
+        found = fitted(rows, start, n_clusters, max_iter, **options)
     return replace(
         found,
         centroids=frame.leave(found.centroids),
@@ -114,22 +147,16 @@ def kmeans(
     )
 
 
-def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array | np.ndarray:
+def seeded(
+    rows: Rows, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
+) -> jax.Array | np.ndarray:
     """Initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
         ValueError: ``init`` is not a known name.
     """
     if init == "k-means++":
-        kernel = parallel.spmd(
-            greedy_kmeans_plus_plus,
-            rows.mesh,
-            (ROWS, ROWS, SAME),
-            SAME,
-            n_clusters=n_clusters,
-            block=rows.block,
-        )
-        return kernel(rows.x, rows.weights, key)
+        return _greedily_seeded(rows, n_clusters, key, stops)
     take = lambda chosen: parallel.fetch(rows.x[chosen])
     if init == "k-means||":
         whole = lambda: [(slice(0, rows.n), rows)]
@@ -139,11 +166,36 @@ def seeded(rows: Rows, n_clusters: int, init: str, key: jax.Array) -> jax.Array 
     raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
 
 
-def _seeded_chunks(chunks: Chunks, n_clusters: int, init: str, key: jax.Array) -> np.ndarray:
+def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
+    specs, options = (ROWS, ROWS, SAME), dict(block=rows.block)
+    if stops.phase == "seeding":
+        m, d = rows.x.shape
+        seeds = to_devices(
+            stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.mesh
+        )
+    else:
+        begin = parallel.spmd(
+            first_seed, rows.mesh, specs, SEEDS_SPECS, n_clusters=n_clusters, **options
+        )
+        seeds = begin(rows.x, rows.weights, key)
+    go_on = parallel.spmd(
+        more_seeds, rows.mesh, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options
+    )
+    # So many centres cost as much as an iteration.
+    every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters)
+    while (done := int(seeds.n_chosen)) < n_clusters:
+        seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
+        stops.tell(lambda s=seeds: from_devices("seeding", s, SEEDS_SPECS, rows.n))
+    return seeds.centres
+
+
+def _seeded_chunks(
+    chunks: Chunks, n_clusters: int, init: str, key: jax.Array, stops: Stops
+) -> np.ndarray:
     """:func:`seeded` for rows in chunks."""
     n = len(chunks.x)
     if init == "k-means++":
-        return seed_chunks(chunks, n_clusters, key)
+        return seed_chunks(chunks, n_clusters, key, stops)
     if init == "k-means||":
         return kmeans_parallel(lambda: chunks, chunks.take, n, n_clusters, key, chunks.mesh)
     if init == "random":
@@ -158,12 +210,16 @@ def _distinct(n: int, n_clusters: int, key: jax.Array) -> np.ndarray:
 
 def fitted(
     rows: Rows,
-    centroids: jax.Array | np.ndarray,
+    centroids: jax.Array | np.ndarray | None,
+    n_clusters: int,
     max_iter: int,
     precision: Precision = "float32",
+    *,
+    unit: bool = False,
+    stops: Stops = NO_STOPS,
 ) -> KMeans:
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
-    state = _iterated(rows, centroids, max_iter, precision)
+    state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
     measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
@@ -178,29 +234,44 @@ def fitted(
 
 
 def iterate(
-    rows: Rows,
-    centroids: jax.Array | np.ndarray,
-    max_iter: int,
-    precision: Precision = "float32",
-) -> tuple[jax.Array, int]:
-    """Lloyd's iterations from ``centroids`` ``[k, d]``; the new ones, and how many were done."""
-    state = _iterated(rows, centroids, max_iter, precision)
-    return state.centroids, int(state.n_iter)
+    rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int, *, unit: bool = False
+) -> jax.Array:
+    """Centroids ``[k, d]`` after Lloyd's iterations, all in the frame of the rows."""
+    k = len(centroids)
+    return _iterated(rows, centroids, k, max_iter, "float32", unit, NO_STOPS).centroids
 
 
 def _iterated(
-    rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int, precision: Precision
+    rows: Rows,
+    centroids: jax.Array | np.ndarray | None,
+    n_clusters: int,
+    max_iter: int,
+    precision: Precision,
+    unit: bool,
+    stops: Stops,
 ) -> LloydState:
-    kernel = parallel.spmd(
-        lloyd,
+    if stops.phase == "iterating":
+        like = lloyd_like(*rows.x.shape, n_clusters, max_iter)
+        state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.mesh)
+    else:
+        begin = parallel.spmd(unassigned, rows.mesh, (ROWS, SAME), LLOYD_SPECS, max_iter=max_iter)
+        state = begin(rows.x, np.asarray(centroids))
+    go_on = parallel.spmd(
+        more_iterations,
         rows.mesh,
-        (ROWS, ROWS, SAME),
+        (ROWS, ROWS, LLOYD_SPECS, SAME),
         LLOYD_SPECS,
-        max_iter=max_iter,
         block=rows.block,
         precision=precision,
+        unit=unit,
     )
-    return kernel(rows.x, rows.weights, np.asarray(centroids))
+    every = stops.every(1, max_iter + 1)
+    while True:
+        stop = min(int(state.n_iter) + every, max_iter)
+        state = go_on(rows.x, rows.weights, state, stop)
+        if int(state.n_iter) == max_iter or not np.asarray(state.touched).any():
+            return state
+        stops.tell(lambda s=state: from_devices("iterating", s, LLOYD_SPECS, rows.n))
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jax.sharding import Mesh
@@ -10,6 +11,8 @@ from jaxcurate import parallel
 from jaxcurate.parallel import RowsLike
 
 _CHUNK = 65536
+
+Metric = Literal["euclidean", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,21 @@ class Frame:
     mean: np.ndarray
     """float64 ``[d]``."""
     scale: float
+    unit: bool = False
+    """Rows are brought to length 1 instead, their directions being all that counts."""
 
     def enter(self, x: np.ndarray) -> np.ndarray:
         """Rows ``[n, d]`` in the frame, float32. Differences are taken in float64."""
         out = np.empty(x.shape, np.float32)
         for begin in range(0, len(x), _CHUNK):
             part = np.asarray(x[begin : begin + _CHUNK], np.float64)
-            out[begin : begin + _CHUNK] = (part - self.mean) / self.scale
+            if self.unit:
+                part = part / np.max(
+                    np.abs(part), axis=1, keepdims=True
+                )  # squares must not overflow
+                out[begin : begin + _CHUNK] = part / np.linalg.norm(part, axis=1, keepdims=True)
+            else:
+                out[begin : begin + _CHUNK] = (part - self.mean) / self.scale
         return out
 
     def leave(self, x: np.ndarray) -> np.ndarray:
@@ -43,16 +54,19 @@ class Frame:
             return (np.asarray(squared, np.float64) * self.scale**2).astype(np.float32)
 
 
-def frame_of(x: RowsLike, name: str = "x", mesh: Mesh | None = None) -> Frame:
+def frame_of(
+    x: RowsLike, name: str = "x", mesh: Mesh | None = None, metric: Metric = "euclidean"
+) -> Frame:
     """The frame of the rows ``[n, d]``, found in one pass; checks them on the way.
 
     Args:
         x: the rows.
         name: what an error calls them.
         mesh: whose processes read a part each, with the same result to the last bit.
+        metric: ``"euclidean"``, or ``"cosine"`` for rows of length 1.
 
     Raises:
-        ValueError: ``x`` is not a matrix of at least one finite number.
+        ValueError: ``x`` is not a matrix of at least one finite number, or a row has no direction.
     """
     checked_shape(x, name)
 
@@ -63,12 +77,17 @@ def frame_of(x: RowsLike, name: str = "x", mesh: Mesh | None = None) -> Frame:
             if not np.isfinite(part).all():
                 row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
                 raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
+            if metric == "cosine" and not part.any(axis=1).all():
+                row = begin + int(np.flatnonzero(~part.any(axis=1))[0])
+                raise ValueError(f"{name} has no direction in row {row}: all zeros")
             total[:], low[:], high[:] = part.sum(axis=0), part.min(axis=0), part.max(axis=0)
         return found, np.array([len(x)])
 
     found, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
     if len(set(seen.tolist())) > 1:
         raise ValueError(f"{name} is not the same in all processes: {seen.tolist()} rows")
+    if metric == "cosine":
+        return Frame(np.zeros(x.shape[1]), 1.0, unit=True)
     total = np.zeros(x.shape[1])
     for part in found[:, 0]:  # one after another, however many processes there are
         total += part

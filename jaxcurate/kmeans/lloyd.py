@@ -1,5 +1,6 @@
 """Lloyd's iterations, the whole loop inside jit."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,14 @@ class LloydState(NamedTuple):
 LLOYD_SPECS = LloydState(SAME, Best(ROWS, ROWS, ROWS), SAME, SAME, SAME, SAME)
 
 
+def lloyd_like(n: int, d: int, n_clusters: int, max_iter: int) -> LloydState:
+    """The shapes of a state."""
+    rows = jax.ShapeDtypeStruct((n, d), jnp.float32)
+    centroids = jax.ShapeDtypeStruct((n_clusters, d), jnp.float32)
+    begin = functools.partial(unassigned, max_iter=max_iter, axis_name=None)
+    return jax.eval_shape(begin, rows, centroids)
+
+
 def lloyd(
     x: jax.Array,
     weights: jax.Array,
@@ -80,6 +89,7 @@ def more_iterations(
     precision: Precision = "float32",
     skip: bool | None = None,
     plain: bool = False,
+    unit: bool = False,
 ) -> LloydState:
     """Moves each centroid to the mean of its rows until no label changes.
 
@@ -99,9 +109,11 @@ def more_iterations(
             are clusters enough. The result is the same.
         plain: take the float32 scores at their word. For many small problems side by side, whose
             rows are centred closely.
+        unit: bring the means to length 1, as the rows are: spherical k-means.
 
     References:
         Lloyd, Least squares quantization in PCM, 1982.
+        Dhillon and Modha, Concept decompositions for large sparse text data, 2001.
     """
     k = len(state.centroids)
     skip = (k >= _SKIP_FROM if skip is None else skip) and not plain
@@ -130,6 +142,7 @@ def more_iterations(
             state.centroids,
             touched,
             everywhere=plain,
+            unit=unit,
             axis_name=axis_name,
         )
         moved = jnp.any(centroids != state.centroids, axis=1) | (state.n_iter < 0)
@@ -180,6 +193,7 @@ def updated(
     touched: jax.Array,
     *,
     everywhere: bool,
+    unit: bool,
     axis_name: str | None,
 ) -> jax.Array:
     """The means of the touched clusters, ``[k, d]``; the other centroids as they were.
@@ -191,14 +205,24 @@ def updated(
         centroids: float32 ``[k, d]``.
         touched: bool ``[k]``: the clusters to look at.
         everywhere: go through all rows, not through those of the touched clusters alone.
+        unit: bring the means to length 1.
         axis_name: the mapped axis over which rows are split.
     """
     sums, counts = parallel.psum(
         sums_of_differences(x, weights, labels, centroids, None if everywhere else touched),
         axis_name,
     )
-    moves = sums / jnp.maximum(counts, 1e-30)[:, None]
-    return jnp.where(touched[:, None], centroids + moves, centroids)
+    means = centroids + sums / jnp.maximum(counts, 1e-30)[:, None]
+    if unit:
+        means, has_direction = unit_rows(means)
+        touched &= has_direction
+    return jnp.where(touched[:, None], means, centroids)
+
+
+def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows ``[n, d]`` at length 1, and where they have a direction, bool ``[n]``."""
+    lengths = jnp.sqrt(jnp.sum(x**2, axis=1))
+    return x / jnp.maximum(lengths, 1e-30)[:, None], lengths > 1e-6
 
 
 def assigned(

@@ -15,6 +15,7 @@ from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
+_SMALLEST_STEP = 16
 
 
 class Rows(NamedTuple):
@@ -99,9 +100,9 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
     bytes_a_row = x.shape[1] * (4 * 4 + 8)
     shards = parallel.n_shards(mesh)
     a_device = memory_limit // bytes_a_row // shards
-    if a_device < _SMALLEST_BLOCK:
+    if a_device < _SMALLEST_STEP:
         raise ValueError(
-            f"memory_limit={memory_limit} is too small: {_SMALLEST_BLOCK * shards * bytes_a_row} "
+            f"memory_limit={memory_limit} is too small: {_SMALLEST_STEP * shards * bytes_a_row} "
             f"bytes are the least for rows of {x.shape[1]} numbers on {shards} device(s)"
         )
     block = min(block_rows(), 1 << (a_device.bit_length() - 1))

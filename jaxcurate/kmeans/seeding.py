@@ -36,6 +36,13 @@ class Seeds(NamedTuple):
 SEEDS_SPECS = Seeds(parallel.SAME, parallel.ROWS, parallel.ROWS, parallel.SAME)
 
 
+def seeds_like(n: int, d: int, n_clusters: int) -> Seeds:
+    """The shapes of a seeding."""
+    shape = jax.ShapeDtypeStruct
+    rows = shape((n,), jnp.float32), shape((n,), jnp.int32)
+    return Seeds(shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
+
+
 def n_candidates(n_clusters: int) -> int:
     """Candidates at each step of the greedy seeding: ``2 + floor(ln k)``."""
     return 2 + int(math.log(n_clusters))

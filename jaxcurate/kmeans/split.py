@@ -36,6 +36,8 @@ def split_clusters(
     key: jax.Array,
     max_iter: int,
     mesh: Mesh | None = None,
+    *,
+    unit: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Splits every cluster by a k-means among its own rows.
 
@@ -49,6 +51,7 @@ def split_clusters(
         key: a jax random key.
         max_iter: Lloyd's iterations at most.
         mesh: whose processes split a part of the clusters each, on one device.
+        unit: spherical k-means.
 
     Returns:
         Centroids float32 ``[k, d]``, labels int32 ``[n]`` and squared distances float32 ``[n]``
@@ -82,7 +85,9 @@ def split_clusters(
             xs = x[rows.ravel()].reshape(*rows.shape, -1) * real[..., None]
             xs = np.pad(xs, ((0, batch.padding), (0, 0), (0, 0)))
             ids = jnp.asarray(np.pad(batch.clusters, (0, batch.padding)))
-            parts, own = _fit_batch(xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter)
+            parts, own = _fit_batch(
+                xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter, unit=unit
+            )
             found[0].append(np.asarray(parts)[: len(rows)])
             found[1].append(np.asarray(own)[: len(rows)][real])
         return np.concatenate(found[0]), np.concatenate(found[1])
@@ -120,7 +125,7 @@ def _batches(counts: np.ndarray, n_splits: int) -> Iterator[_Batch]:
             yield _Batch(clusters, width, min(size, len(bucket)) - len(clusters))
 
 
-@functools.partial(jax.jit, static_argnames=("n_splits", "max_iter"))
+@functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))
 def _fit_batch(
     xs: jax.Array,
     weights: jax.Array,
@@ -129,6 +134,7 @@ def _fit_batch(
     *,
     n_splits: int,
     max_iter: int,
+    unit: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Centroids ``[b, n_splits, d]`` and labels ``[b, m]`` of clusters ``[b, m, d]``."""
     width = xs.shape[1]
@@ -137,6 +143,7 @@ def _fit_batch(
         # Distances between a cluster's rows are small beside their distance from the centre of
         # the data: their own centre keeps the digits.
         centre = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
+        centre = jnp.zeros_like(centre) if unit else centre
         x = (x - centre[None, :]) * w[:, None]
         start = greedy_kmeans_plus_plus(
             x,
@@ -148,7 +155,14 @@ def _fit_batch(
             prune=False,
         )
         state = lloyd(
-            x, w, start, max_iter=max_iter, block=min(width, 256), axis_name=None, plain=True
+            x,
+            w,
+            start,
+            max_iter=max_iter,
+            block=min(width, 256),
+            axis_name=None,
+            plain=True,
+            unit=unit,
         )
         return state.centroids + centre[None, :], state.best.labels
 

@@ -13,6 +13,7 @@ from jaxcurate.kmeans.nearest import rounding_of, settle
 from jaxcurate.kmeans.rows import Chunks
 from jaxcurate.kmeans.scores import Best, Precision
 from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
+from jaxcurate.kmeans.state import NO_STOPS, Stops, from_devices, to_devices
 from jaxcurate.kmeans.sums import sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
 
@@ -27,22 +28,50 @@ class Found(NamedTuple):
     distances: np.ndarray
     """float32 ``[n]``, squared, to the own centroid."""
     n_iter: int
-    compared: list[float]
-    """For each pass the share of ``n k`` scores worked out."""
-    in_doubt: list[float]
-    """For each pass the share of rows searched again."""
+    compared: np.ndarray
+    """float32 ``[n_iter + 1]``: for each pass the share of ``n k`` scores worked out."""
+    in_doubt: np.ndarray
+    """float32 ``[n_iter + 1]``: for each pass the share of rows searched again."""
+
+
+class Passes(NamedTuple):
+    """Where the iterations stand between two passes."""
+
+    centroids: np.ndarray
+    """float32 ``[k, d]``, to which the rows are to be assigned."""
+    moved: np.ndarray
+    """bool ``[k]``: those that are not where they were in the last pass."""
+    best: Best
+    """Of the last pass, on the host."""
+    n_done: np.ndarray
+    """int32, passes."""
+    shares: np.ndarray
+    """float32 ``[max_iter + 1, 2]``, of scores worked out and of rows searched again."""
+
+
+_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), SAME, SAME)
 
 
 def iterate_chunks(
-    chunks: Chunks, centroids: np.ndarray, max_iter: int, precision: Precision = "float32"
+    chunks: Chunks,
+    centroids: np.ndarray | None,
+    n_clusters: int,
+    max_iter: int,
+    precision: Precision = "float32",
+    *,
+    unit: bool = False,
+    stops: Stops = NO_STOPS,
 ) -> Found:
-    """Lloyd's iterations as in :func:`jaxcurate.kmeans.lloyd.lloyd`, one pass for each.
+    """Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, one pass for each.
 
     Args:
         chunks: the rows.
-        centroids: float32 ``[k, d]``, where to begin.
+        centroids: float32 ``[k, d]``, where to begin; not looked at where ``stops`` has a state.
+        n_clusters: ``k``.
         max_iter: iterations at most.
         precision: of the distances that are tried first.
+        unit: bring the means to length 1.
+        stops: where to go on, and where to tell of it.
     """
     kernel = parallel.spmd(
         _assign_and_sum,
@@ -52,17 +81,25 @@ def iterate_chunks(
         block=chunks.block,
         precision=precision,
     )
-    n, k = len(chunks.x), len(centroids)
-    best = Best(np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32))
+    n, d = chunks.x.shape
+    at = Passes(
+        np.zeros((n_clusters, d), np.float32) if centroids is None else np.asarray(centroids),
+        np.ones(n_clusters, bool),
+        Best(np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
+        np.int32(0),
+        np.zeros((max_iter + 1, 2), np.float32),
+    )
+    if stops.phase == "iterating":
+        at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, None))
     distances = np.empty(n, np.float32)
-    moved, shares = np.ones(k, bool), []
-    for n_iter in range(max_iter + 1):
-        sums, counts = np.zeros(centroids.shape, np.float64), np.zeros(k, np.float64)
-        touched, in_doubt, compared = np.full(k, n_iter == 0), 0.0, 0.0
+    while True:
+        centroids, moved, best, n_iter, shares = at
+        sums, counts = np.zeros(centroids.shape, np.float64), np.zeros(n_clusters, np.float64)
+        touched, in_doubt = np.full(n_clusters, n_iter == 0), 0.0
         for part, rows in chunks:
             padding = (0, rows.x.shape[0] - rows.n)
             before = Best(*(np.pad(whole[part], padding) for whole in best))
-            now, squared, s, c, doubt, share = kernel(
+            now, squared, s, c, doubt, compared = kernel(
                 rows.x, rows.weights, centroids, moved, before
             )
             for whole, new in zip(best, now, strict=True):
@@ -71,18 +108,23 @@ def iterate_chunks(
             sums += np.asarray(s)
             counts += np.asarray(c)
             in_doubt += float(doubt) / n
-            compared = float(share)
             old, new = before.labels[: rows.n], best.labels[part]
             touched[old[old != new]] = touched[new[old != new]] = True
-        shares.append((min(compared + in_doubt, 1.0), in_doubt))
+        shares[n_iter] = min(float(compared) + in_doubt, 1.0), in_doubt
         if not touched.any() or n_iter == max_iter:
-            return Found(
-                centroids, best.labels, distances, n_iter, *map(list, zip(*shares, strict=True))
+            return Found(centroids, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
+        means = centroids + sums / np.maximum(counts, 1)[:, None]
+        if unit:
+            lengths = np.linalg.norm(means, axis=1)
+            means /= np.maximum(lengths, 1e-30)[:, None]
+            touched &= lengths > 1e-6
+        new = np.where(touched[:, None], means, centroids).astype(np.float32)
+        moved = (new != centroids).any(axis=1)
+        at = Passes(new, moved, best, n_iter + np.int32(1), shares)
+        if (n_iter + 1) % stops.iterations == 0:
+            stops.tell(
+                lambda at=at: from_devices("iterating", jax.tree.map(np.copy, at), _PASSES_SPECS, n)
             )
-        moves = sums / np.maximum(counts, 1)[:, None]
-        new = np.where(touched[:, None], centroids + moves, centroids).astype(np.float32)
-        moved, centroids = (new != centroids).any(axis=1), new
-    raise AssertionError("unreachable")
 
 
 def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +139,23 @@ def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np
     return labels, distances
 
 
-def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
+class Picks(NamedTuple):
+    """Where the seeding stands between two centres."""
+
+    centres: np.ndarray
+    """float32 ``[k, d]``; zeros where none is chosen yet."""
+    closest: np.ndarray
+    """float32 ``[n]``, squared distances to the nearest centre."""
+    n_chosen: np.ndarray
+    """int32."""
+
+
+_PICKS_SPECS = Picks(SAME, ROWS, SAME)
+
+
+def seed_chunks(
+    chunks: Chunks, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
+) -> np.ndarray:
     """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding`, one pass for each centre.
 
     Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
@@ -113,14 +171,15 @@ def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
     )
     # Padding lies behind the rows of the last chunk alone, so that blocks follow each other.
     n_padded = parallel.padded_size(n, block)
-    closest = np.zeros(n_padded, np.float32)
-    closest[:n] = 1
-    centres = np.zeros((n_clusters, chunks.x.shape[1]), np.float32)
-    for i in range(n_clusters):
-        potential = closest
-        if not potential.any():  # every row lies on a centre: any row will do
-            potential = (np.arange(n_padded) < n).astype(np.float32)
-        blocks = potential.reshape(-1, block)
+    is_row = (np.arange(n_padded) < n).astype(np.float32)
+    at = Picks(np.zeros((n_clusters, chunks.x.shape[1]), np.float32), is_row, np.int32(0))
+    if stops.phase == "seeding":
+        at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, None))
+    every = stops.every(max(1, n_clusters // trials), n_clusters)
+    while at.n_chosen < n_clusters:
+        centres, closest, i = at
+        # Where every row lies on a centre any row will do.
+        blocks = (closest if closest.any() else is_row).reshape(-1, block)
         chosen, rest = choose_blocks(
             jax.random.fold_in(key, i), jnp.asarray(blocks.sum(axis=1)), trials if i else 1
         )
@@ -140,8 +199,13 @@ def seed_chunks(chunks: Chunks, n_clusters: int, key: jax.Array) -> np.ndarray:
             improved[:, part] = parallel.fetch(now)[: rows.n].T
             costs += parallel.fetch(sums).astype(np.float64).sum(axis=0)
         best = int(np.argmin(costs))
-        centres[i], closest = candidates[best], improved[best]
-    return centres
+        centres[i] = candidates[best]
+        at = Picks(centres, improved[best], i + np.int32(1))
+        if at.n_chosen % every == 0:
+            stops.tell(
+                lambda at=at: from_devices("seeding", jax.tree.map(np.copy, at), _PICKS_SPECS, n)
+            )
+    return at.centres
 
 
 def _assign_and_sum(

@@ -1,0 +1,104 @@
+"""Where a k-means stands, on the host: what has to be kept to go on from there bit for bit."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcurate import parallel
+
+Phase = Literal["seeding", "iterating"]
+Tuple = TypeVar("Tuple", bound=NamedTuple)
+
+
+@dataclass(frozen=True)
+class KMeansState:
+    """A k-means that is not finished. ``numpy.savez(file, phase=..., **arrays)`` keeps all of it.
+
+    It belongs to the rows and the arguments that it was made with, other numbers of devices
+    included where the last bit does not matter.
+    """
+
+    phase: Phase
+    """Whether centres are being chosen or rows assigned."""
+    arrays: Mapping[str, np.ndarray]
+    """By name. Those with a number for each row have the rows ``[n]`` of ``x``, no padding."""
+
+
+class Stops(NamedTuple):
+    """Where a k-means begins, and where it stops to tell how it stands."""
+
+    state: KMeansState | None = None
+    """Where to go on; None to begin."""
+    on_state: Callable[[KMeansState], None] | None = None
+    """Told now and then; None never to stop."""
+    iterations: int = 1
+    """Iterations, or as much other work, between two stops."""
+
+    @property
+    def phase(self) -> Phase | None:
+        """Of the state to go on from; None to begin."""
+        return None if self.state is None else self.state.phase
+
+    def every(self, steps: int, most: int) -> int:
+        """Steps between two stops, where so many ``steps`` are the work of an iteration."""
+        return most if self.on_state is None else steps * self.iterations
+
+    def tell(self, make: Callable[[], KMeansState]) -> None:
+        """Tells the state that ``make`` makes, if anybody wants to know."""
+        if self.on_state is not None:
+            self.on_state(make())
+
+
+NO_STOPS = Stops()
+
+
+def from_devices(phase: Phase, state: NamedTuple, specs: NamedTuple, n: int) -> KMeansState:
+    """The state of a kernel, ``n`` being the rows that are no padding."""
+    arrays = {}
+    for (name, leaf), spec in zip(_named(state), _leaves(specs), strict=True):
+        whole = parallel.fetch(leaf)
+        arrays[name] = whole[:n] if spec == parallel.ROWS else whole
+    return KMeansState(phase, arrays)
+
+
+def to_devices(
+    state: KMeansState, like: Tuple, specs: NamedTuple, n: int, mesh: Mesh | None
+) -> Tuple:
+    """The way back, to the shapes of ``like``, which may be abstract, and to the devices.
+
+    Raises:
+        ValueError: the state is that of another k-means.
+    """
+    leaves = []
+    names = [name for name, _ in _named(like)]
+    if set(names) != set(state.arrays):
+        raise ValueError(
+            f"state has {sorted(state.arrays)}, but this k-means needs {sorted(names)}"
+        )
+    for (name, wanted), spec in zip(_named(like), _leaves(specs), strict=True):
+        given = np.asarray(state.arrays[name])
+        rows = spec == parallel.ROWS
+        shape = (n, *wanted.shape[1:]) if rows else wanted.shape
+        if (given.dtype, given.shape) != (wanted.dtype, shape):
+            raise ValueError(
+                f"state is of another k-means: {name} is {given.dtype} {given.shape}, not "
+                f"{wanted.dtype} {shape}"
+            )
+        leaves.append(
+            parallel.put_rows(given, mesh, at_least=wanted.shape[0])[0] if rows else given
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _named(state: NamedTuple) -> list[tuple[str, Any]]:
+    """Fields with their names, those of inner tuples after a dot."""
+    found = jax.tree_util.tree_flatten_with_path(state)[0]
+    return [(".".join(str(key.name) for key in path), leaf) for path, leaf in found]
+
+
+def _leaves(specs: NamedTuple) -> list[Any]:
+    return jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))

@@ -1,0 +1,76 @@
+"""A k-means that is stopped anywhere and goes on gives the bits of one that was not."""
+
+import io
+
+import numpy as np
+import pytest
+
+import jaxcurate as jc
+from jaxcurate import parallel
+from jaxcurate.kmeans.state import KMeansState
+
+
+def blobs(n, d, k, seed=0):
+    rng = np.random.default_rng(seed)
+    own = rng.integers(0, k, n)
+    return (rng.normal(size=(k, d))[own] + 0.6 * rng.normal(size=(n, d))).astype(np.float32)
+
+
+def stored(state):
+    """The state after a way through a file."""
+    file = io.BytesIO()
+    np.savez(file, phase=state.phase, **state.arrays)
+    file.seek(0)
+    arrays = dict(np.load(file, allow_pickle=False))
+    return KMeansState(str(arrays.pop("phase")), arrays)
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.centroids, b.centroids)
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.distances, b.distances)
+    np.testing.assert_array_equal(a.compared, b.compared)
+    assert a.n_iter == b.n_iter
+
+
+@pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
+@pytest.mark.parametrize("memory_limit", [None, 400_000])
+def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper, monkeypatch):
+    monkeypatch.setattr(parallel, "mapper", mapper)
+    x = blobs(5000, 24, 12)
+    options = dict(max_iter=12, seed=3, memory_limit=memory_limit)
+    whole = jc.kmeans(x, 70, **options)
+    states = []
+    watched = jc.kmeans(x, 70, **options, on_state=states.append, state_every=2)
+    assert_same(whole, watched)
+    phases = [state.phase for state in states]
+    assert phases.count("seeding") >= 2
+    assert phases.count("iterating") >= 3
+    first_of_each = {phase: phases.index(phase) for phase in ("seeding", "iterating")}
+    for i in (*first_of_each.values(), len(states) - 1):
+        assert_same(whole, jc.kmeans(x, 70, **options, state=stored(states[i])))
+
+
+def test_a_state_goes_on_stopping():
+    x = blobs(2000, 5, 12)
+    states, later = [], []
+    whole = jc.kmeans(x, 30, on_state=states.append, state_every=1)
+    again = jc.kmeans(x, 30, state=states[2], on_state=later.append, state_every=1)
+    assert_same(whole, again)
+    assert len(later) == len(states) - 3
+
+
+def test_a_state_of_another_kmeans_is_refused():
+    x = blobs(600, 5, 12)
+    states = []
+    jc.kmeans(x, 30, on_state=states.append, state_every=1)
+    with pytest.raises(ValueError, match="state is of another k-means: centres is"):
+        jc.kmeans(x, 31, state=states[0])
+    with pytest.raises(ValueError, match="state is of another k-means: centroids is"):
+        jc.kmeans(x, 31, state=states[-1])
+    with pytest.raises(ValueError, match="state is of another k-means: closest"):
+        jc.kmeans(x[:100], 30, state=states[0])
+    with pytest.raises(ValueError, match=r"state has \['nothing'\], but"):
+        jc.kmeans(x, 30, state=KMeansState("iterating", {"nothing": np.zeros(3)}))
+    with pytest.raises(ValueError, match="state_every=0"):
+        jc.kmeans(x, 30, state_every=0)
