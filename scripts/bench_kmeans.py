@@ -7,13 +7,15 @@
 Cases: `start` gives every contender the same start and the same number of iterations; `whole`
 seeds as well; `scale` compares a quarter of the points with all; `streamed` compares a memory map
 beyond the budget with the same rows in memory. `grown` is by how much the memory of the process
-grew in the first call, at its peak. Before each round the
+grew in the last call, at its peak. Before each round the
 floors are measured: the rate of matrix products and of copies. Ratios are medians over the
 rounds of one contender's time to jaxcurate's in the same round; inertia is worked out from the
 centroids by one routine for all, with the time of a contender's first call (compilation, caches)
 apart. A contender that is not installed is left out and named.
 """
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -186,6 +188,8 @@ class PeakMemory:
     """
 
     def __enter__(self) -> "PeakMemory":
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, to be counted when it is taken
         self.before = self.peak = self._now()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -268,7 +272,7 @@ def compare(names: list[str], tasks: dict[str, dict], floor_of: Callable | None 
     for row in rows:
         seconds = [r["seconds"] for r in rounds[row]]
         ratio = float(np.median(np.array(seconds) / np.array(base)))
-        inertia, grown = rounds[row][-1]["inertia"], first[row]["grown"]
+        inertia, grown = rounds[row][-1]["inertia"], rounds[row][-1]["grown"]
         share = ""
         if floor_of is not None:
             share = f"  floor of full passes / time {floor_of(flops) / np.median(seconds):.2f}"

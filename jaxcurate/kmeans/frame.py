@@ -11,6 +11,8 @@ from jaxcurate import parallel
 from jaxcurate.parallel import RowsLike
 
 _CHUNK = 65536
+_CACHED = 2**16
+"""Numbers at a time that stay in a core's cache as float64."""
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -33,15 +35,15 @@ class Frame:
     def enter(self, x: np.ndarray) -> np.ndarray:
         """Rows ``[n, d]`` in the frame, float32. Differences are taken in float64."""
         out = np.empty(x.shape, np.float32)
-        for begin in range(0, len(x), _CHUNK):
-            part = np.asarray(x[begin : begin + _CHUNK], np.float64)
+        rows = max(1, _CACHED // x.shape[1])
+        for begin in range(0, len(x), rows):
+            part = x[begin : begin + rows]
             if self.unit:
-                part = part / np.max(
-                    np.abs(part), axis=1, keepdims=True
-                )  # squares must not overflow
-                out[begin : begin + _CHUNK] = part / np.linalg.norm(part, axis=1, keepdims=True)
+                moved = part / np.max(np.abs(part), axis=1, keepdims=True).astype(np.float64)
+                factor = 1 / np.linalg.norm(moved, axis=1, keepdims=True)
             else:
-                out[begin : begin + _CHUNK] = (part - self.mean) / self.scale
+                moved, factor = np.subtract(part, self.mean, dtype=np.float64), 1 / self.scale
+            np.multiply(moved, factor, out=out[begin : begin + rows], casting="same_kind")
         return out
 
     def leave(self, x: np.ndarray) -> np.ndarray:
@@ -72,15 +74,15 @@ def frame_of(
 
     def moments(begins: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         found = np.empty((len(begins), 3, x.shape[1]))
-        for begin, (total, low, high) in zip(begins, found, strict=True):
-            part = np.asarray(x[begin : begin + _CHUNK], np.float64)
-            if not np.isfinite(part).all():
-                row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
-                raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
-            if metric == "cosine" and not part.any(axis=1).all():
-                row = begin + int(np.flatnonzero(~part.any(axis=1))[0])
-                raise ValueError(f"{name} has no direction in row {row}: all zeros")
-            total[:], low[:], high[:] = part.sum(axis=0), part.min(axis=0), part.max(axis=0)
+        found[:] = np.array([0, np.inf, -np.inf])[None, :, None]
+        step = max(1, _CACHED // x.shape[1])
+        for first, (total, low, high) in zip(begins, found, strict=True):
+            for begin in range(first, min(first + _CHUNK, len(x)), step):
+                part = np.asarray(x[begin : min(begin + step, first + _CHUNK)], np.float64)
+                _check_rows(part, begin, name, metric)
+                total += part.sum(axis=0)
+                np.minimum(low, part.min(axis=0), out=low)
+                np.maximum(high, part.max(axis=0), out=high)
         return found, np.array([len(x)])
 
     found, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
@@ -95,6 +97,15 @@ def frame_of(
     mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
     reach = float(np.max(np.maximum(high - mean, mean - low)))
     return Frame(mean, float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0)
+
+
+def _check_rows(part: np.ndarray, begin: int, name: str, metric: Metric) -> None:
+    if not np.isfinite(part).all():
+        row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
+        raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
+    if metric == "cosine" and not part.any(axis=1).all():
+        row = begin + int(np.flatnonzero(~part.any(axis=1))[0])
+        raise ValueError(f"{name} has no direction in row {row}: all zeros")
 
 
 def checked_shape(x: RowsLike, name: str) -> None:
