@@ -41,6 +41,7 @@ mapper: Mapper = "shard_map"
 
 _HEARTBEAT_SECONDS = 30
 _PARTING_SECONDS = 10
+_PIECE_BYTES = 2**24
 
 
 class RowsLike(Protocol):
@@ -292,11 +293,13 @@ def put_rows(
     weights[:n] = 1
 
     def padded(begin: int, end: int) -> np.ndarray:
-        rows = np.asarray(x[begin : min(end, n)])
-        missing = end - begin - len(rows)
-        if not missing:
-            return rows
-        return np.concatenate([rows, np.zeros((missing, *x.shape[1:]), x.dtype)])
+        # A piece at a time: rows that are made when they are read are not held twice.
+        out = np.zeros((end - begin, *x.shape[1:]), x.dtype)
+        step = max(1, _PIECE_BYTES // max(1, out[:1].nbytes))
+        for first in range(begin, min(end, n), step):
+            last = min(first + step, end, n)
+            out[first - begin : last - begin] = x[first:last]
+        return out
 
     if mesh is None:
         return jnp.asarray(padded(0, m)), jnp.asarray(weights)

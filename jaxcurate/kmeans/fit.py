@@ -220,7 +220,7 @@ def fitted(
 ) -> KMeans:
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS)
+    measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeans(
@@ -275,10 +275,10 @@ def _iterated(
 
 
 def _measured(
-    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, axis_name: str | None
+    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int, axis_name: str | None
 ) -> jax.Array:
     del axis_name  # every row is on its own
-    return squared_distances(x, centroids, labels)
+    return squared_distances(x, centroids, labels, block=block)
 
 
 def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

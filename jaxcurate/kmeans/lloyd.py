@@ -236,4 +236,4 @@ def assigned(
     """Labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest centroids."""
     del axis_name  # every row is on its own
     labels = nearest(x, centroids, block=block, precision=precision)
-    return labels, squared_distances(x, centroids, labels)
+    return labels, squared_distances(x, centroids, labels, block=block)

@@ -199,18 +199,27 @@ def nearest(
     return settle(x, centroids, best, doubt).labels
 
 
-def squared_distances(x: jax.Array, centroids: jax.Array, labels: jax.Array) -> jax.Array:
+def squared_distances(
+    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int
+) -> jax.Array:
     """The squared distance of each row to the centroid of its label, without cancellation.
 
     Args:
-        x: float32 ``[n, d]``.
+        x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         centroids: float32 ``[k, d]``.
         labels: int32 ``[n]``.
+        block: rows at a time.
 
     Returns:
         float32 ``[n]``.
     """
-    return jnp.sum((x - centroids[labels]) ** 2, axis=1)
+
+    def measured(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        rows, own = part
+        return jnp.sum((rows - centroids[own]) ** 2, axis=1)
+
+    parts = x.reshape(-1, block, x.shape[1]), labels.reshape(-1, block)
+    return jax.lax.map(measured, parts).reshape(-1)
 
 
 def _lost(x: jax.Array) -> jax.Array:

@@ -96,8 +96,9 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
     Raises:
         ValueError: not even the smallest chunk fits.
     """
-    # Two chunks are alive, each as float32 on the host and on the device, and one in float64.
-    bytes_a_row = x.shape[1] * (4 * 4 + 8)
+    # Two chunks are alive, each as float32 on the host and on the device, one of them on its way
+    # through float64; and a kernel holds as much as four of them.
+    bytes_a_row = x.shape[1] * (4 * 4 + 8 + 4 * 4)
     shards = parallel.n_shards(mesh)
     a_device = memory_limit // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcurate import parallel
 from jaxcurate.kmeans.active import search_moved
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.nearest import rounding_of, settle
+from jaxcurate.kmeans.nearest import rounding_of, settle, squared_distances
 from jaxcurate.kmeans.rows import Chunks
 from jaxcurate.kmeans.scores import Best, Precision
 from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
@@ -226,11 +226,11 @@ def _assign_and_sum(
         x, weights, centroids, moved, before, rounding, block=block, precision=precision
     )
     best = settle(x, centroids, best, doubt)
-    differences = x - centroids[best.labels]
+    squared = squared_distances(x, centroids, best.labels, block=block)
     sums = sums_of_differences(x, weights, best.labels, centroids)
     in_doubt = jnp.sum(doubt, dtype=jnp.float32)
     sums, counts, in_doubt = parallel.psum((*sums, in_doubt), axis_name)
-    return best, jnp.sum(differences**2, axis=1), sums, counts, in_doubt, share
+    return best, squared, sums, counts, in_doubt, share
 
 
 def _improve(
