@@ -12,6 +12,7 @@ import numpy as np
 import jaxcurate as jc
 from jaxcurate import parallel
 from jaxcurate.kmeans import frame, outside, split
+from jaxcurate.kmeans.lazy import Lazy
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -30,28 +31,33 @@ def small_pieces(work):
 @small_pieces
 def fits(x, mesh, few=False):
     """Clusterings of the rows, as named arrays; ``few`` leaves out the less usual ways."""
-    runs, trees = {}, {}
+    # Compiling takes nearly all of the time: what can share shapes does.
     kmeans = lambda init, **options: jc.kmeans(x, 12, init, 30, seed=3, mesh=mesh, **options)
-    grow = lambda *levels, **options: jc.hierarchical_kmeans(
-        x, levels, 5, max_iter=10, mesh=mesh, **options
-    )
-    runs["k-means++"] = kmeans("k-means++")
-    trees["resampled"] = grow(jc.Level(40, 2, 5), jc.Level(8, 1, 3))
+    runs = {"k-means++": kmeans("k-means++")}
+    found = {}
     if not few:
         for init in ("k-means||", "random"):
             runs[init] = kmeans(init)
         runs["array"] = kmeans(np.asarray(x[:12]))
-        runs["streamed"] = kmeans("k-means++", memory_limit=len(x) * x.shape[1] * 4 - 1)
-        runs["streamed k-means||"] = kmeans("k-means||", memory_limit=len(x) * x.shape[1] * 4 - 1)
-        trees["some rows"] = grow(jc.Level(40, 1, 5, n_fit=900), rows=np.arange(0, len(x), 2))
-        trees["split"] = grow(jc.Level(10, n_splits=3, n_fit=1200), jc.Level(5))
-    found = {}
+        limit = len(x) * x.shape[1] * 4 - 1
+        runs["streamed"] = kmeans("k-means++", memory_limit=limit)
+        runs["streamed k-means||"] = kmeans("k-means||", memory_limit=limit)
+        tree = jc.hierarchical_kmeans(
+            x,
+            [jc.Level(12, 1, 5, n_fit=2500), jc.Level(12)],
+            5,
+            rows=np.arange(300, len(x)),
+            max_iter=30,
+            mesh=mesh,
+        )
+        for number, level in enumerate(tree.levels, 1):
+            found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
+        labels = np.arange(len(x)) % 8
+        parts = split.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)
+        found |= {f"split: {i}": array for i, array in enumerate(parts)}
     for name, run in runs.items():
         arrays = run.centroids, run.labels, run.distances, np.array(run.n_iter)
         found |= {f"{name}: {i}": array for i, array in enumerate(arrays)}
-    for name, tree in trees.items():
-        for number, level in enumerate(tree.levels, 1):
-            found |= {f"{name}: {number}.{i}": array for i, array in enumerate(level)}
     return found
 
 
@@ -125,7 +131,7 @@ def endless(x, mesh):
     """Goes on until the process is ended; process 1 breaks off where a file asks for it."""
     directory, process = Path(sys.argv[2]).parent, jax.process_index()
     for number in range(10**6):
-        jc.kmeans(x, 12, max_iter=3, seed=number % 3, mesh=mesh)
+        jc.kmeans(x, 12, "random", 3, seed=number % 3, mesh=mesh)
         (directory / f"running{process}").touch()
         if process == 1 and (directory / "break").exists():
             raise OSError("the disk is gone")
@@ -133,7 +139,7 @@ def endless(x, mesh):
 
 def idle(x, mesh):
     """Works on the host alone, so that no broken connection tells of the others."""
-    jc.kmeans(x, 12, max_iter=3, mesh=mesh)
+    frame.frame_of(x, mesh=mesh)
     (Path(sys.argv[2]).parent / f"running{jax.process_index()}").touch()
     time.sleep(600)
 

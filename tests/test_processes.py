@@ -146,5 +146,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path, rows, what, how, options)
 
 
 def test_initialize_says_what_is_missing():
-    with pytest.raises(ValueError, match="give coordinator_address, num_processes and process_id"):
-        parallel.initialize(cluster_detection_method="deactivate")
+    program = "from jaxcurate import parallel; parallel.initialize()"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 1
+    assert "give coordinator_address, num_processes and process_id" in run.stderr
