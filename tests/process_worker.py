@@ -146,7 +146,8 @@ def idle(x, mesh):
 
 def main():
     what, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    parallel.initialize(**options)
+    if options["num_processes"] > 1:
+        parallel.initialize(**options)
     x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
     mesh = parallel.make_mesh()
     few = {"few": True} if what == "few" else {}
