@@ -1,0 +1,160 @@
+"""One process of several, started by test_processes.py, and what both do with the rows."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+
+import jaxcurate as jc
+from jaxcurate import parallel
+from jaxcurate.kmeans import frame, outside, split
+from jaxcurate.kmeans.lazy import Lazy
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def small_pieces(work):
+    """Gives few rows enough pieces for something to be divided."""
+    for module, name, value in (
+        (frame, "_CHUNK", 256),
+        (split, "_BATCH_ROWS", 1024),
+        (outside, "_CHUNK_BYTES", 2**14),
+    ):
+        work = mock.patch.object(module, name, value)(work)
+    return work
+
+
+@small_pieces
+def fits(x, mesh, few=False):
+    """Clusterings of the rows, as named arrays; ``few`` leaves out the less usual ways."""
+    # Compiling takes nearly all of the time: what can share shapes does.
+    kmeans = lambda init, **options: jc.kmeans(x, 12, init, 30, seed=3, mesh=mesh, **options)
+    runs = {"k-means++": kmeans("k-means++")}
+    found = {}
+    if not few:
+        for init in ("k-means||", "random"):
+            runs[init] = kmeans(init)
+        runs["array"] = kmeans(np.asarray(x[:12]))
+        limit = len(x) * x.shape[1] * 4 - 1
+        runs["streamed"] = kmeans("k-means++", memory_limit=limit)
+        runs["streamed k-means||"] = kmeans("k-means||", memory_limit=limit)
+        tree = jc.hierarchical_kmeans(
+            x,
+            [jc.Level(12, 1, 5, n_fit=2500), jc.Level(12)],
+            5,
+            rows=np.arange(300, len(x)),
+            max_iter=30,
+            mesh=mesh,
+        )
+        for number, level in enumerate(tree.levels, 1):
+            found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
+        labels = np.arange(len(x)) % 8
+        parts = split.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)
+        found |= {f"split: {i}": array for i, array in enumerate(parts)}
+    for name, run in runs.items():
+        arrays = run.centroids, run.labels, run.distances, np.array(run.n_iter)
+        found |= {f"{name}: {i}": array for i, array in enumerate(arrays)}
+    return found
+
+
+class Recorded:
+    """Rows that remember which of them were read."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.read = x, x.shape, x.dtype, np.zeros(len(x), int)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, rows):
+        self.read[rows] += 1
+        return self.x[rows]
+
+
+@small_pieces
+def parts(x, mesh):
+    """Which rows a process reads for the frame and for its devices, and what it got."""
+    for_frame, placed = Recorded(x), Recorded(x)
+    there = frame.frame_of(for_frame, mesh=mesh)
+    rows, weights = parallel.put_rows(placed, mesh, 16, at_least=len(x) + 100)
+    return {
+        "for frame": for_frame.read,
+        "placed": placed.read,
+        "rows": parallel.fetch(rows),
+        "weights": parallel.fetch(weights),
+        "mean": there.mean,
+    }
+
+
+@small_pieces
+def errors(x, mesh):
+    """What is said of arguments that cannot be used."""
+
+    def message(of):
+        try:
+            of()
+        except (ValueError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return "no error"
+
+    mine = jax.process_index()
+    bad = np.array(x)
+    bad[[10, 2000], 1] = np.nan
+    last = np.array(x)
+    last[-1] = np.inf
+
+    def fails_in_one(items):
+        if mine == 1:
+            raise OSError("the disk is gone")
+        return (np.zeros(len(items)),)
+
+    levels = [jc.Level(5)]
+    said = {
+        "nan": lambda: jc.kmeans(bad, 3),
+        "infinite": lambda: jc.hierarchical_kmeans(last, levels),
+        "only assigned": lambda: jc.hierarchical_kmeans(bad, levels, rows=np.arange(20, 90)),
+        "init": lambda: jc.kmeans(x, 3, "best"),
+        "too many": lambda: jc.kmeans(x, len(x) + 1),
+        "not the same": lambda: jc.kmeans(x[: len(x) - mine], 3),
+        "one fails": lambda: parallel.share(range(9), fails_in_one, mesh),
+        "pmap": lambda: parallel.spmd(len, mesh, (), (), mapper="pmap"),
+        "no device": lambda: parallel.make_mesh(2),
+    }
+    return {name: np.array(message(of)) for name, of in said.items()}
+
+
+def endless(x, mesh):
+    """Goes on until the process is ended; process 1 breaks off where a file asks for it."""
+    directory, process = Path(sys.argv[2]).parent, jax.process_index()
+    for number in range(10**6):
+        jc.kmeans(x, 12, "random", 3, seed=number % 3, mesh=mesh)
+        (directory / f"running{process}").touch()
+        if process == 1 and (directory / "break").exists():
+            raise OSError("the disk is gone")
+
+
+def idle(x, mesh):
+    """Works on the host alone, so that no broken connection tells of the others."""
+    frame.frame_of(x, mesh=mesh)
+    (Path(sys.argv[2]).parent / f"running{jax.process_index()}").touch()
+    time.sleep(600)
+
+
+def main():
+    what, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    if options["num_processes"] > 1:
+        parallel.initialize(**options)
+    x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
+    mesh = parallel.make_mesh()
+    few = {"few": True} if what == "few" else {}
+    work = {"few": fits, "fits": fits, "parts": parts, "errors": errors}
+    work |= {"endless": endless, "idle": idle}
+    np.savez(path, **work[what](x, mesh, **few))
+
+
+if __name__ == "__main__":
+    main()
