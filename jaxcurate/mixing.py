@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcurate.baselines import sample_uniform
+from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
 from jaxcurate.selection import checked_rows
@@ -112,9 +113,9 @@ def mix(
             ShortfallWarning,
             stacklevel=2,
         )
-    raw = sample_uniform(
-        tree, size - len(curated) - len(retrieved), seed=seed, rows=np.flatnonzero(allowed), ids=ids
-    )
+    # By the same seed a row that the curated part passed over would be passed over again.
+    left, size_left = np.flatnonzero(allowed), size - len(curated) - len(retrieved)
+    raw = sample_uniform(tree, size_left, seed=other_seed(seed, 1), rows=left, ids=ids)
     return {"curated": curated, "retrieved": retrieved, "raw": raw}
 
 

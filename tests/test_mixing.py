@@ -66,6 +66,19 @@ def test_curated_part_is_the_balanced_sample(tree, neighbours):
     assert [len(part) for part in parts.values()] == [50, 20, 30]
 
 
+def test_the_raw_part_is_a_fair_draw_of_what_is_left():
+    """Whatever the curated part passed over has the same chance, in clusters of any size."""
+    labels = np.repeat(np.arange(11), [1000] + [20] * 10)
+    tree = jc.ClusterTree.from_labels([labels])
+    drawn = np.zeros(11)
+    for seed in range(100):
+        parts = mix(tree, 220, Mix(0.5, 0, 0.5), seed=seed)
+        assert (np.bincount(labels[parts["curated"]]) == 10).all()
+        drawn += np.bincount(labels[parts["raw"]], minlength=11)
+    # 110 of 1090 rows, 100 times: of the 100 that are left of small clusters, 1009 (+- 27).
+    assert 900 < drawn[1:].sum() < 1120
+
+
 def test_every_query_has_its_turn():
     tree = jc.ClusterTree.from_labels([np.zeros(20, int)])
     near = Neighbours(
