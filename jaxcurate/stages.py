@@ -22,10 +22,10 @@ from jaxcurate import (
     workdir,
 )
 from jaxcurate import embed as encoders
+from jaxcurate.arms import Arms
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
-from jaxcurate.sampling import sample
 from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
 
@@ -127,11 +127,12 @@ class Stages:
     def sample(self, card: Card) -> dict[str, Any]:
         """``tree/`` to ``subsets/NAME/``: a balanced subset with its manifest."""
         pool, tree = self._pool(), self._tree()
-        indices = self._draw(tree, self.settings.seed)
+        arms = self._arms(pool, tree)
+        indices = arms.curated(self.settings.seed)
         missing = self.settings.sample.size - len(indices)
         if missing:
             self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
-        about = card(shortfall=missing, measures=self._measures(pool, tree, indices))
+        about = card(shortfall=missing, measures=self._measures(arms, indices))
         export.save_subset(self.subset_path, indices, pool, tree, about)
         return {"taken": len(indices), "missing": missing}
 
@@ -153,9 +154,7 @@ class Stages:
         settings, seed = self.settings.evaluate, self.settings.seed
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
-        draws = evaluation.draw_arms(
-            subset.indices, lambda s: self._draw(tree, s), len(pool), settings.n_seeds, seed
-        )
+        draws = self._arms(pool, tree).draw(subset.indices, settings.n_seeds, seed)
         notes = self.source.annotations(pool.items)
         results: dict[str, Any] = {"balance": evaluation.balance(notes, draws)}
         losses: dict[str, np.ndarray] = {}
@@ -269,17 +268,13 @@ class Stages:
             )
         return dedup.Duplicates.load(folder).kept
 
-    def _draw(self, tree: ClusterTree, seed: int) -> np.ndarray:
-        settings, valid = self.settings.sample, self._valid()
-        n_valid = tree.n_points if valid is None else len(valid)
-        size = min(settings.size, n_valid * settings.max_repeats)
-        return sample(tree, size, settings.strategy, settings.max_repeats, seed, rows=valid)
+    def _arms(self, pool: Pool, tree: ClusterTree) -> Arms:
+        return Arms(pool, tree, self.settings.sample, self._valid())
 
-    def _measures(self, pool: Pool, tree: ClusterTree, indices: np.ndarray) -> dict[str, Any]:
+    def _measures(self, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
         """Plain numbers on the subset, beside those of a random one of the same size."""
-        rng = np.random.default_rng([self.settings.seed, 2])
-        distinct = np.unique(indices)
-        random = np.sort(rng.choice(len(pool), len(distinct), replace=False))
+        pool, tree = arms.pool, arms.tree
+        random = arms.random(self.settings.seed, len(np.unique(indices)))
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
             covered = measures.coverage(

@@ -96,7 +96,8 @@ def test_run_writes_the_work_directory(jaxcurate, place):
     assert table["id"] == [str(row) for row in table["row"]]
     tree = jc.ClusterTree.load(work / "tree")
     np.testing.assert_array_equal(table["cluster_l2"], tree.point_labels(2)[indices])
-    np.testing.assert_array_equal(indices, jc.sample(tree, 30, seed=0))
+    ids = np.load(work / "pool/ids.npy")
+    np.testing.assert_array_equal(indices, jc.sample(tree, 30, seed=0, ids=ids))
     card = json.loads((work / "subsets/curated/card.json").read_text())
     assert card["pool"] == json.loads((work / "pool/card.json").read_text())["pool"]
     assert card["shortfall"] == 0
@@ -210,7 +211,8 @@ def test_duplicates_are_left_out(jaxcurate, place, duplicates):
     tree = jc.ClusterTree.load(work / "tree")
     assert tree.n_points == 200
     np.testing.assert_array_equal(
-        np.load(work / "subsets/curated/indices.npy"), jc.sample(tree, 30, seed=0, rows=kept)
+        np.load(work / "subsets/curated/indices.npy"),
+        jc.sample(tree, 30, seed=0, rows=kept, ids=np.load(work / "pool/ids.npy")),
     )
     before = everything_in(work)
     assert jaxcurate("run", *flags)[2].count("done before") == 7

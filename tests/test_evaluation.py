@@ -47,17 +47,6 @@ def test_verdict_follows_the_interval(low, high, verdict):
     assert evaluation.interval_in_words(one).endswith(verdict)
 
 
-def test_arms_are_drawn_anew_for_every_seed():
-    draws = evaluation.draw_arms(
-        np.array([1, 2, 3]), lambda seed: np.array([seed, seed + 1, seed + 2]), 50, 3, seed=7
-    )
-    np.testing.assert_array_equal(draws["curated"][0], [1, 2, 3])
-    np.testing.assert_array_equal(draws["curated"][2], [9, 10, 11])
-    assert all(len(np.unique(rows)) == 3 for rows in draws["random"])
-    assert not np.array_equal(draws["random"][0], draws["random"][1])
-    assert all(len(rows) == 50 for rows in draws["pool"])
-
-
 def test_balance_is_told_where_groups_are_known():
     notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
     told = evaluation.balance(notes, {"pool": [np.arange(4)], "curated": [np.array([0, 2, 3])]})
