@@ -1,13 +1,16 @@
 """The arms of a comparison: the rows that each takes from a pool, as a function of the seed."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxcurate.baselines import sample_uniform
+from jaxcurate.mixing import indices_of, mix
 from jaxcurate.pool import Pool
 from jaxcurate.priorities import other_seed
-from jaxcurate.sampling import sample
+from jaxcurate.retrieval import Neighbours
+from jaxcurate.sampling import ShortfallWarning, sample
 from jaxcurate.settings import Sampling
 from jaxcurate.tree import ClusterTree
 
@@ -25,6 +28,8 @@ class Arms:
     sampling: Sampling
     valid: np.ndarray | None = None
     """int64 ``[m]``: the rows that deduplication left; None for all."""
+    neighbours: Neighbours | None = None
+    """Of the references, among the valid rows; needed where the settings retrieve."""
 
     @property
     def size(self) -> int:
@@ -32,18 +37,27 @@ class Arms:
         n = len(self.pool) if self.valid is None else len(self.valid)
         return min(self.sampling.size, n * self.sampling.max_repeats)
 
+    def parts(self, seed: int) -> dict[str, np.ndarray]:
+        """The subset that the settings ask for, by why its rows are kept, each int64, sorted."""
+        how, common = self.sampling, {"seed": seed, "rows": self.valid, "ids": self.pool.ids}
+        if not how.mix.is_mixed:
+            rows = sample(self.tree, self.size, how.strategy, how.max_repeats, **common)
+            return {"curated": rows}
+        with warnings.catch_warnings():
+            # That the references name too few rows is told by how many there are of each part.
+            warnings.simplefilter("ignore", ShortfallWarning)
+            return mix(
+                self.tree,
+                self.size,
+                how.mix.shares,
+                self.neighbours,
+                strategy=how.strategy,
+                **common,
+            )
+
     def curated(self, seed: int) -> np.ndarray:
         """The subset that the settings ask for, int64, sorted."""
-        how = self.sampling
-        return sample(
-            self.tree,
-            self.size,
-            how.strategy,
-            how.max_repeats,
-            seed,
-            rows=self.valid,
-            ids=self.pool.ids,
-        )
+        return indices_of(self.parts(seed))
 
     def random(self, seed: int, size: int) -> np.ndarray:
         """So many distinct rows of the whole pool, uniformly, int64, sorted; all of a smaller one.

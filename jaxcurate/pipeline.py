@@ -112,7 +112,7 @@ class Pipeline:
                     f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
                     f"level 1, but {source} has only {n} item(s)"
                 )
-        elif stages & {"export", "evaluate", "report"}:  # these read items by the pool's rows
+        elif stages & self._that_read_the_source:
             card = workdir.read_card(self.stages.folders["embed"]) or {
                 "made_from": {"source": None}
             }
@@ -122,6 +122,14 @@ class Pipeline:
                     f"{card['made_from']['source']}, but {settings.source} is now "
                     f"{self.stages.source.fingerprint}: `embed` comes first"
                 )
+            of = _as_json(_plain(settings.embed))
+            if stages & self._that_embed and card["made_from"]["embed"] != of:
+                raise ValueError(
+                    f"{self.stages.folders['embed']} was made with other settings of config.embed, "
+                    "by which references are embedded: `embed` comes first"
+                )
+        if stages & self._that_embed:
+            self.stages.references  # noqa: B018  opens them
         if "evaluate" in stages and settings.evaluate.arms:
             try:
                 self.stages.held_out_sources  # noqa: B018  opens them
@@ -129,6 +137,16 @@ class Pipeline:
                 raise ValueError(
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
                 ) from error
+
+    @property
+    def _that_embed(self) -> set[str]:
+        """Stages that embed references, in the way of the pool."""
+        return {"sample", "evaluate"} if self.settings.sample.mix.retrieved else set()
+
+    @property
+    def _that_read_the_source(self) -> set[str]:
+        """Stages that read items by the pool's rows, or fit an encoder to them."""
+        return {"export", "evaluate", "report"} | self._that_embed
 
     def _write_config(self) -> None:
         config = json.dumps(_plain(self.settings), indent=2) + "\n"
@@ -156,6 +174,9 @@ class Pipeline:
             (workdir.read_card(self.stages.folders[name]) or {}).get("files")
         )
         valid = {"dedup": digest("dedup")} if settings.dedup.enabled else {}
+        references = {}
+        if settings.sample.mix.retrieved and stage in ("sample", "evaluate"):
+            references = {"references": self.stages.references.fingerprint}
         match stage:
             case "dedup":
                 return {
@@ -178,6 +199,7 @@ class Pipeline:
                     "sample": _plain(settings.sample),
                     "seed": settings.seed,
                     **valid,
+                    **references,
                 }
             case "export":
                 return {"sample": digest("sample"), "export": _plain(settings.export)}
@@ -190,6 +212,7 @@ class Pipeline:
                     "evaluate": _plain(settings.evaluate),
                     "seed": settings.seed,
                     **valid,
+                    **references,
                 }
             case "report":
                 return {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxcurate.embed import Embedding
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
+from jaxcurate.mixing import Mix
 from jaxcurate.sources import Recipe
 from jaxcurate.ssl import Pretraining
 
@@ -79,6 +80,46 @@ class Clustering:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """Parts of the subset, as :class:`jaxcurate.mixing.Mix` has them: curated alone by default.
+
+    References are items like the pool's and are embedded in the same way: an encoder that is
+    fitted to the pool is fitted once more.
+    """
+
+    curated: float = 1.0
+    """Share that is balanced over the tree."""
+    retrieved: float = 0.0
+    """Share of rows that are nearest to the references."""
+    raw: float = 0.0
+    """Share that is drawn uniformly of all that is left."""
+    references: str = ""
+    """Where references come from: a source such as the pool's."""
+    split: str = "train"
+    """Of a TFDS dataset: the references."""
+    n_per_query: int = 10
+    """Rows that one reference can add at most."""
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    """What nearest means."""
+
+    def __post_init__(self) -> None:
+        if self.n_per_query < 1:
+            raise ValueError(f"n_per_query={self.n_per_query} must be at least 1")
+        if self.shares.retrieved and not self.references:
+            raise ValueError(f"retrieved={self.retrieved} needs references to be near to")
+
+    @property
+    def shares(self) -> Mix:
+        """The shares alone."""
+        return Mix(self.curated, self.retrieved, self.raw)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there is any other part than the curated one."""
+        return bool(self.retrieved or self.raw)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the subset is drawn."""
 
@@ -87,10 +128,13 @@ class Sampling:
     """Of the folder in ``subsets/``."""
     strategy: Literal["random", "closest"] = "random"
     max_repeats: int = 1
+    mix: Mixing = field(default_factory=Mixing)
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.max_repeats < 1:
             raise ValueError("size and max_repeats must be at least 1")
+        if self.mix.is_mixed and self.max_repeats > 1:
+            raise ValueError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"name={self.name!r} must be of letters, digits, '-' and '_'")
 

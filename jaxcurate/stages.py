@@ -24,8 +24,10 @@ from jaxcurate import (
 from jaxcurate import embed as encoders
 from jaxcurate.arms import Arms
 from jaxcurate.hierarchy import hierarchical_kmeans
+from jaxcurate.mixing import indices_of
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
+from jaxcurate.retrieval import Neighbours, nearest_rows
 from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
 
@@ -61,22 +63,7 @@ class Stages:
 
     def embed(self, card: Card) -> dict[str, Any]:
         """Source to ``pool/``: an embedding for every item that can be read."""
-        settings = self.settings.embed
-        n, size = len(self.source), settings.batch_size
-        fitting = lambda: (b.images for b in self._reading("reading", np.arange(n), size))
-        encoder = encoders.make_encoder(settings, fitting, self.mesh)
-        rows, ids, embeddings = [], [], []
-        reading = self._reading("embedding", np.arange(n), size)
-        for batch in reading:
-            rows.append(batch.rows)
-            ids.append(batch.ids)
-            embeddings.append(
-                encoders.embed(encoder, batch.images, batch_size=size, mesh=self.mesh)
-            )
-        if not rows:
-            raise ValueError(f"{self.settings.source} has no item that can be read")
-        pool = make_pool(*map(np.concatenate, (embeddings, ids, rows)))
-        skipped = [[item.id, item.reason] for item in reading.unreadable]
+        pool, skipped = self._embedded("embedding", self.source, self.settings.source)
         if skipped:
             id_, reason = skipped[0]
             self.progress.line(
@@ -128,13 +115,16 @@ class Stages:
         """``tree/`` to ``subsets/NAME/``: a balanced subset with its manifest."""
         pool, tree = self._pool(), self._tree()
         arms = self._arms(pool, tree)
-        indices = arms.curated(self.settings.seed)
+        parts = arms.parts(self.settings.seed)
+        indices = indices_of(parts)
         missing = self.settings.sample.size - len(indices)
         if missing:
             self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
         about = card(shortfall=missing, measures=self._measures(arms, indices))
-        export.save_subset(self.subset_path, indices, pool, tree, about)
-        return {"taken": len(indices), "missing": missing}
+        mixed = self.settings.sample.mix.is_mixed
+        export.save_subset(self.subset_path, indices, pool, tree, about, parts if mixed else None)
+        sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
+        return {"taken": len(indices), **sizes, "missing": missing}
 
     def export(self, card: Card) -> dict[str, Any]:
         """``subsets/NAME/`` and the source to ``exports/NAME/``: the items themselves."""
@@ -228,10 +218,16 @@ class Stages:
         settings = self.settings.evaluate
         return self._open(settings.probe_split), self._open(settings.test_split)
 
-    def _open(self, split: str) -> sources.Source:
+    @cached_property
+    def references(self) -> sources.Source | None:
+        """What the retrieved part of the subset is near to; None where there is no such part."""
+        settings = self.settings.sample.mix
+        return self._open(settings.split, settings.references) if settings.retrieved else None
+
+    def _open(self, split: str, source: str = "") -> sources.Source:
         settings = self.settings
         return sources.open_source(
-            settings.source,
+            source or settings.source,
             split=split,
             data_dir=settings.data_dir or None,
             image_size=settings.image_size,
@@ -269,7 +265,22 @@ class Stages:
         return dedup.Duplicates.load(folder).kept
 
     def _arms(self, pool: Pool, tree: ClusterTree) -> Arms:
-        return Arms(pool, tree, self.settings.sample, self._valid())
+        valid = self._valid()
+        return Arms(pool, tree, self.settings.sample, valid, self._neighbours(pool, valid))
+
+    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbours | None:
+        """The rows that are nearest to each reference; None where nothing is retrieved."""
+        settings = self.settings.sample.mix
+        if self.references is None:
+            return None
+        queries, skipped = self._embedded("references", self.references, settings.references)
+        if skipped:
+            self.progress.line(f"  {len(skipped)} reference(s) could not be read: {skipped[0]}")
+        among = pool.embeddings if valid is None else pool.embeddings[valid]
+        near = nearest_rows(
+            among, queries.embeddings, settings.n_per_query, settings.metric, mesh=self.mesh
+        )
+        return near if valid is None else near._replace(rows=valid[near.rows])
 
     def _measures(self, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
         """Plain numbers on the subset, beside those of a random one of the same size."""
@@ -291,15 +302,41 @@ class Stages:
                     told[arm]["kl_to_uniform"] = measures.kl_to_uniform(points, low, high)
         return told
 
-    def _reading(self, what: str, rows: np.ndarray, batch_size: int) -> sources.Reading:
-        done = 0
+    @cached_property
+    def _encoder(self) -> encoders.Encoder:
+        """What makes embeddings of items; fitted to the pool's source where it has to be."""
+        settings, rows = self.settings.embed, np.arange(len(self.source))
+        fitting = lambda: (b.images for b in self._reading("reading", rows, settings.batch_size))
+        return encoders.make_encoder(settings, fitting, self.mesh)
+
+    def _embedded(
+        self, what: str, source: sources.Source, name: str
+    ) -> tuple[Pool, list[list[str]]]:
+        """The items of a source that can be read, embedded; and of the others, id and reason."""
+        size, rows, ids, embeddings = self.settings.embed.batch_size, [], [], []
+        reading = self._reading(what, np.arange(len(source)), size, source)
+        for batch in reading:
+            rows.append(batch.rows)
+            ids.append(batch.ids)
+            embeddings.append(
+                encoders.embed(self._encoder, batch.images, batch_size=size, mesh=self.mesh)
+            )
+        if not rows:
+            raise ValueError(f"{name} has no item that can be read")
+        skipped = [[item.id, item.reason] for item in reading.unreadable]
+        return make_pool(*map(np.concatenate, (embeddings, ids, rows))), skipped
+
+    def _reading(
+        self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
+    ) -> sources.Reading:
+        source, done = source or self.source, 0
 
         def told(more: int) -> None:
             nonlocal done
             done += more
             self.progress(what, done, len(rows))
 
-        return sources.read_images(self.source, rows, batch_size=batch_size, progress=told)
+        return sources.read_images(source, rows, batch_size=batch_size, progress=told)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Items of the source at ``rows``, which all were readable once."""

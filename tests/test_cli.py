@@ -256,9 +256,114 @@ def test_the_card_measures_the_subset(jaxcurate, place):
     assert "kl_to_uniform" not in curated
 
 
+def nearest(x, queries, n):
+    """By brute force: the rows at the smallest angles to each query."""
+    unit = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
+    return np.argsort(-(unit(queries) @ unit(x).T), axis=1)[:, :n]
+
+
+def mixture(curated, retrieved, raw, *more):
+    shares = {"curated": curated, "retrieved": retrieved, "raw": raw}
+    return [f"--config.sample.mix.{name}={share}" for name, share in shares.items()] + list(more)
+
+
+def test_a_mixture_says_why(jaxcurate, place):
+    x, rng = np.load(place / "x.npy"), np.random.default_rng(1)
+    np.save(place / "wanted.npy", rng.normal(size=(4, 6)).astype(np.float32))
+    references = f"--config.sample.mix.references=npy:{place}/wanted.npy"
+    flags = mixture(0.5, 0.2, 0.3, references, "--config.sample.mix.n_per_query=5")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert "sample: taken 30, curated 15, retrieved 6, raw 9, missing 0" in err
+    subset = place / "work/subsets/curated"
+    card = json.loads((subset / "card.json").read_text())
+    assert card["why"] == {"curated": 15, "retrieved": 6, "raw": 9}
+    table = pq.read_table(subset / "manifest.parquet").to_pydict()
+    assert table["row"] == np.load(subset / "indices.npy").tolist()
+    assert set(table["count"]) == {1}
+    rows, why = np.array(table["row"]), np.array(table["why"])
+    tree, ids = jc.ClusterTree.load(place / "work/tree"), np.load(place / "work/pool/ids.npy")
+    curated = jc.sample(tree, 15, ids=ids)
+    np.testing.assert_array_equal(rows[why == "curated"], curated)
+    # Each reference's nearest row that is not taken, then of second ones those that are nearest.
+    near = nearest(x, np.load(place / "wanted.npy"), 5)
+    retrieved = set(rows[why == "retrieved"].tolist())
+    assert retrieved <= set(near.ravel().tolist()) - set(curated.tolist())
+    assert set(near[:, 0].tolist()) <= retrieved | set(curated.tolist())
+    # The same again does nothing; other references make another subset.
+    assert jaxcurate("run", *flags)[2].count("done before") == 6
+    np.save(place / "wanted.npy", x[50:54])
+    assert "sample    out of date" in jaxcurate("status", *flags)[1]
+    assert jaxcurate("sample", *flags)[0] == 0
+    rows = np.load(subset / "indices.npy")
+    assert np.isin(np.arange(50, 54), rows).all()  # each is nearest to itself
+
+
+def test_references_that_name_too_few_are_told(jaxcurate, place):
+    np.save(place / "wanted.npy", np.load(place / "x.npy")[:2])
+    references = f"--config.sample.mix.references=npy:{place}/wanted.npy"
+    flags = mixture(0, 1, 0, references, "--config.sample.mix.n_per_query=3")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert re.search(r"taken 30, curated 0, retrieved [456], raw 2[456], missing 0", err)
+    raw = mixture(0.5, 0, 0.5)
+    assert "curated 15, retrieved 0, raw 15" in jaxcurate("sample", *raw)[2]
+
+
+def test_pictures_are_retrieved_as_the_pool_was_embedded(jaxcurate, place):
+    rng = np.random.default_rng(0)
+    for folder in ("pictures", "wanted"):
+        (place / folder).mkdir()
+    for i in range(60):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"pictures/{i:02}.png")
+        if i % 10 == 3:
+            Image.fromarray(pixels).save(place / f"wanted/{i:02}.png")
+        if i % 10 == 4:  # the same picture twice: deduplication leaves the first
+            Image.fromarray(pixels).save(place / f"pictures/{i:02}x.png")
+            Image.fromarray(pixels).save(place / f"wanted/{i:02}.png")
+    (place / "wanted/broken.png").write_bytes(b"no picture")
+    flags = mixture(
+        0.4,
+        0.6,
+        0,
+        f"--config.sample.mix.references=folder:{place}/wanted",
+        "--config.sample.mix.n_per_query=1",
+        "--config.embed.encoder=pca",
+        "--config.embed.n_components=20",
+        "--config.dedup.enabled=True",
+        "--config.dedup.threshold=0",
+    )
+    source = f"folder:{place}/pictures"
+    code, _, err = jaxcurate("run", *flags, source=source)
+    assert code == 0, err
+    assert "1 reference(s) could not be read" in err and "broken.png" in err
+    table = pq.read_table(place / "work/subsets/curated/manifest.parquet").to_pydict()
+    wanted = {f"{i:02}.png" for i in range(60) if i % 10 in (3, 4)}
+    found = dict(zip(table["id"], table["why"], strict=True))
+    assert wanted <= set(found)
+    assert not any("x" in name for name in found)
+    assert sum(why == "retrieved" for why in found.values()) <= 12
+    refused(
+        jaxcurate("sample", *flags, "--config.embed.n_components=9", source=source),
+        "other settings of config.embed",
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (mixture(0.5, 0.5, 0.5), ["config.sample.mix", "add up to 1.5"]),
+        (mixture(0.5, 0, 0.2), ["config.sample.mix", "add up to 0.7"]),
+        (mixture(1.5, 0, -0.5), ["config.sample.mix", "curated=1.5"]),
+        (mixture(0.5, 0.5, 0), ["config.sample.mix", "retrieved=0.5 needs references"]),
+        (
+            mixture(0.5, 0.5, 0, "--config.sample.mix.references=npy:none.npy"),
+            ["none.npy: there is no such file"],
+        ),
+        (mixture(0.5, 0, 0.5, "--config.sample.max_repeats=2"), ["max_repeats=2", "mixture"]),
+        (["--config.sample.mix.n_per_query=0"], ["n_per_query=0"]),
+        (["--config.sample.mix.metric=angle"], ["config.sample.mix.metric", "angle"]),
         (["--config.dedup.threshold=1.5"], ["config.dedup", "threshold=1.5"]),
         (["--config.dedup.content=names"], ["config.dedup.content", "names"]),
         (["--config.dedup.n_neighbours=-1"], ["n_neighbours"]),
