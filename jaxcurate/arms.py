@@ -1,18 +1,37 @@
 """The arms of a comparison: the rows that each takes from a pool, as a function of the seed."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxcurate.baselines import sample_uniform
+from jaxcurate.baselines import sample_flat, sample_uniform
+from jaxcurate.batches import Batches
 from jaxcurate.mixing import indices_of, mix
 from jaxcurate.pool import Pool
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, sample
-from jaxcurate.settings import Sampling
+from jaxcurate.settings import Evaluation, Sampling
 from jaxcurate.tree import ClusterTree
+
+
+class Draw(NamedTuple):
+    """What one run of an arm trains on."""
+
+    rows: np.ndarray
+    """Of the pool, int64, sorted."""
+    batches: Batches | None = None
+    """Which of them make every batch; shuffled epochs by default."""
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The rows, each as often as a training sees it, in proportion."""
+        if self.batches is None or not len(self.batches):
+            return self.rows
+        return np.sort(np.concatenate(list(self.batches)))
 
 
 @dataclass(frozen=True)
@@ -67,20 +86,51 @@ class Arms:
         size = min(size, len(self.pool))
         return sample_uniform(self.tree, size, seed=other_seed(seed, 2), ids=self.pool.ids)
 
-    def draw(self, subset: np.ndarray, n_seeds: int, seed: int) -> dict[str, list[np.ndarray]]:
-        """The rows that each arm trains on, one array for each seed.
+    def flat(self, seed: int, level: int) -> np.ndarray:
+        """As many rows as the curated subset has, balanced over one level alone, int64, sorted.
 
-        The curated and the random arm are drawn anew for every seed, so that the spread over
+        Within a cluster they are drawn as the settings say, but at random above level 1: there
+        the distance to the centroid is not known.
+        """
+        return sample_flat(
+            self.tree,
+            self.size,
+            self.sampling.strategy if level == 1 else "random",
+            self.sampling.max_repeats,
+            other_seed(seed, 3),
+            rows=self.valid,
+            ids=self.pool.ids,
+            level=level,
+        )
+
+    def draw(self, subset: np.ndarray, settings: Evaluation, seed: int) -> dict[str, list[Draw]]:
+        """What each arm trains on, for each seed.
+
+        All but those of the whole pool are drawn anew for every seed, so that the spread over
         seeds is that of the method and not of one draw.
 
         Args:
             subset: the exported subset, which is the first seed's.
-            n_seeds: how many draws.
+            settings: which arms there are, beside those whose balance is told in any case.
             seed: the first.
         """
-        seeds = range(seed, seed + n_seeds)
+        everything = np.arange(len(self.pool))
+        how = settings.pretraining
+        draws: dict[str, Callable[[int], Draw]] = {
+            "curated": lambda s: Draw(subset if s == seed else self.curated(s)),
+            "random": lambda s: Draw(self.random(s, len(subset))),
+            "pool": lambda s: Draw(everything),
+            "flat": lambda s: Draw(self.flat(s, settings.flat_level)),
+            "stratified": lambda s: Draw(
+                everything,
+                Batches(
+                    self.tree, how.batch_size, how.n_steps, equal=settings.stratified_by, seed=s
+                ),
+            ),
+        }
+        seeds = range(seed, seed + settings.n_seeds)
         return {
-            "curated": [subset if s == seed else self.curated(s) for s in seeds],
-            "random": [self.random(s, len(subset)) for s in seeds],
-            "pool": [np.arange(len(self.pool)) for _ in seeds],
+            arm: [draw(s) for s in seeds]
+            for arm, draw in draws.items()
+            if arm in ("curated", "random", "pool", *settings.arms)
         }

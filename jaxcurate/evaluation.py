@@ -11,12 +11,12 @@ from jaxcurate.experiment import Comparison
 from jaxcurate.sources import Annotations
 
 
-def balance(notes: Annotations, draws: Mapping[str, list[np.ndarray]]) -> dict[str, dict[str, Any]]:
-    """The balance of every arm's first draw over labels and over domains, where these are known.
+def balance(notes: Annotations, draws: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """The balance of every arm over labels and over domains, where these are known.
 
     Args:
         notes: of the pool's rows.
-        draws: for each arm its rows, int64, one array for each seed.
+        draws: for each arm the rows that one of its runs sees, int64.
 
     Returns:
         ``{"domain": {"pool": {"counts", "entropy", "gini"}, ...}, "label": {...}}``.
@@ -26,7 +26,7 @@ def balance(notes: Annotations, draws: Mapping[str, list[np.ndarray]]) -> dict[s
         known = np.unique(groups)
         if len(known) > 1:
             told[kind] = {
-                arm: dataclasses.asdict(balance_of(groups[rows[0]], known))
+                arm: dataclasses.asdict(balance_of(groups[rows], known))
                 for arm, rows in draws.items()
             }
     return told

@@ -151,15 +151,26 @@ class Exporting:
             raise ValueError(f"format={self.format!r}; known: {', '.join(FORMATS)}")
 
 
-ARMS = ("curated", "random", "pool")
+ARMS = {
+    "curated": "the subset",
+    "random": "as many rows, uniformly at random",
+    "pool": "all rows",
+    "flat": "as many rows, balanced over the clusters of one level alone",
+    "stratified": "all rows, in batches that are balanced over the tree",
+}
+"""What each arm of the comparison trains on."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The comparison by pretraining."""
 
-    arms: tuple[str, ...] = ARMS
+    arms: tuple[str, ...] = ("curated", "random", "pool")
     """Of :data:`ARMS`; none: only the balance is told."""
+    flat_level: int = 1
+    """The level that the flat arm is balanced over."""
+    stratified_by: Literal["clusters", "rows"] = "clusters"
+    """What the stratified arm sees equally often, as :class:`jaxcurate.batches.Batches` has it."""
     n_seeds: int = 5
     probe_split: str = "probe"
     """Labelled items that the probes learn from, outside the pool."""
@@ -173,6 +184,8 @@ class Evaluation:
             raise ValueError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds={self.n_seeds} must be at least 1")
+        if self.flat_level < 1:
+            raise ValueError(f"flat_level={self.flat_level} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -211,6 +224,11 @@ class Settings:
             raise ValueError("seed and n_devices must not be negative")
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} must be at least 1")
+        if self.evaluate.flat_level > len(self.cluster.levels):
+            raise ValueError(
+                f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
+                f"{len(self.cluster.levels)} level(s)"
+            )
 
 
 def to_config(settings: Settings) -> "ConfigDict":

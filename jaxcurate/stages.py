@@ -19,6 +19,7 @@ from jaxcurate import (
     parallel,
     report,
     sources,
+    ssl,
     workdir,
 )
 from jaxcurate import embed as encoders
@@ -144,20 +145,26 @@ class Stages:
         settings, seed = self.settings.evaluate, self.settings.seed
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
-        draws = self._arms(pool, tree).draw(subset.indices, settings.n_seeds, seed)
+        draws = self._arms(pool, tree).draw(subset.indices, settings, seed)
         notes = self.source.annotations(pool.items)
-        results: dict[str, Any] = {"balance": evaluation.balance(notes, draws)}
+        seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
+        results: dict[str, Any] = {"balance": evaluation.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
             probe_set, test_set = map(_read_held_out, self.held_out_sources)
             compared = experiment.compare(
                 self._read(pool.items),
-                {arm: draws[arm] for arm in settings.arms},
+                {
+                    arm: [
+                        ssl.Run(draw.rows, seed + i, draw.batches)
+                        for i, draw in enumerate(draws[arm])
+                    ]
+                    for arm in settings.arms
+                },
                 probe_set,
                 test_set,
                 experiment.head_labels(notes.label, np.unique(probe_set.labels)),
                 settings.pretraining,
-                seed=seed,
                 mesh=self.mesh,
                 progress=self.progress,
             )
