@@ -50,6 +50,9 @@ class Arms:
     neighbours: Neighbours | None = None
     """Of the references, among the valid rows; needed where the settings retrieve."""
 
+    def __post_init__(self) -> None:
+        self.tree.check_over(self.pool.fingerprint, len(self.pool))
+
     @property
     def size(self) -> int:
         """How many rows a curated subset has: what is asked for, as far as the pool reaches."""

@@ -122,9 +122,14 @@ def deduplicate(
         progress: told the pairs of tiles that are compared.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        ValueError: naming the argument that cannot be used; or both fingerprints, where the
+            tree was made from another pool.
     """
-    x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    if isinstance(x, Pool):
+        if tree is not None:
+            tree.check_over(x.fingerprint, len(x))
+        x = x.embeddings
+    x = np.asarray(x)
     checked_shape(x, "x")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")

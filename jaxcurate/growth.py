@@ -178,7 +178,7 @@ def refit_branch(
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
     branch = hierarchical_kmeans(x[rows], settings, seed, mesh=mesh)
-    return ClusterTree(_grafted(tree, branch, rows, ids, level, cluster))
+    return ClusterTree(_grafted(tree, branch, rows, ids, level, cluster), tree.pool)
 
 
 def _grafted(

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.bounds import check_whole
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
@@ -49,8 +50,7 @@ class Level:
             ("n_splits", 1),
             ("n_fit", 0),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            check_whole(name, getattr(self, name), least)
         if self.n_splits > 1 and self.resampled:
             raise ValueError("n_splits and n_resamples exclude each other on one level")
         if 0 < self.n_fit < self.n_clusters * self.n_splits:
@@ -106,7 +106,7 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
-    z = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
@@ -118,7 +118,7 @@ def hierarchical_kmeans(
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
         made.append(_fit_level(z, chosen, level, key, max_iter, init, mesh, report))
         z = made[-1].centroids
-    return ClusterTree(tuple(made))
+    return ClusterTree(tuple(made), pool)
 
 
 def _rows_to_fit(

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcurate.baselines import sample_uniform
+from jaxcurate.bounds import check_whole
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
@@ -90,8 +91,7 @@ def mix(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    if size < 0:
-        raise ValueError(f"size={size} is negative")
+    check_whole("size", size, 0)
     wanted = shares.sizes(size)
     allowed = np.zeros(tree.n_points, bool)
     allowed[slice(None) if rows is None else checked_rows(rows, tree.n_points)] = True

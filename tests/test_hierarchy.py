@@ -95,6 +95,7 @@ def test_bad_input_is_named(x, change, message):
     ("fields", "message"),
     [
         ({"n_clusters": 0}, "n_clusters=0"),
+        ({"n_clusters": 5.0}, "n_clusters=5.0 must be a whole number"),
         ({"n_clusters": 5, "n_resamples": -1}, "n_resamples=-1"),
         ({"n_clusters": 5, "n_per_cluster": -1}, "n_per_cluster=-1"),
         ({"n_clusters": 5, "n_splits": 0}, "n_splits=0"),

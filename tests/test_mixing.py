@@ -124,6 +124,11 @@ def test_a_tree_over_another_pool_is_refused(tree, pool, tmp_path):
         export.save_subset(tmp_path / "s", np.arange(3), other, tree, {})
 
 
+def test_rows_that_the_pool_does_not_have_are_refused(tree, pool, tmp_path):
+    with pytest.raises(ValueError, match="indices names row 300, but there are rows 0 to 299"):
+        export.save_subset(tmp_path / "s", np.array([3, 300]), pool, tree, {})
+
+
 @pytest.mark.parametrize(
     "why",
     [
