@@ -135,8 +135,7 @@ class Sampling:
             raise ValueError("size and max_repeats must be at least 1")
         if self.mix.is_mixed and self.max_repeats > 1:
             raise ValueError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
-        if not self.name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"name={self.name!r} must be of letters, digits, '-' and '_'")
+        _check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -189,6 +188,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Growing:
+    """New items that join the pool and its tree, which is not refitted."""
+
+    source: str = ""
+    """Where they come from: a source such as the pool's; without it there is no such stage."""
+    split: str = "train"
+    """Of a TFDS dataset: the new items."""
+    prefix: str = ""
+    """What their ids begin with, to tell them from those of the pool."""
+    name: str = "grown"
+    """Of the folder in ``grown/``."""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run depends on."""
 
@@ -212,6 +228,7 @@ class Settings:
     dedup: Deduplication = field(default_factory=Deduplication)
     export: Exporting = field(default_factory=Exporting)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    grow: Growing = field(default_factory=Growing)
     title: str = "Curated pool"
     """Heading of the report."""
     seed: int = 0
@@ -229,6 +246,11 @@ class Settings:
                 f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
                 f"{len(self.cluster.levels)} level(s)"
             )
+
+
+def _check_name(name: str) -> None:
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"name={name!r} must be of letters, digits, '-' and '_'")
 
 
 def to_config(settings: Settings) -> "ConfigDict":

@@ -15,6 +15,7 @@ from jaxcurate import (
     evaluation,
     experiment,
     export,
+    growth,
     measures,
     parallel,
     report,
@@ -60,6 +61,7 @@ class Stages:
             "sample": self.subset_path,
             "export": self.export_path,
             "evaluate": self.path / "evaluation",
+            **({"grow": self.path / "grown" / settings.grow.name} if settings.grow.source else {}),
         }
 
     def embed(self, card: Card) -> dict[str, Any]:
@@ -182,7 +184,11 @@ class Stages:
         """Everything that is there to ``report.html``."""
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
-        cards = {name: workdir.read_card(folder) for name, folder in self.folders.items()}
+        cards = {
+            name: workdir.read_card(folder)
+            for name, folder in self.folders.items()
+            if name != "grow"
+        }
         results, losses = None, {}
         if cards["evaluate"] is not None:
             folder = self.folders["evaluate"]
@@ -209,6 +215,40 @@ class Stages:
         workdir.write_text(self.report_path, page)
         return {}
 
+    def grow(self, card: Card) -> dict[str, Any]:
+        """``pool/``, ``tree/`` and new items to ``grown/NAME/``: both of these, and their drift.
+
+        The folder is a work directory for ``sample``.
+        """
+        settings, pool, tree = self.settings.grow, self._pool(), self._tree()
+        new, skipped = self._embedded("embedding", self.newcomers, settings.source)
+        ids = np.char.add(settings.prefix, new.ids)
+        known = np.intersect1d(ids, pool.ids)
+        if len(known):
+            raise ValueError(
+                f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
+                f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
+            )
+        larger = growth.grow(tree, new.embeddings, mesh=self.mesh)
+        grown = make_pool(
+            np.concatenate([pool.embeddings, new.embeddings]),
+            np.concatenate([pool.ids, ids]),
+            np.concatenate([pool.items, np.full(len(new), -1)]),  # not of the pool's source
+        )
+        larger = dataclasses.replace(larger, pool=grown.fingerprint)
+        levels = growth.drift(larger, grown.embeddings, len(pool))
+        about = card(unreadable=skipped, old=len(pool), new=len(new))
+        with workdir.new_folder(self.folders["grow"], about) as folder:
+            grown.save(folder / "pool", about)
+            larger.save(folder / "tree", about)
+            told = [level.to_plain() for level in levels]
+            (folder / "drift.json").write_text(json.dumps(told, indent=2) + "\n")
+            for level in levels:
+                workdir.save_array(folder / f"growth_l{level.level}.npy", level.growth)
+        for level in levels:
+            self.progress.line(f"  {level.reason}")
+        return {"items": len(grown), "new": len(new), "not read": len(skipped)}
+
     @cached_property
     def mesh(self) -> Mesh | None:
         """The devices that the settings ask for."""
@@ -230,6 +270,11 @@ class Stages:
         """What the retrieved part of the subset is near to; None where there is no such part."""
         settings = self.settings.sample.mix
         return self._open(settings.split, settings.references) if settings.retrieved else None
+
+    @cached_property
+    def newcomers(self) -> sources.Source:
+        """The items that the pool grows by."""
+        return self._open(self.settings.grow.split, self.settings.grow.source)
 
     def _open(self, split: str, source: str = "") -> sources.Source:
         settings = self.settings

@@ -350,6 +350,57 @@ def test_pictures_are_retrieved_as_the_pool_was_embedded(jaxcurate, place):
     )
 
 
+def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
+    x, rng = np.load(place / "x.npy"), np.random.default_rng(3)
+    new = rng.normal(size=(40, 6)).astype(np.float32)
+    np.save(place / "new.npy", new)
+    refused(jaxcurate("grow"), "nothing to grow by", "config.grow.source")
+    flags = [f"--config.grow.source=npy:{place}/new.npy", "--config.grow.prefix=new-"]
+    refused(jaxcurate("grow", *flags), "`grow` needs `cluster` first")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert "grow: items 240, new 40, not read 0" in err
+    assert "level 1: keep" in err or "level 1: refit" in err
+    work = place / "work"
+    before = everything_in(work)
+    folder = work / "grown/grown"
+    tree, grown = (jc.ClusterTree.load(path / "tree") for path in (work, folder))
+    np.testing.assert_array_equal(grown.levels[0].labels[:200], tree.levels[0].labels)
+    np.testing.assert_array_equal(grown.levels[0].centroids, tree.levels[0].centroids)
+    nearest = ((new[:, None] - tree.levels[0].centroids[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(grown.levels[0].labels[200:], nearest)
+    np.testing.assert_array_equal(np.load(folder / "pool/embeddings.npy"), np.r_[x, new])
+    ids = np.load(folder / "pool/ids.npy")
+    assert ids[199] == "199" and ids[200] == "new-0" and grown.pool != tree.pool
+    drift = json.loads((folder / "drift.json").read_text())
+    assert [level["level"] for level in drift] == [1, 2]
+    assert np.load(folder / "growth_l2.npy").shape == (5,)
+    # Nothing is done twice, and what was there is as it was; new rows can be sampled.
+    assert "grow: done before" in jaxcurate("grow", *flags)[2]
+    assert everything_in(work) == before
+    config = f"--config={place}/config.py:npy:{place}/x.npy"
+    assert cli.main(["sample", config, f"--workdir={folder}", "--config.sample.size=120"]) == 0
+    rows = np.load(folder / "subsets/curated/indices.npy")
+    np.testing.assert_array_equal(rows, jc.sample(grown, 120, ids=ids))
+    assert (rows >= 200).any()
+    assert cli.main(["export", config, f"--workdir={folder}"]) == 2  # their items are not there
+
+
+def test_new_items_with_known_ids_are_refused(jaxcurate, place):
+    flags = [f"--config.grow.source=npy:{place}/x.npy"]
+    jaxcurate("run")
+    before = everything_in(place)
+    refused(jaxcurate("grow", *flags), "200 id(s)", "the first '0'", "config.grow.prefix")
+    refused(jaxcurate("grow", "--config.grow.source=npy:none.npy"), "none.npy")
+    refused(jaxcurate("grow", *flags, "--config.grow.name=a/b"), "config.grow", "name='a/b'")
+    refused(jaxcurate("grow", *flags, "--config.embed.resolution=4"), "other settings of config")
+    np.save(place / "narrow.npy", np.zeros((3, 2), np.float32))
+    narrow = ["--config.grow.prefix=n", f"--config.grow.source=npy:{place}/narrow.npy"]
+    refused(jaxcurate("grow", *narrow), "2 columns", "6")
+    (place / "narrow.npy").unlink()
+    assert everything_in(place) == before
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
