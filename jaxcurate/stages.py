@@ -3,12 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from jaxcurate import (
     dedup,
@@ -17,15 +15,13 @@ from jaxcurate import (
     export,
     growth,
     measures,
-    parallel,
     report,
-    sources,
     ssl,
     workdir,
 )
-from jaxcurate import embed as encoders
 from jaxcurate.arms import Arms
 from jaxcurate.hierarchy import hierarchical_kmeans
+from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.mixing import indices_of
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
@@ -40,7 +36,7 @@ Card = Callable[..., dict[str, Any]]
 """Makes what the card of the folder tells, with any keyword arguments added."""
 
 
-class Stages:
+class Stages(Items):
     """The stages over one work directory.
 
     Each is a method that returns what there is to say of it; each raises a ValueError with one
@@ -48,9 +44,8 @@ class Stages:
     """
 
     def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
-        self.settings = settings
+        super().__init__(settings, progress)
         self.path = epath.Path(path)
-        self.progress = progress
         self.subset_path = self.path / "subsets" / settings.sample.name
         self.export_path = self.path / "exports" / settings.sample.name
         self.report_path = self.path / "report.html"
@@ -66,7 +61,7 @@ class Stages:
 
     def embed(self, card: Card) -> dict[str, Any]:
         """Source to ``pool/``: an embedding for every item that can be read."""
-        pool, skipped = self._embedded("embedding", self.source, self.settings.source)
+        pool, skipped = self.embedded("embedding", self.source, self.settings.source)
         if skipped:
             id_, reason = skipped[0]
             self.progress.line(
@@ -81,9 +76,9 @@ class Stages:
         settings, pool = self.settings.dedup, self._pool()
         digests = None
         if settings.content == "items":
-            reading = self._reading("reading", pool.items, 1024)
+            reading = self.reading("reading", pool.items, 1024)
             digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
-            _all_read(reading)
+            check_all_read(reading)
         found = dedup.deduplicate(
             pool,
             settings.threshold or None,
@@ -133,7 +128,7 @@ class Stages:
         """``subsets/NAME/`` and the source to ``exports/NAME/``: the items themselves."""
         pool = self._pool()
         rows = np.unique(export.load_subset(self.subset_path, pool).indices)
-        reading = self._reading("exporting", pool.items[rows], 256)
+        reading = self.reading("exporting", pool.items[rows], 256)
         pairs = (pair for b in reading for pair in zip(b.ids.tolist(), b.images, strict=True))
         about = card()
         export.export_items(self.export_path, pairs, self.settings.export.format, about)
@@ -153,9 +148,9 @@ class Stages:
         results: dict[str, Any] = {"balance": evaluation.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
-            probe_set, test_set = map(_read_held_out, self.held_out_sources)
+            probe_set, test_set = map(read_held_out, self.held_out_sources)
             compared = experiment.compare(
-                self._read(pool.items),
+                self.read(pool.items),
                 {
                     arm: [
                         ssl.Run(draw.rows, seed + i, draw.batches)
@@ -207,7 +202,7 @@ class Stages:
                 pool=pool,
                 tree=tree,
                 indices=subset.indices,
-                images=lambda rows: self._read(pool.items[rows]),
+                images=lambda rows: self.read(pool.items[rows]),
                 results=results,
                 losses=losses,
             )
@@ -221,7 +216,7 @@ class Stages:
         The folder is a work directory for ``sample``.
         """
         settings, pool, tree = self.settings.grow, self._pool(), self._tree()
-        new, skipped = self._embedded("embedding", self.newcomers, settings.source)
+        new, skipped = self.embedded("embedding", self.newcomers, settings.source)
         ids = np.char.add(settings.prefix, new.ids)
         known = np.intersect1d(ids, pool.ids)
         if len(known):
@@ -248,45 +243,6 @@ class Stages:
         for level in levels:
             self.progress.line(f"  {level.reason}")
         return {"items": len(grown), "new": len(new), "not read": len(skipped)}
-
-    @cached_property
-    def mesh(self) -> Mesh | None:
-        """The devices that the settings ask for."""
-        return parallel.make_mesh(self.settings.n_devices or None)
-
-    @cached_property
-    def source(self) -> sources.Source:
-        """The pool's items."""
-        return self._open(self.settings.split)
-
-    @cached_property
-    def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
-        """What the probes learn from, and what they are tested on."""
-        settings = self.settings.evaluate
-        return self._open(settings.probe_split), self._open(settings.test_split)
-
-    @cached_property
-    def references(self) -> sources.Source | None:
-        """What the retrieved part of the subset is near to; None where there is no such part."""
-        settings = self.settings.sample.mix
-        return self._open(settings.split, settings.references) if settings.retrieved else None
-
-    @cached_property
-    def newcomers(self) -> sources.Source:
-        """The items that the pool grows by."""
-        return self._open(self.settings.grow.split, self.settings.grow.source)
-
-    def _open(self, split: str, source: str = "") -> sources.Source:
-        settings = self.settings
-        return sources.open_source(
-            source or settings.source,
-            split=split,
-            data_dir=settings.data_dir or None,
-            image_size=settings.image_size,
-            recipe=settings.recipe,
-            image_key=settings.image_key or None,
-            label_key=settings.label_key or None,
-        )
 
     def _pool(self) -> Pool:
         return Pool.load(self.path / "pool")
@@ -325,7 +281,7 @@ class Stages:
         settings = self.settings.sample.mix
         if self.references is None:
             return None
-        queries, skipped = self._embedded("references", self.references, settings.references)
+        queries, skipped = self.embedded("references", self.references, settings.references)
         if skipped:
             self.progress.line(f"  {len(skipped)} reference(s) could not be read: {skipped[0]}")
         among = pool.embeddings if valid is None else pool.embeddings[valid]
@@ -353,60 +309,3 @@ class Stages:
                 if (high > low).all():
                     told[arm]["kl_to_uniform"] = measures.kl_to_uniform(points, low, high)
         return told
-
-    @cached_property
-    def _encoder(self) -> encoders.Encoder:
-        """What makes embeddings of items; fitted to the pool's source where it has to be."""
-        settings, rows = self.settings.embed, np.arange(len(self.source))
-        fitting = lambda: (b.images for b in self._reading("reading", rows, settings.batch_size))
-        return encoders.make_encoder(settings, fitting, self.mesh)
-
-    def _embedded(
-        self, what: str, source: sources.Source, name: str
-    ) -> tuple[Pool, list[list[str]]]:
-        """The items of a source that can be read, embedded; and of the others, id and reason."""
-        size, rows, ids, embeddings = self.settings.embed.batch_size, [], [], []
-        reading = self._reading(what, np.arange(len(source)), size, source)
-        for batch in reading:
-            rows.append(batch.rows)
-            ids.append(batch.ids)
-            embeddings.append(
-                encoders.embed(self._encoder, batch.images, batch_size=size, mesh=self.mesh)
-            )
-        if not rows:
-            raise ValueError(f"{name} has no item that can be read")
-        skipped = [[item.id, item.reason] for item in reading.unreadable]
-        return make_pool(*map(np.concatenate, (embeddings, ids, rows))), skipped
-
-    def _reading(
-        self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
-    ) -> sources.Reading:
-        source, done = source or self.source, 0
-
-        def told(more: int) -> None:
-            nonlocal done
-            done += more
-            self.progress(what, done, len(rows))
-
-        return sources.read_images(source, rows, batch_size=batch_size, progress=told)
-
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        """Items of the source at ``rows``, which all were readable once."""
-        reading = self._reading("reading", rows, 1024)
-        images = [batch.images for batch in reading]
-        _all_read(reading)
-        return np.concatenate(images)
-
-
-def _all_read(reading: sources.Reading) -> None:
-    """Refuses items that were readable when the pool was made, and no longer are."""
-    if reading.unreadable:
-        item = reading.unreadable[0]
-        raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
-
-
-def _read_held_out(source: sources.Source) -> experiment.HeldOut:
-    batches = list(sources.read_images(source, batch_size=1024))
-    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([batch.images for batch in batches])
-    return experiment.HeldOut(images, notes.label, notes.domain)
