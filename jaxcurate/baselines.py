@@ -65,4 +65,5 @@ def flat(tree: ClusterTree, level: int = 1) -> ClusterTree:
     distances = tree.levels[0].distances
     if level > 1:
         distances = np.full(tree.n_points, np.nan, np.float32)
-    return ClusterTree((TreeLevel(tree.levels[level - 1].centroids, labels, distances),))
+    one = TreeLevel(tree.levels[level - 1].centroids, labels, distances)
+    return ClusterTree((one,), tree.pool)

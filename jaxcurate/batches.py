@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxcurate import workdir
+from jaxcurate.bounds import check_whole
 from jaxcurate.permutation import permuted
 from jaxcurate.priorities import priorities
 from jaxcurate.selection import checked_rows
@@ -60,10 +61,8 @@ class Batches(Sequence[np.ndarray]):
         Raises:
             ValueError: naming the argument that cannot be used.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if n_steps < 0:
-            raise ValueError(f"n_steps={n_steps} must not be negative")
+        check_whole("batch_size", batch_size, 1)
+        check_whole("n_steps", n_steps, 0)
         if equal not in _LAWS:
             raise ValueError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
         priorities(0, seed)  # refuses a bad seed

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-COMMANDS = ("run", "embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "status")
+COMMANDS = (
+    *("run", "embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow"),
+    "status",
+)
 USAGE = (
     f"jaxcurate {'|'.join(COMMANDS)} --config=configs/NAME.py[:ARG] --workdir=DIR "
     "[--config.field=value ...] [--quiet]"

@@ -22,6 +22,7 @@ from jaxcurate.tree import ClusterTree
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
+_NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,14 @@ def deduplicate(
         progress: told the pairs of tiles that are compared.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        ValueError: naming the argument that cannot be used; or both fingerprints, where the
+            tree was made from another pool.
     """
-    x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    if isinstance(x, Pool):
+        if tree is not None:
+            tree.check_over(x.fingerprint, len(x))
+        x = x.embeddings
+    x = np.asarray(x)
     checked_shape(x, "x")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
@@ -137,10 +143,7 @@ def deduplicate(
     first, group = first_of_same(digests)
     others = np.setdiff1d(np.arange(len(x)), first)
     same = np.stack([first[group[others]], others], axis=1)
-    near, distances = (
-        Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32)),
-        np.zeros(len(first)),
-    )
+    near, distances = Pairs(*_NONE), np.zeros(len(first))
     if threshold is not None and len(first) > 1:
         with _unit_rows(x, first, memory_limit) as unit:
             if tree is None:
@@ -149,16 +152,21 @@ def deduplicate(
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
                 labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
-            counts = np.bincount(labels, minlength=len(centroids))
+            equal = Pairs(*_NONE) if all_pairs else _equal_rows(unit, labels, threshold)
+            # What is equal to a row that is searched is a cluster of its own, next to no other.
+            searched = labels.copy()
+            searched[equal.rows[:, 1]] = len(centroids)
+            counts = np.bincount(searched, minlength=len(centroids) + 1)[:-1]
             near = close_pairs(
                 unit,
-                labels,
+                searched,
                 neighbouring(centroids, counts, n_neighbours),
                 threshold,
                 everyone=all_pairs,
                 mesh=mesh,
                 told=None if progress is None else lambda *done: progress("near-duplicates", *done),
             )
+            near = Pairs(*map(np.concatenate, zip(near, equal, strict=True)))
     pairs = np.concatenate([same, first[near.rows]])
     components = _components(pairs, len(x))
     by_distance = np.lexsort((np.arange(len(x)), distances[group], components))
@@ -266,6 +274,29 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
             unit[begin : begin + _CHUNK] = part
         yield unit
+
+
+def _equal_rows(unit: np.ndarray, labels: np.ndarray, threshold: float) -> Pairs:
+    """Rows of a cluster that are the same to the bit, each with the first of them.
+
+    Whatever is near to one is as near to the others: only the first need be searched. Without
+    this, copies of one row cost time in the square of their number.
+
+    Args:
+        unit: float32 ``[n, d]`` of rows of length 1 or 0.
+        labels: int ``[n]``: the cluster of each.
+        threshold: that the product of a row with itself must reach; of zeros it does not.
+    """
+    digests = np.concatenate([content_digests(unit), labels[:, None].astype(np.uint64)], axis=1)
+    first, group = first_of_same(digests)
+    others = np.setdiff1d(np.arange(len(unit)), first)
+    product = np.empty(len(others))
+    for begin in range(0, len(others), _CHUNK):
+        part = unit[others[begin : begin + _CHUNK]].astype(np.float64)
+        product[begin : begin + _CHUNK] = np.einsum("pd,pd->p", part, part)
+    near = product >= threshold
+    pairs = np.stack([first[group[others]], others], axis=1)[near]
+    return Pairs(pairs, product[near].astype(np.float32))
 
 
 def _neighbourhoods(

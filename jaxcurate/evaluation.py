@@ -1,7 +1,7 @@
-"""Where labels meet a subset: its balance, and the arms of the comparison by pretraining."""
+"""Where labels meet a subset: its balance, and what a comparison by pretraining found."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,39 +10,13 @@ from jaxcurate.balance import balance_of
 from jaxcurate.experiment import Comparison
 from jaxcurate.sources import Annotations
 
-Draws = Mapping[str, list[np.ndarray]]
-"""For each arm its pool rows, int64, one array for each seed."""
 
-
-def draw_arms(
-    curated: np.ndarray, redraw: Callable[[int], np.ndarray], n_pool: int, n_seeds: int, seed: int
-) -> Draws:
-    """The rows that each arm trains on.
-
-    The curated and the random arm are drawn anew for every seed, so that the spread over seeds
-    is that of the method and not of one draw.
+def balance(notes: Annotations, draws: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """The balance of every arm over labels and over domains, where these are known.
 
     Args:
-        curated: the exported subset, which is the first seed's.
-        redraw: draws such a subset with another seed.
-        n_pool: rows of the pool.
-        n_seeds: how many draws.
-        seed: the first.
-    """
-    seeds = range(seed, seed + n_seeds)
-    size = min(len(curated), n_pool)
-    return {
-        "curated": [curated if s == seed else redraw(s) for s in seeds],
-        "random": [
-            np.sort(np.random.default_rng([s, 1]).choice(n_pool, size, replace=False))
-            for s in seeds
-        ],
-        "pool": [np.arange(n_pool) for _ in seeds],
-    }
-
-
-def balance(notes: Annotations, draws: Draws) -> dict[str, dict[str, Any]]:
-    """The balance of every arm's first draw over labels and over domains, where these are known.
+        notes: of the pool's rows.
+        draws: for each arm the rows that one of its runs sees, int64.
 
     Returns:
         ``{"domain": {"pool": {"counts", "entropy", "gini"}, ...}, "label": {...}}``.
@@ -52,7 +26,7 @@ def balance(notes: Annotations, draws: Draws) -> dict[str, dict[str, Any]]:
         known = np.unique(groups)
         if len(known) > 1:
             told[kind] = {
-                arm: dataclasses.asdict(balance_of(groups[rows[0]], known))
+                arm: dataclasses.asdict(balance_of(groups[rows], known))
                 for arm, rows in draws.items()
             }
     return told

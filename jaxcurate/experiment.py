@@ -1,7 +1,7 @@
 """Curated against random against the whole pool: the same training for each, paired by seed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,34 +54,38 @@ class Comparison(NamedTuple):
 
 def compare(
     images: np.ndarray,
-    arms: Mapping[str, list[np.ndarray]],
+    arms: Mapping[str, Sequence[ssl.Run]],
     probe_set: HeldOut,
     test_set: HeldOut,
     is_head: Mapping[str, bool],
     settings: ssl.Pretraining,
     *,
-    seed: int = 0,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Pretrains on every arm with every seed, and probes the encoders on held-out items.
 
-    Seed ``i`` fixes the initial weights and the random views for all arms alike, so that what
+    A seed fixes the initial weights and the random views for all arms alike, so that what
     differs between arms is the data.
 
     Args:
         images: of the pool, uint8 ``[n, s, s, 3]``.
-        arms: for each arm the rows that its runs train on, one array for each seed.
+        arms: the runs of each arm, with the same seeds in the same order.
         probe_set: what the probes learn from.
         test_set: what they are tested on.
         is_head: for each label whether it is one of those that fill the pool.
         settings: the same for every run.
-        seed: the first; run ``i`` of an arm has ``seed + i``.
         mesh: the devices over which runs are split.
         progress: told the steps done.
+
+    Raises:
+        ValueError: the arms differ in their seeds.
     """
-    runs = [ssl.Run(rows, seed + i) for draws in arms.values() for i, rows in enumerate(draws)]
-    n_seeds = len(runs) // len(arms)
+    seeds = [run.seed for run in next(iter(arms.values()))]
+    for name, own in arms.items():
+        if [run.seed for run in own] != seeds:
+            raise ValueError(f"arm {name!r} must have the seeds of the others: {seeds}")
+    runs, n_seeds = [run for own in arms.values() for run in own], len(seeds)
 
     def told(done: int, total: int) -> None:
         if progress is not None:
@@ -90,7 +94,7 @@ def compare(
     trained = ssl.pretrain(images, runs, settings, mesh=mesh, progress=told)
     untrained = ssl.pretrain(
         images[:2],
-        [ssl.Run(np.arange(2), seed + i) for i in range(n_seeds)],
+        [ssl.Run(np.arange(2), seed) for seed in seeds],
         dataclasses.replace(settings, n_steps=0),
         mesh=mesh,
     )

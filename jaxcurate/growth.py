@@ -1,7 +1,7 @@
 """Growth: new rows join a tree that stays as it is, and a report says where it no longer fits."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -44,6 +44,12 @@ class LevelDrift(NamedTuple):
     verdict: Verdict
     reason: str
     """The verdict with its numbers, in one line."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON holds it; :attr:`growth`, which may be infinite, is left out."""
+        plain = self._asdict() | {"branches": self.branches.tolist()}
+        del plain["growth"]
+        return plain
 
 
 def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> ClusterTree:
@@ -178,7 +184,7 @@ def refit_branch(
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
     branch = hierarchical_kmeans(x[rows], settings, seed, mesh=mesh)
-    return ClusterTree(_grafted(tree, branch, rows, ids, level, cluster))
+    return ClusterTree(_grafted(tree, branch, rows, ids, level, cluster), tree.pool)
 
 
 def _grafted(

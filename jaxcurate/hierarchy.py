@@ -1,6 +1,6 @@
 """Hierarchical k-means with resampling: clusters of points, then of centroids, level by level."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -8,11 +8,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.bounds import check_whole
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import Metric, checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
-from jaxcurate.kmeans.rows import Rows, place
+from jaxcurate.kmeans.rows import Chunks, Rows, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.pool import Pool
@@ -50,8 +51,7 @@ class Level:
             ("n_splits", 1),
             ("n_fit", 0),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            check_whole(name, getattr(self, name), least)
         if self.n_splits > 1 and self.resampled:
             raise ValueError("n_splits and n_resamples exclude each other on one level")
         if 0 < self.n_fit < self.n_clusters * self.n_splits:
@@ -102,7 +102,8 @@ def hierarchical_kmeans(
         init: ``"k-means++"`` or ``"random"``.
         metric: ``"euclidean"``, or ``"cosine"`` for rows and centroids of length 1.
         mesh: the devices to use; all by default.
-        progress: told the level, and how many of its k-means runs are done.
+        progress: told the level, and how many of its k-means runs are done; then how many rows
+            are assigned, where it was fitted to a part of them.
 
     Raises:
         ValueError: naming the argument that cannot be used.
@@ -111,19 +112,19 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
-    z = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
     mesh = parallel.make_mesh() if mesh is None else mesh
     made = []
     for number, level in enumerate(levels, 1):
-        report = _reporter(progress, number, level)
+        report = _Report(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
         made.append(_fit_level(z, chosen, level, key, max_iter, init, metric, mesh, report))
         z = made[-1].centroids
-    return ClusterTree(tuple(made))
+    return ClusterTree(tuple(made), pool)
 
 
 def _rows_to_fit(
@@ -146,7 +147,7 @@ def _fit_level(
     init: str,
     metric: Metric,
     mesh: Mesh | None,
-    report: Callable[[int], None],
+    report: "_Report",
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = Lazy(z, chosen)
@@ -188,7 +189,7 @@ def _fit_level(
         )
     if chosen is not None:
         fitted = labels, distances
-        chunks = chunked(z, frame, mesh)
+        chunks = _Told(**vars(chunked(z, frame, mesh)), told=report.rows)
         if level.n_splits > 1:
             coarse, counts = before_split
             n_parts = np.minimum(counts, level.n_splits)
@@ -229,8 +230,32 @@ def _check_levels(levels: Sequence[Level], n: int) -> None:
         below, what = total, f"clusters at level {number}"
 
 
-def _reporter(progress: Progress | None, number: int, level: Level) -> Callable[[int], None]:
-    total = 1 + (level.n_resamples if level.resampled else 0)
-    if progress is None:
-        return lambda done: None
-    return lambda done: progress(f"level {number}", done, total)
+class _Report:
+    """Tells how far one level is."""
+
+    def __init__(self, progress: Progress | None, number: int, level: Level) -> None:
+        self._progress, self._name = progress, f"level {number}"
+        self._total = 1 + (level.n_resamples if level.resampled else 0)
+
+    def __call__(self, done: int) -> None:
+        """So many of the k-means runs."""
+        if self._progress is not None:
+            self._progress(self._name, done, self._total)
+
+    def rows(self, done: int, total: int) -> None:
+        """So many of the rows that are assigned to what was fitted."""
+        if self._progress is not None:
+            self._progress(f"{self._name}: rows assigned", done, total)
+
+
+@dataclass(frozen=True)
+class _Told(Chunks):
+    """Chunks that say how many of their rows are done with."""
+
+    told: Callable[[int, int], None]
+
+    def __iter__(self) -> Iterator[tuple[slice, Rows]]:
+        self.told(0, len(self.x))
+        for part, rows in super().__iter__():
+            yield part, rows
+            self.told(part.stop, len(self.x))

@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcurate.baselines import sample_uniform
+from jaxcurate.bounds import check_whole
+from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
 from jaxcurate.selection import checked_rows
@@ -89,8 +91,7 @@ def mix(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    if size < 0:
-        raise ValueError(f"size={size} is negative")
+    check_whole("size", size, 0)
     wanted = shares.sizes(size)
     allowed = np.zeros(tree.n_points, bool)
     allowed[slice(None) if rows is None else checked_rows(rows, tree.n_points)] = True
@@ -112,9 +113,9 @@ def mix(
             ShortfallWarning,
             stacklevel=2,
         )
-    raw = sample_uniform(
-        tree, size - len(curated) - len(retrieved), seed=seed, rows=np.flatnonzero(allowed), ids=ids
-    )
+    # By the same seed a row that the curated part passed over would be passed over again.
+    left, size_left = np.flatnonzero(allowed), size - len(curated) - len(retrieved)
+    raw = sample_uniform(tree, size_left, seed=other_seed(seed, 1), rows=left, ids=ids)
     return {"curated": curated, "retrieved": retrieved, "raw": raw}
 
 

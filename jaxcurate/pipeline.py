@@ -21,7 +21,7 @@ from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
 from jaxcurate.stages import Stages
 
-STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report")
+STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow")
 NEEDS = {
     "dedup": "embed",
     "cluster": "embed",
@@ -29,6 +29,7 @@ NEEDS = {
     "export": "sample",
     "evaluate": "sample",
     "report": "sample",
+    "grow": "cluster",
 }
 """The stage whose files each stage reads, of those that only one stage can have written."""
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -52,7 +53,8 @@ class Pipeline:
         self.progress = progress
         self.stages = Stages(settings, path, progress)
         self._begun = time.perf_counter()
-        self.chosen = tuple(s for s in STAGES if s != "dedup" or settings.dedup.enabled)
+        absent = {"dedup": not settings.dedup.enabled, "grow": not settings.grow.source}
+        self.chosen = tuple(stage for stage in STAGES if not absent.get(stage))
         """The stages that the settings ask for."""
 
     def run(self, stages: Iterable[str] | None = None) -> None:
@@ -97,6 +99,8 @@ class Pipeline:
         settings, stages = self.settings, set(stages)
         if "dedup" in stages and not settings.dedup.enabled:
             raise ValueError("deduplication is off: config.dedup.enabled=True turns it on")
+        if "grow" in stages and not settings.grow.source:
+            raise ValueError("there is nothing to grow by: config.grow.source names new items")
         needs = [(stage, NEEDS[stage]) for stage in stages & set(NEEDS)]
         if settings.dedup.enabled:
             needs += [(stage, "dedup") for stage in stages & {"cluster", "sample", "evaluate"}]
@@ -112,16 +116,27 @@ class Pipeline:
                     f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
                     f"level 1, but {source} has only {n} item(s)"
                 )
-        elif stages & {"export", "evaluate", "report"}:  # these read items by the pool's rows
+        elif stages & self._that_read_the_source:
             card = workdir.read_card(self.stages.folders["embed"]) or {
                 "made_from": {"source": None}
             }
-            if card["made_from"]["source"] != self.stages.source.fingerprint:
+            made_from = card["made_from"].get("source")
+            if made_from != self.stages.source.fingerprint:
                 raise ValueError(
                     f"{self.stages.folders['embed']} was made from source "
-                    f"{card['made_from']['source']}, but {settings.source} is now "
+                    f"{made_from}, but {settings.source} is now "
                     f"{self.stages.source.fingerprint}: `embed` comes first"
                 )
+            of = _as_json(_plain(settings.embed))
+            if stages & self._that_embed and card["made_from"]["embed"] != of:
+                raise ValueError(
+                    f"{self.stages.folders['embed']} was made with other settings of config.embed, "
+                    "by which other items are embedded: `embed` comes first"
+                )
+        if stages & self._that_embed:
+            self.stages.references  # noqa: B018  opens them
+        if "grow" in stages:
+            self.stages.newcomers  # noqa: B018  opens them
         if "evaluate" in stages and settings.evaluate.arms:
             try:
                 self.stages.held_out_sources  # noqa: B018  opens them
@@ -129,6 +144,17 @@ class Pipeline:
                 raise ValueError(
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
                 ) from error
+
+    @property
+    def _that_embed(self) -> set[str]:
+        """Stages that embed other items in the way of the pool's: references, new ones."""
+        retrieving = {"sample", "evaluate"} if self.settings.sample.mix.retrieved else set()
+        return {"grow"} | retrieving
+
+    @property
+    def _that_read_the_source(self) -> set[str]:
+        """Stages that read items by the pool's rows, or fit an encoder to them."""
+        return {"export", "evaluate", "report"} | self._that_embed
 
     def _write_config(self) -> None:
         config = json.dumps(_plain(self.settings), indent=2) + "\n"
@@ -156,6 +182,9 @@ class Pipeline:
             (workdir.read_card(self.stages.folders[name]) or {}).get("files")
         )
         valid = {"dedup": digest("dedup")} if settings.dedup.enabled else {}
+        references = {}
+        if settings.sample.mix.retrieved and stage in ("sample", "evaluate"):
+            references = {"references": self.stages.references.fingerprint}
         match stage:
             case "dedup":
                 return {
@@ -178,6 +207,7 @@ class Pipeline:
                     "sample": _plain(settings.sample),
                     "seed": settings.seed,
                     **valid,
+                    **references,
                 }
             case "export":
                 return {"sample": digest("sample"), "export": _plain(settings.export)}
@@ -190,11 +220,18 @@ class Pipeline:
                     "evaluate": _plain(settings.evaluate),
                     "seed": settings.seed,
                     **valid,
+                    **references,
                 }
             case "report":
                 return {
                     "title": settings.title,
-                    **{name: digest(name) for name in self.stages.folders},
+                    **{name: digest(name) for name in self.stages.folders if name != "grow"},
+                }
+            case "grow":
+                return {
+                    "cluster": digest("cluster"),
+                    "new": self.stages.newcomers.fingerprint,
+                    "grow": _plain(settings.grow),
                 }
         raise ValueError(f"stage={stage!r}; known: {', '.join(STAGES)}")
 

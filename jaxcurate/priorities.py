@@ -6,6 +6,8 @@ import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
+_OTHER = 1 << 32
+"""Where the streams of :func:`other_seed` begin; levels of a tree have those before."""
 _BLOCK = 1 << 15
 """Numbers at a time, so that the passes over them stay within a core's cache."""
 
@@ -41,6 +43,18 @@ def short_priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.n
     for block, part in _blocks(keys, seed, stream):
         out[block] = part >> np.uint64(32)
     return out
+
+
+def other_seed(seed: int, number: int) -> int:
+    """A seed whose draws have nothing to do with those of ``seed``.
+
+    Two draws by one seed take the same rows first: one of what the other left is not a fair one.
+
+    Args:
+        seed: as :func:`priorities` takes it.
+        number: tells other seeds of the same seed apart.
+    """
+    return int(priorities(1, seed, _OTHER + number)[0])
 
 
 def keys_of(ids: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcurate.bounds import check_whole
 from jaxcurate.priorities import keys_of, priorities, short_priorities
 from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
@@ -57,10 +58,8 @@ def sample(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.3.
         https://arxiv.org/abs/2405.15613
     """
-    if size < 0:
-        raise ValueError(f"size={size} is negative")
-    if max_repeats < 1:
-        raise ValueError(f"max_repeats={max_repeats} must be at least 1")
+    check_whole("size", size, 0)
+    check_whole("max_repeats", max_repeats, 1)
     if strategy not in ("random", "closest"):
         raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
     if rows is not None:
@@ -126,8 +125,9 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
         raise ValueError(
             f"capacities must be whole numbers [m], not {capacities.dtype} {capacities.shape}"
         )
-    if size < 0 or (capacities < 0).any():
-        raise ValueError("size and capacities must not be negative")
+    check_whole("size", size, 0)
+    if (capacities < 0).any():
+        raise ValueError("capacities must not be negative")
     children = len(capacities)
     root = np.zeros(children, np.int32)
     return _allocate(capacities.astype(np.int64), root, np.array([size]), seed, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxcurate.embed import Embedding
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
+from jaxcurate.mixing import Mix
 from jaxcurate.sources import Recipe
 from jaxcurate.ssl import Pretraining
 
@@ -79,6 +80,46 @@ class Clustering:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """Parts of the subset, as :class:`jaxcurate.mixing.Mix` has them: curated alone by default.
+
+    References are items like the pool's and are embedded in the same way: an encoder that is
+    fitted to the pool is fitted once more.
+    """
+
+    curated: float = 1.0
+    """Share that is balanced over the tree."""
+    retrieved: float = 0.0
+    """Share of rows that are nearest to the references."""
+    raw: float = 0.0
+    """Share that is drawn uniformly of all that is left."""
+    references: str = ""
+    """Where references come from: a source such as the pool's."""
+    split: str = "train"
+    """Of a TFDS dataset: the references."""
+    n_per_query: int = 10
+    """Rows that one reference can add at most."""
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    """What nearest means."""
+
+    def __post_init__(self) -> None:
+        if self.n_per_query < 1:
+            raise ValueError(f"n_per_query={self.n_per_query} must be at least 1")
+        if self.shares.retrieved and not self.references:
+            raise ValueError(f"retrieved={self.retrieved} needs references to be near to")
+
+    @property
+    def shares(self) -> Mix:
+        """The shares alone."""
+        return Mix(self.curated, self.retrieved, self.raw)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there is any other part than the curated one."""
+        return bool(self.retrieved or self.raw)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the subset is drawn."""
 
@@ -87,12 +128,14 @@ class Sampling:
     """Of the folder in ``subsets/``."""
     strategy: Literal["random", "closest"] = "random"
     max_repeats: int = 1
+    mix: Mixing = field(default_factory=Mixing)
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.max_repeats < 1:
             raise ValueError("size and max_repeats must be at least 1")
-        if not self.name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"name={self.name!r} must be of letters, digits, '-' and '_'")
+        if self.mix.is_mixed and self.max_repeats > 1:
+            raise ValueError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
+        _check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -107,15 +150,26 @@ class Exporting:
             raise ValueError(f"format={self.format!r}; known: {', '.join(FORMATS)}")
 
 
-ARMS = ("curated", "random", "pool")
+ARMS = {
+    "curated": "the subset",
+    "random": "as many rows, uniformly at random",
+    "pool": "all rows",
+    "flat": "as many rows, balanced over the clusters of one level alone",
+    "stratified": "all rows, in batches that are balanced over the tree",
+}
+"""What each arm of the comparison trains on."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The comparison by pretraining."""
 
-    arms: tuple[str, ...] = ARMS
+    arms: tuple[str, ...] = ("curated", "random", "pool")
     """Of :data:`ARMS`; none: only the balance is told."""
+    flat_level: int = 1
+    """The level that the flat arm is balanced over."""
+    stratified_by: Literal["clusters", "rows"] = "clusters"
+    """What the stratified arm sees equally often, as :class:`jaxcurate.batches.Batches` has it."""
     n_seeds: int = 5
     probe_split: str = "probe"
     """Labelled items that the probes learn from, outside the pool."""
@@ -129,6 +183,25 @@ class Evaluation:
             raise ValueError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds={self.n_seeds} must be at least 1")
+        if self.flat_level < 1:
+            raise ValueError(f"flat_level={self.flat_level} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Growing:
+    """New items that join the pool and its tree, which is not refitted."""
+
+    source: str = ""
+    """Where they come from: a source such as the pool's; without it there is no such stage."""
+    split: str = "train"
+    """Of a TFDS dataset: the new items."""
+    prefix: str = ""
+    """What their ids begin with, to tell them from those of the pool."""
+    name: str = "grown"
+    """Of the folder in ``grown/``."""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -155,6 +228,7 @@ class Settings:
     dedup: Deduplication = field(default_factory=Deduplication)
     export: Exporting = field(default_factory=Exporting)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    grow: Growing = field(default_factory=Growing)
     title: str = "Curated pool"
     """Heading of the report."""
     seed: int = 0
@@ -167,6 +241,16 @@ class Settings:
             raise ValueError("seed and n_devices must not be negative")
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} must be at least 1")
+        if self.evaluate.flat_level > len(self.cluster.levels):
+            raise ValueError(
+                f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
+                f"{len(self.cluster.levels)} level(s)"
+            )
+
+
+def _check_name(name: str) -> None:
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"name={name!r} must be of letters, digits, '-' and '_'")
 
 
 def to_config(settings: Settings) -> "ConfigDict":

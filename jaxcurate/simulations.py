@@ -2,6 +2,8 @@
 
 import numpy as np
 
+SIDES = (-3.0, 3.0)
+"""Where the square lies, along both axes."""
 RING_SIZES = (20000, 200, 1000, 500, 8000)
 RING_CENTRES = ((-2.2, 1.0), (0.0, 1.0), (2.2, 1.0), (-1.2, 0.2), (1.2, 0.2))
 
@@ -18,23 +20,9 @@ def skewed_square(seed: int) -> np.ndarray:
             rng.normal([-1, -1], 0.5, (7000, 2)),
             rng.normal([1, -1], 0.5, (1000, 2)),
             rng.normal([0, 1], 0.5, (500, 2)),
-            rng.uniform(-3, 3, (500, 2)),
+            rng.uniform(*SIDES, (500, 2)),
         ]
     )
-
-
-def kl_to_uniform(points: np.ndarray, bandwidth: float = 0.5) -> float:
-    """KL divergence of where points lie from the uniform density on the square [-3, 3]^2.
-
-    Args:
-        points: ``[n, 2]``.
-        bandwidth: of the Gaussian kernels, whose sum is renormalised on the square.
-    """
-    grid = np.arange(-3, 3, 0.02)
-    x, y = (np.exp(-0.5 * ((grid[:, None] - points[:, i]) / bandwidth) ** 2) for i in (0, 1))
-    density = x @ y.T
-    density /= density.sum()
-    return float((density * np.log(density * density.size)).sum())
 
 
 def rings(seed: int) -> tuple[np.ndarray, np.ndarray]:

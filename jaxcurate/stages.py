@@ -3,29 +3,29 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from jaxcurate import (
     dedup,
     evaluation,
     experiment,
     export,
+    growth,
     measures,
-    parallel,
     report,
-    sources,
+    ssl,
     workdir,
 )
-from jaxcurate import embed as encoders
+from jaxcurate.arms import Arms
 from jaxcurate.hierarchy import hierarchical_kmeans
+from jaxcurate.items import Items, check_all_read, read_held_out
+from jaxcurate.mixing import indices_of
 from jaxcurate.pool import Pool, make_pool
 from jaxcurate.progress import Progress
-from jaxcurate.sampling import sample
+from jaxcurate.retrieval import Neighbours, nearest_rows
 from jaxcurate.settings import Settings
 from jaxcurate.tree import ClusterTree
 
@@ -36,7 +36,7 @@ Card = Callable[..., dict[str, Any]]
 """Makes what the card of the folder tells, with any keyword arguments added."""
 
 
-class Stages:
+class Stages(Items):
     """The stages over one work directory.
 
     Each is a method that returns what there is to say of it; each raises a ValueError with one
@@ -44,9 +44,8 @@ class Stages:
     """
 
     def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
-        self.settings = settings
+        super().__init__(settings, progress)
         self.path = epath.Path(path)
-        self.progress = progress
         self.subset_path = self.path / "subsets" / settings.sample.name
         self.export_path = self.path / "exports" / settings.sample.name
         self.report_path = self.path / "report.html"
@@ -57,26 +56,12 @@ class Stages:
             "sample": self.subset_path,
             "export": self.export_path,
             "evaluate": self.path / "evaluation",
+            **({"grow": self.path / "grown" / settings.grow.name} if settings.grow.source else {}),
         }
 
     def embed(self, card: Card) -> dict[str, Any]:
         """Source to ``pool/``: an embedding for every item that can be read."""
-        settings = self.settings.embed
-        n, size = len(self.source), settings.batch_size
-        fitting = lambda: (b.images for b in self._reading("reading", np.arange(n), size))
-        encoder = encoders.make_encoder(settings, fitting, self.mesh)
-        rows, ids, embeddings = [], [], []
-        reading = self._reading("embedding", np.arange(n), size)
-        for batch in reading:
-            rows.append(batch.rows)
-            ids.append(batch.ids)
-            embeddings.append(
-                encoders.embed(encoder, batch.images, batch_size=size, mesh=self.mesh)
-            )
-        if not rows:
-            raise ValueError(f"{self.settings.source} has no item that can be read")
-        pool = make_pool(*map(np.concatenate, (embeddings, ids, rows)))
-        skipped = [[item.id, item.reason] for item in reading.unreadable]
+        pool, skipped = self.embedded("embedding", self.source, self.settings.source)
         if skipped:
             id_, reason = skipped[0]
             self.progress.line(
@@ -91,9 +76,9 @@ class Stages:
         settings, pool = self.settings.dedup, self._pool()
         digests = None
         if settings.content == "items":
-            reading = self._reading("reading", pool.items, 1024)
+            reading = self.reading("reading", pool.items, 1024)
             digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
-            _all_read(reading)
+            check_all_read(reading)
         found = dedup.deduplicate(
             pool,
             settings.threshold or None,
@@ -127,19 +112,23 @@ class Stages:
     def sample(self, card: Card) -> dict[str, Any]:
         """``tree/`` to ``subsets/NAME/``: a balanced subset with its manifest."""
         pool, tree = self._pool(), self._tree()
-        indices = self._draw(tree, self.settings.seed)
+        arms = self._arms(pool, tree)
+        parts = arms.parts(self.settings.seed)
+        indices = indices_of(parts)
         missing = self.settings.sample.size - len(indices)
         if missing:
             self.progress.line(f"  the pool holds {missing} item(s) fewer than sample.size wants")
-        about = card(shortfall=missing, measures=self._measures(pool, tree, indices))
-        export.save_subset(self.subset_path, indices, pool, tree, about)
-        return {"taken": len(indices), "missing": missing}
+        about = card(shortfall=missing, measures=self._measures(arms, indices))
+        mixed = self.settings.sample.mix.is_mixed
+        export.save_subset(self.subset_path, indices, pool, tree, about, parts if mixed else None)
+        sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
+        return {"taken": len(indices), **sizes, "missing": missing}
 
     def export(self, card: Card) -> dict[str, Any]:
         """``subsets/NAME/`` and the source to ``exports/NAME/``: the items themselves."""
         pool = self._pool()
         rows = np.unique(export.load_subset(self.subset_path, pool).indices)
-        reading = self._reading("exporting", pool.items[rows], 256)
+        reading = self.reading("exporting", pool.items[rows], 256)
         pairs = (pair for b in reading for pair in zip(b.ids.tolist(), b.images, strict=True))
         about = card()
         export.export_items(self.export_path, pairs, self.settings.export.format, about)
@@ -153,22 +142,26 @@ class Stages:
         settings, seed = self.settings.evaluate, self.settings.seed
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
-        draws = evaluation.draw_arms(
-            subset.indices, lambda s: self._draw(tree, s), len(pool), settings.n_seeds, seed
-        )
+        draws = self._arms(pool, tree).draw(subset.indices, settings, seed)
         notes = self.source.annotations(pool.items)
-        results: dict[str, Any] = {"balance": evaluation.balance(notes, draws)}
+        seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
+        results: dict[str, Any] = {"balance": evaluation.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
-            probe_set, test_set = map(_read_held_out, self.held_out_sources)
+            probe_set, test_set = map(read_held_out, self.held_out_sources)
             compared = experiment.compare(
-                self._read(pool.items),
-                {arm: draws[arm] for arm in settings.arms},
+                self.read(pool.items),
+                {
+                    arm: [
+                        ssl.Run(draw.rows, seed + i, draw.batches)
+                        for i, draw in enumerate(draws[arm])
+                    ]
+                    for arm in settings.arms
+                },
                 probe_set,
                 test_set,
                 experiment.head_labels(notes.label, np.unique(probe_set.labels)),
                 settings.pretraining,
-                seed=seed,
                 mesh=self.mesh,
                 progress=self.progress,
             )
@@ -186,7 +179,11 @@ class Stages:
         """Everything that is there to ``report.html``."""
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
-        cards = {name: workdir.read_card(folder) for name, folder in self.folders.items()}
+        cards = {
+            name: workdir.read_card(folder)
+            for name, folder in self.folders.items()
+            if name != "grow"
+        }
         results, losses = None, {}
         if cards["evaluate"] is not None:
             folder = self.folders["evaluate"]
@@ -205,7 +202,7 @@ class Stages:
                 pool=pool,
                 tree=tree,
                 indices=subset.indices,
-                images=lambda rows: self._read(pool.items[rows]),
+                images=lambda rows: self.read(pool.items[rows]),
                 results=results,
                 losses=losses,
             )
@@ -213,33 +210,39 @@ class Stages:
         workdir.write_text(self.report_path, page)
         return {}
 
-    @cached_property
-    def mesh(self) -> Mesh | None:
-        """The devices that the settings ask for."""
-        return parallel.make_mesh(self.settings.n_devices or None)
+    def grow(self, card: Card) -> dict[str, Any]:
+        """``pool/``, ``tree/`` and new items to ``grown/NAME/``: both of these, and their drift.
 
-    @cached_property
-    def source(self) -> sources.Source:
-        """The pool's items."""
-        return self._open(self.settings.split)
-
-    @cached_property
-    def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
-        """What the probes learn from, and what they are tested on."""
-        settings = self.settings.evaluate
-        return self._open(settings.probe_split), self._open(settings.test_split)
-
-    def _open(self, split: str) -> sources.Source:
-        settings = self.settings
-        return sources.open_source(
-            settings.source,
-            split=split,
-            data_dir=settings.data_dir or None,
-            image_size=settings.image_size,
-            recipe=settings.recipe,
-            image_key=settings.image_key or None,
-            label_key=settings.label_key or None,
+        The folder is a work directory for ``sample``.
+        """
+        settings, pool, tree = self.settings.grow, self._pool(), self._tree()
+        new, skipped = self.embedded("embedding", self.newcomers, settings.source)
+        ids = np.char.add(settings.prefix, new.ids)
+        known = np.intersect1d(ids, pool.ids)
+        if len(known):
+            raise ValueError(
+                f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
+                f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
+            )
+        larger = growth.grow(tree, new.embeddings, mesh=self.mesh)
+        grown = make_pool(
+            np.concatenate([pool.embeddings, new.embeddings]),
+            np.concatenate([pool.ids, ids]),
+            np.concatenate([pool.items, np.full(len(new), -1)]),  # not of the pool's source
         )
+        larger = dataclasses.replace(larger, pool=grown.fingerprint)
+        levels = growth.drift(larger, grown.embeddings, len(pool))
+        about = card(unreadable=skipped, old=len(pool), new=len(new))
+        with workdir.new_folder(self.folders["grow"], about) as folder:
+            grown.save(folder / "pool", about)
+            larger.save(folder / "tree", about)
+            told = [level.to_plain() for level in levels]
+            (folder / "drift.json").write_text(json.dumps(told, indent=2) + "\n")
+            for level in levels:
+                workdir.save_array(folder / f"growth_l{level.level}.npy", level.growth)
+        for level in levels:
+            self.progress.line(f"  {level.reason}")
+        return {"items": len(grown), "new": len(new), "not read": len(skipped)}
 
     def _pool(self) -> Pool:
         return Pool.load(self.path / "pool")
@@ -269,17 +272,28 @@ class Stages:
             )
         return dedup.Duplicates.load(folder).kept
 
-    def _draw(self, tree: ClusterTree, seed: int) -> np.ndarray:
-        settings, valid = self.settings.sample, self._valid()
-        n_valid = tree.n_points if valid is None else len(valid)
-        size = min(settings.size, n_valid * settings.max_repeats)
-        return sample(tree, size, settings.strategy, settings.max_repeats, seed, rows=valid)
+    def _arms(self, pool: Pool, tree: ClusterTree) -> Arms:
+        valid = self._valid()
+        return Arms(pool, tree, self.settings.sample, valid, self._neighbours(pool, valid))
 
-    def _measures(self, pool: Pool, tree: ClusterTree, indices: np.ndarray) -> dict[str, Any]:
+    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbours | None:
+        """The rows that are nearest to each reference; None where nothing is retrieved."""
+        settings = self.settings.sample.mix
+        if self.references is None:
+            return None
+        queries, skipped = self.embedded("references", self.references, settings.references)
+        if skipped:
+            self.progress.line(f"  {len(skipped)} reference(s) could not be read: {skipped[0]}")
+        among = pool.embeddings if valid is None else pool.embeddings[valid]
+        near = nearest_rows(
+            among, queries.embeddings, settings.n_per_query, settings.metric, mesh=self.mesh
+        )
+        return near if valid is None else near._replace(rows=valid[near.rows])
+
+    def _measures(self, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
         """Plain numbers on the subset, beside those of a random one of the same size."""
-        rng = np.random.default_rng([self.settings.seed, 2])
-        distinct = np.unique(indices)
-        random = np.sort(rng.choice(len(pool), len(distinct), replace=False))
+        pool, tree = arms.pool, arms.tree
+        random = arms.random(self.settings.seed, len(np.unique(indices)))
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
             covered = measures.coverage(
@@ -295,34 +309,3 @@ class Stages:
                 if (high > low).all():
                     told[arm]["kl_to_uniform"] = measures.kl_to_uniform(points, low, high)
         return told
-
-    def _reading(self, what: str, rows: np.ndarray, batch_size: int) -> sources.Reading:
-        done = 0
-
-        def told(more: int) -> None:
-            nonlocal done
-            done += more
-            self.progress(what, done, len(rows))
-
-        return sources.read_images(self.source, rows, batch_size=batch_size, progress=told)
-
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        """Items of the source at ``rows``, which all were readable once."""
-        reading = self._reading("reading", rows, 1024)
-        images = [batch.images for batch in reading]
-        _all_read(reading)
-        return np.concatenate(images)
-
-
-def _all_read(reading: sources.Reading) -> None:
-    """Refuses items that were readable when the pool was made, and no longer are."""
-    if reading.unreadable:
-        item = reading.unreadable[0]
-        raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
-
-
-def _read_held_out(source: sources.Source) -> experiment.HeldOut:
-    batches = list(sources.read_images(source, batch_size=1024))
-    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([batch.images for batch in batches])
-    return experiment.HeldOut(images, notes.label, notes.domain)

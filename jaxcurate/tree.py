@@ -32,6 +32,8 @@ class ClusterTree:
     """
 
     levels: tuple[TreeLevel, ...]
+    pool: str = ""
+    """Fingerprint of the pool whose rows are the points; "" where it is not known."""
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -48,6 +50,22 @@ class ClusterTree:
             if below and not 0 <= level.labels.min() <= level.labels.max() < k:
                 raise ValueError(f"level {number} has labels outside its {k} clusters")
             below = k
+
+    def check_over(self, pool: str, n: int) -> None:
+        """Refuses a pool that the tree is not over.
+
+        Args:
+            pool: its fingerprint.
+            n: how many rows it has.
+
+        Raises:
+            ValueError: naming both fingerprints, or both numbers of rows where the tree does not
+                know its pool.
+        """
+        if self.pool and self.pool != pool:
+            raise ValueError(f"the tree was made from pool {self.pool}, but the pool is {pool}")
+        if self.n_points != n:
+            raise ValueError(f"the tree is over {self.n_points} points, the pool has {n} rows")
 
     @property
     def n_points(self) -> int:
@@ -124,7 +142,8 @@ class ClusterTree:
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the tree to a folder, whole or not at all; ``about`` joins its card."""
-        with workdir.new_folder(path, {**(about or {}), "n_levels": len(self.levels)}) as folder:
+        about = {"pool": self.pool, **(about or {}), "n_levels": len(self.levels)}
+        with workdir.new_folder(path, about) as folder:
             for number, level in enumerate(self.levels, 1):
                 for name, array in level._asdict().items():
                     workdir.save_array(folder / f"l{number}_{name}.npy", array)
@@ -149,7 +168,8 @@ class ClusterTree:
             tuple(
                 TreeLevel(*(read(f"l{number}_{name}.npy") for name in TreeLevel._fields))
                 for number in range(1, card["n_levels"] + 1)
-            )
+            ),
+            card.get("pool", ""),
         )
 
     @classmethod

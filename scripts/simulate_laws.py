@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate.simulations import kl_of_shares, kl_to_uniform, rings, skewed_square
+from jaxcurate.measures import kl_to_uniform
+from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 PUBLISHED = {2: 0.035, 4: 0.046, 8: 0.056}
 N_CLUSTERS = 5000
@@ -116,7 +117,7 @@ def table_of_doses(seeds: Sequence[int]) -> None:
         begun, square, ring = time.perf_counter(), [], []
         for seed, x, (y, of) in zip(seeds, squares, pools, strict=True):
             tree = jc.hierarchical_kmeans(x, [jc.Level(k, m, 2) for k in (3000, 1000, 300)], seed)
-            square.append(kl_to_uniform(tree.levels[-1].centroids))
+            square.append(kl_to_uniform(tree.levels[-1].centroids, *SIDES))
             tree = jc.hierarchical_kmeans(y, [jc.Level(1000, m, 15), jc.Level(300, m, 2)], seed)
             ring.append(kl_of_shares(of[jc.sample(tree, 1000, seed=seed)]))
         took = (time.perf_counter() - begun) / len(seeds)

@@ -96,7 +96,8 @@ def test_run_writes_the_work_directory(jaxcurate, place):
     assert table["id"] == [str(row) for row in table["row"]]
     tree = jc.ClusterTree.load(work / "tree")
     np.testing.assert_array_equal(table["cluster_l2"], tree.point_labels(2)[indices])
-    np.testing.assert_array_equal(indices, jc.sample(tree, 30, seed=0))
+    ids = np.load(work / "pool/ids.npy")
+    np.testing.assert_array_equal(indices, jc.sample(tree, 30, seed=0, ids=ids))
     card = json.loads((work / "subsets/curated/card.json").read_text())
     assert card["pool"] == json.loads((work / "pool/card.json").read_text())["pool"]
     assert card["shortfall"] == 0
@@ -210,7 +211,8 @@ def test_duplicates_are_left_out(jaxcurate, place, duplicates):
     tree = jc.ClusterTree.load(work / "tree")
     assert tree.n_points == 200
     np.testing.assert_array_equal(
-        np.load(work / "subsets/curated/indices.npy"), jc.sample(tree, 30, seed=0, rows=kept)
+        np.load(work / "subsets/curated/indices.npy"),
+        jc.sample(tree, 30, seed=0, rows=kept, ids=np.load(work / "pool/ids.npy")),
     )
     before = everything_in(work)
     assert jaxcurate("run", *flags)[2].count("done before") == 7
@@ -254,9 +256,165 @@ def test_the_card_measures_the_subset(jaxcurate, place):
     assert "kl_to_uniform" not in curated
 
 
+def nearest(x, queries, n):
+    """By brute force: the rows at the smallest angles to each query."""
+    unit = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
+    return np.argsort(-(unit(queries) @ unit(x).T), axis=1)[:, :n]
+
+
+def mixture(curated, retrieved, raw, *more):
+    shares = {"curated": curated, "retrieved": retrieved, "raw": raw}
+    return [f"--config.sample.mix.{name}={share}" for name, share in shares.items()] + list(more)
+
+
+def test_a_mixture_says_why(jaxcurate, place):
+    x, rng = np.load(place / "x.npy"), np.random.default_rng(1)
+    np.save(place / "wanted.npy", rng.normal(size=(4, 6)).astype(np.float32))
+    references = f"--config.sample.mix.references=npy:{place}/wanted.npy"
+    flags = mixture(0.5, 0.2, 0.3, references, "--config.sample.mix.n_per_query=5")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert "sample: taken 30, curated 15, retrieved 6, raw 9, missing 0" in err
+    subset = place / "work/subsets/curated"
+    card = json.loads((subset / "card.json").read_text())
+    assert card["why"] == {"curated": 15, "retrieved": 6, "raw": 9}
+    table = pq.read_table(subset / "manifest.parquet").to_pydict()
+    assert table["row"] == np.load(subset / "indices.npy").tolist()
+    assert set(table["count"]) == {1}
+    rows, why = np.array(table["row"]), np.array(table["why"])
+    tree, ids = jc.ClusterTree.load(place / "work/tree"), np.load(place / "work/pool/ids.npy")
+    curated = jc.sample(tree, 15, ids=ids)
+    np.testing.assert_array_equal(rows[why == "curated"], curated)
+    # Each reference's nearest row that is not taken, then of second ones those that are nearest.
+    near = nearest(x, np.load(place / "wanted.npy"), 5)
+    retrieved = set(rows[why == "retrieved"].tolist())
+    assert retrieved <= set(near.ravel().tolist()) - set(curated.tolist())
+    assert set(near[:, 0].tolist()) <= retrieved | set(curated.tolist())
+    # The same again does nothing; other references make another subset.
+    assert jaxcurate("run", *flags)[2].count("done before") == 6
+    np.save(place / "wanted.npy", x[50:54])
+    assert "sample    out of date" in jaxcurate("status", *flags)[1]
+    assert jaxcurate("sample", *flags)[0] == 0
+    rows = np.load(subset / "indices.npy")
+    assert np.isin(np.arange(50, 54), rows).all()  # each is nearest to itself
+
+
+def test_references_that_name_too_few_are_told(jaxcurate, place):
+    np.save(place / "wanted.npy", np.load(place / "x.npy")[:2])
+    references = f"--config.sample.mix.references=npy:{place}/wanted.npy"
+    flags = mixture(0, 1, 0, references, "--config.sample.mix.n_per_query=3")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert re.search(r"taken 30, curated 0, retrieved [456], raw 2[456], missing 0", err)
+    raw = mixture(0.5, 0, 0.5)
+    assert "curated 15, retrieved 0, raw 15" in jaxcurate("sample", *raw)[2]
+
+
+def test_pictures_are_retrieved_as_the_pool_was_embedded(jaxcurate, place):
+    rng = np.random.default_rng(0)
+    for folder in ("pictures", "wanted"):
+        (place / folder).mkdir()
+    for i in range(60):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"pictures/{i:02}.png")
+        if i % 10 == 3:
+            Image.fromarray(pixels).save(place / f"wanted/{i:02}.png")
+        if i % 10 == 4:  # the same picture twice: deduplication leaves the first
+            Image.fromarray(pixels).save(place / f"pictures/{i:02}x.png")
+            Image.fromarray(pixels).save(place / f"wanted/{i:02}.png")
+    (place / "wanted/broken.png").write_bytes(b"no picture")
+    flags = mixture(
+        0.4,
+        0.6,
+        0,
+        f"--config.sample.mix.references=folder:{place}/wanted",
+        "--config.sample.mix.n_per_query=1",
+        "--config.embed.encoder=pca",
+        "--config.embed.n_components=20",
+        "--config.dedup.enabled=True",
+        "--config.dedup.threshold=0",
+    )
+    source = f"folder:{place}/pictures"
+    code, _, err = jaxcurate("run", *flags, source=source)
+    assert code == 0, err
+    assert "1 reference(s) could not be read" in err and "broken.png" in err
+    table = pq.read_table(place / "work/subsets/curated/manifest.parquet").to_pydict()
+    wanted = {f"{i:02}.png" for i in range(60) if i % 10 in (3, 4)}
+    found = dict(zip(table["id"], table["why"], strict=True))
+    assert wanted <= set(found)
+    assert not any("x" in name for name in found)
+    assert sum(why == "retrieved" for why in found.values()) <= 12
+    refused(
+        jaxcurate("sample", *flags, "--config.embed.n_components=9", source=source),
+        "other settings of config.embed",
+    )
+
+
+def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
+    x, rng = np.load(place / "x.npy"), np.random.default_rng(3)
+    new = rng.normal(size=(40, 6)).astype(np.float32)
+    np.save(place / "new.npy", new)
+    refused(jaxcurate("grow"), "nothing to grow by", "config.grow.source")
+    flags = [f"--config.grow.source=npy:{place}/new.npy", "--config.grow.prefix=new-"]
+    refused(jaxcurate("grow", *flags), "`grow` needs `cluster` first")
+    code, _, err = jaxcurate("run", *flags)
+    assert code == 0, err
+    assert "grow: items 240, new 40, not read 0" in err
+    assert "level 1: keep" in err or "level 1: refit" in err
+    work = place / "work"
+    before = everything_in(work)
+    folder = work / "grown/grown"
+    tree, grown = (jc.ClusterTree.load(path / "tree") for path in (work, folder))
+    np.testing.assert_array_equal(grown.levels[0].labels[:200], tree.levels[0].labels)
+    np.testing.assert_array_equal(grown.levels[0].centroids, tree.levels[0].centroids)
+    nearest = ((new[:, None] - tree.levels[0].centroids[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(grown.levels[0].labels[200:], nearest)
+    np.testing.assert_array_equal(np.load(folder / "pool/embeddings.npy"), np.r_[x, new])
+    ids = np.load(folder / "pool/ids.npy")
+    assert ids[199] == "199" and ids[200] == "new-0" and grown.pool != tree.pool
+    drift = json.loads((folder / "drift.json").read_text())
+    assert [level["level"] for level in drift] == [1, 2]
+    assert np.load(folder / "growth_l2.npy").shape == (5,)
+    # Nothing is done twice, and what was there is as it was; new rows can be sampled.
+    assert "grow: done before" in jaxcurate("grow", *flags)[2]
+    assert everything_in(work) == before
+    config = f"--config={place}/config.py:npy:{place}/x.npy"
+    assert cli.main(["sample", config, f"--workdir={folder}", "--config.sample.size=120"]) == 0
+    rows = np.load(folder / "subsets/curated/indices.npy")
+    np.testing.assert_array_equal(rows, jc.sample(grown, 120, ids=ids))
+    assert (rows >= 200).any()
+    assert cli.main(["export", config, f"--workdir={folder}"]) == 2  # their items are not there
+
+
+def test_new_items_with_known_ids_are_refused(jaxcurate, place):
+    flags = [f"--config.grow.source=npy:{place}/x.npy"]
+    jaxcurate("run")
+    before = everything_in(place)
+    refused(jaxcurate("grow", *flags), "200 id(s)", "the first '0'", "config.grow.prefix")
+    refused(jaxcurate("grow", "--config.grow.source=npy:none.npy"), "none.npy")
+    refused(jaxcurate("grow", *flags, "--config.grow.name=a/b"), "config.grow", "name='a/b'")
+    refused(jaxcurate("grow", *flags, "--config.embed.resolution=4"), "other settings of config")
+    np.save(place / "narrow.npy", np.zeros((3, 2), np.float32))
+    narrow = ["--config.grow.prefix=n", f"--config.grow.source=npy:{place}/narrow.npy"]
+    refused(jaxcurate("grow", *narrow), "2 columns", "6")
+    (place / "narrow.npy").unlink()
+    assert everything_in(place) == before
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (mixture(0.5, 0.5, 0.5), ["config.sample.mix", "add up to 1.5"]),
+        (mixture(0.5, 0, 0.2), ["config.sample.mix", "add up to 0.7"]),
+        (mixture(1.5, 0, -0.5), ["config.sample.mix", "curated=1.5"]),
+        (mixture(0.5, 0.5, 0), ["config.sample.mix", "retrieved=0.5 needs references"]),
+        (
+            mixture(0.5, 0.5, 0, "--config.sample.mix.references=npy:none.npy"),
+            ["none.npy: there is no such file"],
+        ),
+        (mixture(0.5, 0, 0.5, "--config.sample.max_repeats=2"), ["max_repeats=2", "mixture"]),
+        (["--config.sample.mix.n_per_query=0"], ["n_per_query=0"]),
+        (["--config.sample.mix.metric=angle"], ["config.sample.mix.metric", "angle"]),
         (["--config.dedup.threshold=1.5"], ["config.dedup", "threshold=1.5"]),
         (["--config.dedup.content=names"], ["config.dedup.content", "names"]),
         (["--config.dedup.n_neighbours=-1"], ["n_neighbours"]),

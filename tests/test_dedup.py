@@ -93,6 +93,44 @@ def test_a_spanning_forest_connects_the_same_rows_at_every_higher_threshold(
         assert same_partition(*parts)
 
 
+def test_equal_rows_are_searched_once(x):
+    """Copies at other lengths, whose content differs: joined as ever, and not each with each."""
+    rng = np.random.default_rng(2)
+    copies = x[rng.integers(0, 5, 3000)] * 2.0 ** rng.integers(-3, 4, (3000, 1))
+    many = np.concatenate([x, copies]).astype(np.float32)[rng.permutation(3600)]
+    digests, told = np.arange(3600), []  # no two are the same content
+    every, few = (
+        deduplicate(
+            many,
+            0.97,
+            digests=digests,
+            n_clusters=60,
+            all_pairs=all_pairs,
+            progress=lambda *at: told.append(at),
+        )
+        for all_pairs in (True, False)
+    )
+    np.testing.assert_array_equal(few.components, every.components)
+    np.testing.assert_array_equal(few.kept, every.kept)
+    assert len(few.pairs) == 3600 - len(few.kept) and few.n_same == 0
+    assert (few.pairs[:, 0] < few.pairs[:, 1]).all()
+    for threshold in (0.97, 0.99, 0.999999):
+        parts = [components(d.pairs[d.similarity >= threshold], 3600) for d in (few, every)]
+        assert same_partition(*parts)
+    totals = [of for _, done, of in told if done == of]
+    assert totals[1] < totals[0] / 2  # of pairs of tiles that are compared
+
+
+def test_equal_rows_of_different_clusters_are_each_searched():
+    """A tree tells lengths apart: the copy may have neighbours that the first one has not."""
+    x = np.array([[1, 0], [1, 0.01], [50, 0], [50, 1], [90, 1], [1, 0]], np.float32)
+    leaf = np.array([0, 0, 1, 1, 2, 0], np.int32)
+    centroids = np.array([[1, 0], [50, 0.5], [90, 1]], np.float32)
+    tree = jc.ClusterTree((jc.TreeLevel(centroids, leaf, np.zeros(6, np.float32)),))
+    found = deduplicate(x, 0.999, digests=np.arange(6), tree=tree, n_neighbours=0)
+    np.testing.assert_array_equal(found.components, [0, 0, 1, 1, 2, 0])
+
+
 def test_the_row_closest_to_its_centroid_stays(x):
     tree = jc.hierarchical_kmeans(x, [jc.Level(30), jc.Level(5)])
     distances = tree.levels[0].distances

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import jaxcurate as jc
 from jaxcurate import balance, evaluation, experiment
+from jaxcurate.batches import Batches
 from jaxcurate.experiment import HeldOut, paired_interval
 from jaxcurate.sources import Annotations
-from jaxcurate.ssl import Pretraining, ViTConfig
+from jaxcurate.ssl import Pretraining, Run, ViTConfig
 
 
 def test_entropy_and_gini_by_hand():
@@ -47,20 +49,9 @@ def test_verdict_follows_the_interval(low, high, verdict):
     assert evaluation.interval_in_words(one).endswith(verdict)
 
 
-def test_arms_are_drawn_anew_for_every_seed():
-    draws = evaluation.draw_arms(
-        np.array([1, 2, 3]), lambda seed: np.array([seed, seed + 1, seed + 2]), 50, 3, seed=7
-    )
-    np.testing.assert_array_equal(draws["curated"][0], [1, 2, 3])
-    np.testing.assert_array_equal(draws["curated"][2], [9, 10, 11])
-    assert all(len(np.unique(rows)) == 3 for rows in draws["random"])
-    assert not np.array_equal(draws["random"][0], draws["random"][1])
-    assert all(len(rows) == 50 for rows in draws["pool"])
-
-
 def test_balance_is_told_where_groups_are_known():
     notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
-    told = evaluation.balance(notes, {"pool": [np.arange(4)], "curated": [np.array([0, 2, 3])]})
+    told = evaluation.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
     assert set(told) == {"label"}
     assert told["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
     assert told["label"]["curated"]["entropy"] == pytest.approx(1)
@@ -89,16 +80,25 @@ def test_compare_gives_every_arm_the_same(mesh):
         n_steps=2,
         batch_size=8,
     )
+    tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [50, 10])])
+    stratified = [Batches(tree, 8, 2, equal="clusters", seed=seed) for seed in (0, 1)]
+    runs_of = lambda rows, batches=(None, None): [Run(rows, seed, batches[seed]) for seed in (0, 1)]
+    arms = {
+        "curated": runs_of(rows),
+        "random": runs_of(rows),
+        "pool": runs_of(np.arange(60)),
+        "stratified": runs_of(np.arange(60), stratified),
+    }
     found = experiment.compare(
         pool.images,
-        {"curated": [rows] * 2, "random": [rows] * 2, "pool": [np.arange(60)] * 2},
+        arms,
         probe_set,
         test_set,
         {"dark": True, "bright": False},
         settings,
         mesh=mesh,
     )
-    assert list(found.accuracies) == ["curated", "random", "pool", "untrained"]
+    assert list(found.accuracies) == ["curated", "random", "pool", "stratified", "untrained"]
     # Two arms of the same rows are the same runs: nothing but the data tells arms apart.
     assert found.accuracies["curated"] == found.accuracies["random"]
     same = found.differences["curated - random"]["knn"]
@@ -106,6 +106,10 @@ def test_compare_gives_every_arm_the_same(mesh):
     np.testing.assert_array_equal(found.losses["curated"], found.losses["random"])
     assert not np.array_equal(found.losses["curated"], found.losses["pool"])
     assert found.losses["pool"].shape == (2, 2)
+    assert not np.array_equal(found.losses["stratified"], found.losses["pool"])
+    with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
+        arms["random"] = arms["random"][:1]
+        experiment.compare(pool.images, arms, probe_set, test_set, {}, settings)
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
         found.accuracies["pool"]
     )

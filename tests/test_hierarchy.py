@@ -95,6 +95,7 @@ def test_bad_input_is_named(x, change, message):
     ("fields", "message"),
     [
         ({"n_clusters": 0}, "n_clusters=0"),
+        ({"n_clusters": 5.0}, "n_clusters=5.0 must be a whole number"),
         ({"n_clusters": 5, "n_resamples": -1}, "n_resamples=-1"),
         ({"n_clusters": 5, "n_per_cluster": -1}, "n_per_cluster=-1"),
         ({"n_clusters": 5, "n_splits": 0}, "n_splits=0"),
@@ -181,5 +182,10 @@ def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
     levels = [jc.Level(40, n_fit=300)]
     whole = jc.hierarchical_kmeans(mapped, levels)
     monkeypatch.setattr(outside, "_CHUNK_BYTES", 1)  # as few rows at a time as can be
-    chunked = jc.hierarchical_kmeans(mapped, levels)
+    told = []
+    chunked = jc.hierarchical_kmeans(mapped, levels, progress=lambda *step: told.append(step))
     np.testing.assert_array_equal(whole.levels[0].labels, chunked.levels[0].labels)
+    assert told[:2] == [("level 1", 0, 1), ("level 1", 1, 1)]
+    names, done, totals = zip(*told[2:], strict=True)
+    assert set(names) == {"level 1: rows assigned"} and set(totals) == {len(x)}
+    assert done[0] == 0 and done[-1] == len(x) and len(done) > 2 and list(done) == sorted(set(done))

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 import jaxcurate as jc
 from jaxcurate import measures
 from jaxcurate.measures import coverage, kl_to_uniform, level_balance
-from jaxcurate.simulations import kl_to_uniform as published_kl
-from jaxcurate.simulations import skewed_square
+from jaxcurate.simulations import SIDES, skewed_square
 
 
 def test_balance_of_levels_by_hand():
@@ -49,10 +49,27 @@ def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
     assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
 
 
-def test_kl_is_that_of_the_published_simulation():
-    for points in (skewed_square(0), np.random.default_rng(0).uniform(-3, 3, (300, 2))):
-        assert kl_to_uniform(points, -3, 3) == pytest.approx(published_kl(points), rel=1e-6)
-        assert kl_to_uniform(points, -3, 3, 0.5) == pytest.approx(published_kl(points), rel=1e-6)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_kl_is_that_of_a_sum_of_gaussians(d):
+    """Against densities and entropy as scipy has them, point by point."""
+    rng = np.random.default_rng(d)
+    points, low, high = rng.normal(size=(30, d)), np.full(d, -2.0), np.linspace(1, 2, d)
+    width, n_grid = np.linspace(0.3, 0.6, d), 12
+    axes = [a + (b - a) * np.arange(n_grid) / n_grid for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, d)
+    density = sum(
+        scipy.stats.multivariate_normal(point, np.diag(width**2)).pdf(grid) for point in points
+    )
+    expected = scipy.stats.entropy(density, np.ones(len(grid)))
+    found = kl_to_uniform(points, low, high, width, n_grid)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert expected > 0.05
+
+
+def test_the_default_width_is_the_published_one():
+    x = skewed_square(0)
+    assert kl_to_uniform(x, *SIDES) == kl_to_uniform(x, *SIDES, 0.5)
+    assert kl_to_uniform(x, *SIDES) == pytest.approx(0.95, abs=0.01)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])

@@ -66,6 +66,19 @@ def test_curated_part_is_the_balanced_sample(tree, neighbours):
     assert [len(part) for part in parts.values()] == [50, 20, 30]
 
 
+def test_the_raw_part_is_a_fair_draw_of_what_is_left():
+    """Whatever the curated part passed over has the same chance, in clusters of any size."""
+    labels = np.repeat(np.arange(11), [1000] + [20] * 10)
+    tree = jc.ClusterTree.from_labels([labels])
+    drawn = np.zeros(11)
+    for seed in range(100):
+        parts = mix(tree, 220, Mix(0.5, 0, 0.5), seed=seed)
+        assert (np.bincount(labels[parts["curated"]]) == 10).all()
+        drawn += np.bincount(labels[parts["raw"]], minlength=11)
+    # 110 of 1090 rows, 100 times: of the 100 that are left of small clusters, 1009 (+- 27).
+    assert 900 < drawn[1:].sum() < 1120
+
+
 def test_every_query_has_its_turn():
     tree = jc.ClusterTree.from_labels([np.zeros(20, int)])
     near = Neighbours(
@@ -109,6 +122,11 @@ def test_a_tree_over_another_pool_is_refused(tree, pool, tmp_path):
     other = jc.make_pool(pool.embeddings[:299])
     with pytest.raises(ValueError, match="the tree is over 300 points, the pool has 299 rows"):
         export.save_subset(tmp_path / "s", np.arange(3), other, tree, {})
+
+
+def test_rows_that_the_pool_does_not_have_are_refused(tree, pool, tmp_path):
+    with pytest.raises(ValueError, match="indices names row 300, but there are rows 0 to 299"):
+        export.save_subset(tmp_path / "s", np.array([3, 300]), pool, tree, {})
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,27 @@ def findings():
         "made_from": {"source": "0a1b2c3d", "embed": {"encoder": "pca"}},
         "files": {"ids.npy": {"bytes": 1234, "sha256": "ab" * 32}},
     }
+    level = {"level": 1, "n_clusters": 5, "empty": 0.4, "entropy": 0.61234, "gini": 0.25}
+    covered = {"mean": 12.3456, "error": 0.0123, "largest": 98765.4, "n_measured": 100}
+    measures = {
+        "curated": {
+            "levels": [level, {**level, "level": 2, "n_clusters": 3, "empty": 0, "gini": 0.125}],
+            "coverage": covered,
+        },
+        "random": {
+            "levels": [{**level, "entropy": 0.5}, {**level, "level": 2, "n_clusters": 3}],
+            "coverage": {**covered, "mean": 23.4567},
+        },
+    }
     unreadable = [[f"broken-{i}{HOSTILE}", "truncated"] for i in range(70)]
     return Findings(
         title=f"Cats {HOSTILE}",
         made_from=MADE_FROM,
         settings={"source": HOSTILE, "seed": 7, "cluster": {"n_clusters": [6, 4]}},
-        cards={"embed": {**card, "unreadable": unreadable}, "sample": {**card, "shortfall": 13}},
+        cards={
+            "embed": {**card, "unreadable": unreadable},
+            "sample": {**card, "shortfall": 13, "measures": measures},
+        },
         pool=make_pool(rng.normal(size=(n, 5)), ids),
         tree=tree,
         indices=np.arange(0, n, 5),
@@ -117,6 +132,29 @@ def findings():
         results=results_of(3, 0.01),
         losses={arm: rng.random((3, 700), np.float32) for arm in ("curated", "random")},
     )
+
+
+def five_arms():
+    """Results in which two more arms are told."""
+    results = results_of(3, 0.01)
+    more = {"flat": 0.02, "stratified": 0.01}
+    random = results["accuracies"]["random"]
+    for arm, step in more.items():
+        results["accuracies"][arm] = {m: [v + step for v in of] for m, of in random.items()}
+        results["balance"]["domain"][arm] = {
+            "counts": {"cats": 15, HOSTILE: 5}, "entropy": 0.81234, "gini": 0.25
+        }  # fmt: skip
+        results["differences"][f"curated - {arm}"] = {
+            m: interval([0.05 - step] * 3, 0.01) for m in random
+        }
+    return results
+
+
+def mixed_and_deduplicated(cards):
+    made_from = {"embed": "0a1b", "dedup": {"threshold": 0.95, "content": "items"}}
+    dedup = {**cards["embed"], "made_from": made_from, "kept": 70, "same": 25, "near": 5}
+    why = {"curated": 10, "retrieved": 4, "raw": 6}
+    return {**cards, "sample": {**cards["sample"], "why": why}, "dedup": dedup}
 
 
 def variants(name, findings):
@@ -141,6 +179,8 @@ def variants(name, findings):
         "repeated": findings._replace(indices=np.repeat(np.arange(n), 2)),
         "one kept": findings._replace(indices=np.array([3])),
         "no cards": findings._replace(cards={}, settings={}),
+        "all arms": findings._replace(results=five_arms()),
+        "mixed": findings._replace(cards=mixed_and_deduplicated(findings.cards)),
         "plane": findings._replace(
             images=lambda rows: np.zeros((len(rows), 2), np.float32),
             pool=make_pool(np.asarray(findings.pool.embeddings)[:, :2], findings.pool.ids),
@@ -151,6 +191,7 @@ def variants(name, findings):
 VARIANTS = (
     "whole", "no evaluation", "balance only", "no labels", "vectors", "one seed", "no steps",
     "one cluster", "all kept", "repeated", "one kept", "no cards", "plane",
+    "all arms", "mixed",
 )  # fmt: skip
 
 
@@ -220,6 +261,46 @@ def test_domains_are_told_before_and_after(page):
         "2",
     ] in rows
     assert ["cats", "90 % 90", "90 % 90", "50 % 10"] in rows
+
+
+def test_measures_are_those_of_the_card(findings, page):
+    page = Page(page)
+    assert "measures" in page.ids
+    assert ["1", "5", "0.500", "0.612", "0.250", "0.250", "40 %", "40 %"] in page.rows
+    assert ["2", "3", "0.612", "0.612", "0.250", "0.125", "40 %", "0 %"] in page.rows
+    assert ["random", "23.46", "0.0123", "9.877e+04", "100"] in page.rows
+    assert ["curated", "12.35", "0.0123", "9.877e+04", "100"] in page.rows
+    cards = json.loads(json.dumps(findings.cards))
+    for arm, kl in (("curated", 0.04321), ("random", 0.98765)):
+        cards["sample"]["measures"][arm]["kl_to_uniform"] = kl
+    rows = Page(render(findings._replace(cards=cards))).rows
+    assert ["curated", "12.35", "0.0123", "9.877e+04", "100", "0.043"] in rows
+    assert "measures" not in Page(render(variants("no cards", findings))).ids
+
+
+def test_parts_and_duplicates_are_told_where_there_are_any(findings, page):
+    told = Page(render(variants("mixed", findings)))
+    for row in (["curated", "10", "50 %"], ["retrieved", "4", "20 %"], ["raw", "6", "30 %"]):
+        assert row in told.rows
+        assert row not in Page(page).rows
+    assert "a mixture with balanced sampling kept 20" in told.text
+    assert "saw 70 of the pool's 100 items, 70 %" in told.text
+    assert "cosine of 0.95 or more 5" in told.text
+    assert "the same item as an earlier one 25" in told.text
+    assert "duplicates" in told.ids and "duplicates" not in Page(page).ids
+
+
+def test_further_arms_are_told_beside_the_others(findings):
+    page = Page(render(variants("all arms", findings)))
+    assert [
+        "domains 2",
+        *("0.469", "0.469", "0.812", "0.812", "1.000"),
+        *("0.400", "0.400", "0.250", "0.250", "0.000"),
+        *("2", "2", "2", "2", "2"),
+    ] in page.rows
+    pair = "curated \N{MINUS SIGN} flat"
+    assert [pair, "k-NN", "+0.030", "+0.020 to +0.040", "better"] in page.rows
+    assert "the whole pool in batches balanced over the tree" in page.text
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,16 @@ def test_left_overs_are_drawn_evenly():
 
 
 @pytest.mark.parametrize(
-    ("capacities", "size"), [([1, -1], 1), ([1, 2], -1), ([1.5], 1), ([[1]], 1)]
+    ("capacities", "size", "message"),
+    [
+        ([1, -1], 1, "capacities must not be negative"),
+        ([1, 2], -1, "size=-1"),
+        ([1.5], 1, "capacities must be whole numbers"),
+        ([[1]], 1, "capacities must be whole numbers"),
+    ],
 )
-def test_bad_capacities_are_refused(capacities, size):
-    with pytest.raises(ValueError, match="capacities"):
+def test_bad_capacities_are_refused(capacities, size, message):
+    with pytest.raises(ValueError, match=message):
         jc.allocate(np.array(capacities), size)
 
 
@@ -218,6 +224,9 @@ def test_shortfall_is_reported():
     ("change", "message"),
     [
         ({"size": -1}, "size=-1"),
+        ({"size": 1.5}, "size=1.5 must be a whole number"),
+        ({"size": True}, "size=True must be a whole number"),
+        ({"max_repeats": 1.5}, "max_repeats=1.5 must be a whole number"),
         ({"max_repeats": 0}, "max_repeats=0"),
         ({"strategy": "furthest"}, "strategy='furthest'; known"),
         ({"seed": -1}, "seed=-1"),

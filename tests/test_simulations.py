@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.simulations import kl_of_shares, kl_to_uniform, rings, skewed_square
+from jaxcurate.measures import kl_to_uniform
+from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 
 def levels(*n_clusters, m=0, r=1):
@@ -23,8 +24,8 @@ def test_square_is_covered_ever_more_evenly():
     resampled = []
     for seed in range(3):
         x = skewed_square(seed)
-        found = [kl_to_uniform(x)] + [
-            kl_to_uniform(jc.hierarchical_kmeans(x, setting, seed).levels[-1].centroids)
+        found = [kl_to_uniform(x, *SIDES)] + [
+            kl_to_uniform(jc.hierarchical_kmeans(x, setting, seed).levels[-1].centroids, *SIDES)
             for setting in SETTINGS.values()
         ]
         assert found == sorted(found, reverse=True), (seed, found)

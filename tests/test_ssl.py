@@ -13,7 +13,8 @@ import jaxcurate as jc
 from jaxcurate import parallel, ssl
 from jaxcurate.batches import Batches
 from jaxcurate.ssl import augment, simclr, vit
-from jaxcurate.ssl.pretrain import STEPS_PER_CALL, schedule
+from jaxcurate.ssl.pretrain import STEPS_PER_CALL
+from jaxcurate.ssl.runs import schedule
 
 TINY = ssl.ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
 WEAK = ssl.Augmentation(crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, grey=0)

@@ -5,6 +5,11 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
+from jaxcurate import export
+from jaxcurate.arms import Arms
+from jaxcurate.baselines import flat
+from jaxcurate.dedup import deduplicate
+from jaxcurate.settings import Sampling
 from jaxcurate.workdir import DamagedError
 
 
@@ -58,6 +63,30 @@ def test_an_unfinished_folder_is_no_tree(tmp_path):
     (tmp_path / "tree").mkdir()
     with pytest.raises(DamagedError, match="never completed"):
         jc.ClusterTree.load(tmp_path / "tree")
+
+
+def test_a_tree_knows_its_pool(tmp_path):
+    """What is made from one pool is refused beside another, in every function that has both."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    pool, other = jc.make_pool(x), jc.make_pool(x[::-1])
+    tree = jc.hierarchical_kmeans(pool, [jc.Level(9), jc.Level(3)])
+    assert tree.pool == pool.fingerprint != other.fingerprint
+    tree.save(tmp_path / "tree")
+    loaded = jc.ClusterTree.load(tmp_path / "tree")
+    assert loaded.pool == flat(loaded).pool == pool.fingerprint
+    both = f"pool {pool.fingerprint}, but the pool is {other.fingerprint}"
+    for ask in (
+        lambda tree, pool: export.save_subset(tmp_path / "s", np.arange(3), pool, tree, {}),
+        lambda tree, pool: deduplicate(pool, tree=tree),
+        lambda tree, pool: Arms(pool, tree, Sampling(5)),
+    ):
+        ask(loaded, pool)
+        with pytest.raises(ValueError, match=both):
+            ask(loaded, other)
+        # A tree that was made from an array knows the number of its points alone.
+        ask(jc.hierarchical_kmeans(x, [jc.Level(9)]), other)
+        with pytest.raises(ValueError, match="over 59 points, the pool has 60 rows"):
+            ask(jc.hierarchical_kmeans(x[1:], [jc.Level(9)]), other)
 
 
 @pytest.mark.parametrize(

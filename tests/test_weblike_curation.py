@@ -55,7 +55,7 @@ def test_domains_are_balanced(curated):
     random = np.random.default_rng(0).choice(n, 500, replace=False)
     told = balance(
         made.stages.source.annotations(np.arange(n)),
-        {"pool": [np.arange(n)], "random": [random], "curated": [rows]},
+        {"pool": np.arange(n), "random": random, "curated": rows},
     )["domain"]
     assert told["random"]["entropy"] < 0.25
     assert told["curated"]["entropy"] > 0.85
@@ -133,6 +133,42 @@ def test_pretrained_features_on_the_longtail(curated, tmp_path):
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -1)
     assert np.mean(notes.label[cosine.argmax(1)] == notes.label) > 0.4
+
+
+def test_every_arm_runs_the_same_way_and_gives_the_same_bits(data_dir, tmp_path):
+    """A short evaluation of all arms, twice from the same subset, and once more for nothing."""
+    told = []
+    changes = {
+        "split": "test",
+        "embed.n_components": 16,
+        "cluster.n_clusters": (40, 8),
+        "sample.size": 60,
+        "evaluate.arms": ("curated", "random", "pool", "flat", "stratified"),
+        "evaluate.n_seeds": 2,
+        "evaluate.pretraining.n_steps": 2,
+        "evaluate.pretraining.batch_size": 16,
+        "evaluate.pretraining.model.width": 16,
+        "evaluate.pretraining.model.depth": 1,
+        "evaluate.pretraining.model.n_heads": 1,
+    }
+    for name in ("one", "two"):
+        made = curate("weblike.py", tmp_path / name, data_dir, None, **changes)
+        folder = tmp_path / name / "evaluation"
+        files = [file for file in sorted(folder.iterdir()) if file.name != "card.json"]
+        told.append([(file.name, file.read_bytes()) for file in files])
+    assert told[0] == told[1]
+    assert {status.state for status in made.status()} == {"done"}
+    results = json.loads(dict(told[0])["results.json"])
+    arms = set(changes["evaluate.arms"])
+    assert set(results["accuracies"]) == arms | {"untrained"}
+    assert all(len(of["knn"]) == 2 for of in results["accuracies"].values())
+    assert set(results["balance"]["label"]) == arms
+    assert sum(results["balance"]["label"]["stratified"]["counts"].values()) == 2 * 16
+    assert sum(results["balance"]["label"]["flat"]["counts"].values()) == 60
+    losses = {arm: np.load(tmp_path / f"one/evaluation/losses_{arm}.npy") for arm in arms}
+    assert len({curve.tobytes() for curve in losses.values()}) == 5
+    page = (tmp_path / "one/report.html").read_text()
+    assert "the whole pool in batches balanced over the tree" in page
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxcurate import workdir
 from jaxcurate.pool import Pool
+from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 
@@ -41,11 +42,11 @@ def save_subset(
             the manifest then says why each row was kept, and the card how many were for what.
 
     Raises:
-        ValueError: the tree is over another number of rows than the pool has; or a row of
-            ``indices`` is kept for no reason or for two, or a reason names another row.
+        ValueError: the tree is over another pool; or a row of ``indices`` is kept for no reason
+            or for two, or a reason names another row.
     """
-    if tree.n_points != len(pool):
-        raise ValueError(f"the tree is over {tree.n_points} points, the pool has {len(pool)} rows")
+    tree.check_over(pool.fingerprint, len(pool))
+    checked_rows(np.unique(indices), len(pool), "indices")
     rows, counts = np.unique(indices, return_counts=True)
     columns = {"id": pool.ids[rows], "row": rows, "count": counts.astype(np.int32)}
     for level in range(1, len(tree.levels) + 1):

@@ -19,6 +19,8 @@ COLOURS = {
     "curated": "#d0541f",
     "random": "#848c95",
     "pool": "#3f7dc0",
+    "flat": "#5c8433",
+    "stratified": "#8355b5",
     "untrained": "#a4abb3",
 }
 _STYLE = {

@@ -27,6 +27,11 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", MINUS)
 
 
+def figure(value: float) -> str:
+    """A measured value of any size, to four digits."""
+    return f"{value:.4g}".replace("-", MINUS)
+
+
 def decimals(value: float) -> str:
     """A value between 0 and 1, to three decimals."""
     return f"{value:.3f}"

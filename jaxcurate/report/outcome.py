@@ -16,6 +16,8 @@ NAMES = {
     "curated": "the curated subset",
     "random": "a random subset of the same size",
     "pool": "the whole pool",
+    "flat": "a subset balanced over one level alone",
+    "stratified": "the whole pool in batches balanced over the tree",
     "untrained": "no pretraining",
 }
 

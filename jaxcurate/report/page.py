@@ -9,9 +9,10 @@ from jaxcurate.report import numbers, plots
 from jaxcurate.report.findings import Findings
 from jaxcurate.report.gallery import gallery
 from jaxcurate.report.levels import level_sizes
+from jaxcurate.report.measured import duplicates, measures, reasons
 from jaxcurate.report.outcome import NAMES, outcome
 from jaxcurate.report.provenance import provenance
-from jaxcurate.report.spread import over_clusters, over_groups
+from jaxcurate.report.spread import arms_of, over_clusters, over_groups
 
 _POINTS = 20_000
 
@@ -38,16 +39,21 @@ def render(findings: Findings) -> str:
     )
     environment.filters |= {
         name: getattr(numbers, name)
-        for name in ("count", "percent", "signed", "decimals", "duration", "short")
+        for name in ("count", "percent", "signed", "figure", "decimals", "duration", "short")
     }
     shown = gallery(findings)
+    kinds = over_groups((findings.results or {}).get("balance", {}))
     page = environment.get_template("page.html.jinja").render(
         findings=findings,
         n_pool=len(findings.pool),
         n_kept=len(findings.indices),
         n_distinct=len(np.unique(findings.indices)),
         clusters=over_clusters(findings),
-        kinds=over_groups((findings.results or {}).get("balance", {})),
+        kinds=kinds,
+        arms=arms_of(kinds),
+        measures=measures(findings.cards),
+        reasons=reasons(findings.cards),
+        duplicates=duplicates(findings.cards, len(findings.pool)),
         levels=level_sizes(findings.tree),
         gallery=shown,
         scatter=_scatter(findings) if shown is None else None,

@@ -9,7 +9,8 @@ from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
-ARMS = ("pool", "random", "curated")
+ARMS = ("pool", "random", "flat", "stratified", "curated")
+"""In the order of the page."""
 _FEW = 12
 _MANY = 60
 
@@ -80,6 +81,12 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
             )
         )
     return kinds
+
+
+def arms_of(kinds: list[Kind]) -> list[str]:
+    """The arms that a table of all kinds has to show: these three, and others where known."""
+    known = {"pool", "random", "curated"}.union(*(kind.arms for kind in kinds))
+    return [arm for arm in ARMS if arm in known]
 
 
 def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]) -> Kind:

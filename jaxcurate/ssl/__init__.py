@@ -1,7 +1,9 @@
 """Built-in self-supervised learning: a small ViT, SimCLR, and probes of what it learned."""
 
 from jaxcurate.ssl.augment import Augmentation
-from jaxcurate.ssl.pretrain import Pretrained, Pretraining, Run, encode, encoder, pretrain
+from jaxcurate.ssl.features import encode, encoder
+from jaxcurate.ssl.pretrain import Pretrained, Pretraining, pretrain
+from jaxcurate.ssl.runs import Run
 from jaxcurate.ssl.vit import ViT, ViTConfig
 
 __all__ = [

@@ -1,8 +1,9 @@
 """The pretraining loop: the same steps of SimCLR for every (subset, seed) pair.
 
-Read it from top to bottom: settings, the schedule of batches, one training step, the loop over
-waves of runs, and encoding. Runs, not batches, are split over the devices: each device trains
-``runs_per_device`` runs at a time, so that no step waits for another device.
+Read it from top to bottom: settings, one training step, and the loop over waves of runs. What a
+run sees is in ``runs.py``, what its encoder makes of images in ``features.py``. Runs, not
+batches, are split over the devices: each device trains ``runs_per_device`` runs at a time, so
+that no step waits for another device.
 """
 
 import math
@@ -22,8 +23,9 @@ from jaxcurate import parallel
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.augment import Augmentation
+from jaxcurate.ssl.runs import Run, batches_of, check_runs
 from jaxcurate.ssl.simclr import SimCLR, nt_xent
-from jaxcurate.ssl.vit import ViT, ViTConfig
+from jaxcurate.ssl.vit import ViTConfig
 
 Params = dict[str, Any]
 """Weights of the encoders as nested dictionaries; every leaf is ``[n_runs, ...]``."""
@@ -83,43 +85,11 @@ class Pretraining:
             raise ValueError(f"warmup={self.warmup} must be within [0, 1]")
 
 
-class Run(NamedTuple):
-    """One pretraining."""
-
-    rows: np.ndarray
-    """Of the images, int64 ``[m]``: what it trains on."""
-    seed: int
-    batches: Sequence[np.ndarray] | None = None
-    """The rows of every batch, ``batches[step]``, such as :class:`jaxcurate.batches.Batches`;
-    shuffled epochs by default. Random views hang on seed, step and place alone either way."""
-
-
 class Pretrained(NamedTuple):
     """Encoders, stacked over runs, and their loss at every step, float32 ``[n_runs, n_steps]``."""
 
     params: Params
     losses: np.ndarray
-
-
-def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.ndarray:
-    """Rows of every batch: int32 ``[n_steps, batch_size]``.
-
-    Epochs are fresh permutations laid end to end, so that every row is seen equally often
-    whatever its number. A batch may reach over the end of an epoch, or of several where there
-    are fewer rows than its size.
-    """
-    rng = np.random.default_rng(seed)
-    wanted = n_steps * batch_size
-    epochs = [rng.permutation(rows) for _ in range(math.ceil(wanted / len(rows)))]
-    stream = np.concatenate([*epochs, rows[:0]])[:wanted]
-    return stream.reshape(n_steps, batch_size).astype(np.int32)
-
-
-def _schedule_of(run: Run, settings: Pretraining) -> np.ndarray:
-    """Rows of every batch of a run: integers ``[n_steps, batch_size]``."""
-    if run.batches is None:
-        return schedule(run.rows, run.seed, settings.n_steps, settings.batch_size)
-    return np.stack([run.batches[step] for step in range(settings.n_steps)])
 
 
 def optimizer(settings: Pretraining) -> optax.GradientTransformation:
@@ -244,7 +214,8 @@ def pretrain(
     Raises:
         ValueError: images or rows do not fit, or a loss is not finite.
     """
-    _check(images, runs, settings)
+    check_images(images, settings)
+    check_runs(runs, len(images), settings.n_steps, settings.batch_size)
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
     replicate = parallel.spmd(_same, mesh, (SAME,), SAME)
     # Padded, so that subsets of nearly the same size share one compiled function.
@@ -267,7 +238,9 @@ def pretrain(
         batches = np.zeros((per_wave, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
         for i, run in enumerate(wave):
             if n_steps:
-                batches[i, :n_steps] = np.searchsorted(used, _schedule_of(run, settings))
+                batches[i, :n_steps] = np.searchsorted(
+                    used, batches_of(run, n_steps, settings.batch_size)
+                )
 
         state, losses = start(seeds), [np.zeros((per_wave, 0), np.float32)]
         for first in range(0, n_steps, STEPS_PER_CALL):
@@ -291,104 +264,14 @@ def pretrain(
     )
 
 
-def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
-    """The encoder of one run, as a Flax module."""
-    vit = nnx.eval_shape(lambda: ViT(model, rngs=nnx.Rngs(0)))
-    structure, state = nnx.split(vit)
-    nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
-    return nnx.merge(structure, state)
-
-
-def _encode(
-    images: jax.Array, params: Params, *, axis_name: str | None, model: ViTConfig
-) -> jax.Array:
-    """Features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
-    scaled = augment.scale(images)
-
-    def one(p: Params) -> jax.Array:
-        return encoder(jax.tree.map(lambda a: a[None], p), 0, model)(scaled)
-
-    return jnp.moveaxis(jax.lax.map(one, params), 0, 1)
-
-
-def encode(
-    params: Params,
-    images: np.ndarray,
-    settings: Pretraining,
-    *,
-    mesh: Mesh | None = None,
-    block: int = 256,
-) -> np.ndarray:
-    """Features of images by every encoder.
-
-    Args:
-        params: from :func:`pretrain`.
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, read block by block.
-        settings: those that the encoders were pretrained with.
-        mesh: devices over which the images are split.
-        block: images that a device takes at a time.
-
-    Returns:
-        float32 ``[n_runs, n, width]``.
-
-    Raises:
-        ValueError: the images are not uint8 of the model's size.
-    """
-    _check_images(images, settings)
-    kernel = parallel.spmd(_encode, mesh, (ROWS, SAME), ROWS, model=settings.model)
-    step = block * parallel.n_shards(mesh)
-    n_runs = len(jax.tree.leaves(params)[0])
-    features = np.empty((n_runs, len(images), settings.model.width), np.float32)
-    for first in range(0, len(images), step):
-        part, _ = parallel.put_rows(np.asarray(images[first : first + step]), mesh, block)
-        out = np.asarray(kernel(part, params)).swapaxes(0, 1)
-        features[:, first : first + step] = out[:, : len(images) - first]
-    return features
-
-
-def _check_images(images: np.ndarray, settings: Pretraining) -> None:
+def check_images(images: np.ndarray, settings: Pretraining) -> None:
+    """Refuses images that are not uint8 of the model's size."""
     size = settings.model.image_size
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
         raise ValueError(
             f"images are {images.dtype} of shape {images.shape}; "
             f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
         )
-
-
-def _check(images: np.ndarray, runs: Sequence[Run], settings: Pretraining) -> None:
-    _check_images(images, settings)
-    if not runs:
-        raise ValueError("runs is empty: nothing to pretrain")
-    for i, run in enumerate(runs):
-        rows = np.asarray(run.rows)
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-            raise ValueError(f"rows of run {i} must be a vector of integers")
-        if len(np.unique(rows)) < 2:
-            raise ValueError(f"rows of run {i}: at least 2 different rows are needed")
-        if rows.min() < 0 or rows.max() >= len(images):
-            raise ValueError(f"rows of run {i} reach outside the {len(images)} images")
-        if not 0 <= run.seed < 2**32:
-            raise ValueError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
-        if run.batches is not None:
-            _check_batches(run.batches, rows, settings, i)
-
-
-def _check_batches(
-    batches: Sequence[np.ndarray], rows: np.ndarray, settings: Pretraining, number: int
-) -> None:
-    if len(batches) < settings.n_steps:
-        raise ValueError(
-            f"batches of run {number} are {len(batches)}, but n_steps={settings.n_steps}"
-        )
-    for step in range(settings.n_steps):
-        batch = np.asarray(batches[step])
-        if batch.shape != (settings.batch_size,) or not np.issubdtype(batch.dtype, np.integer):
-            raise ValueError(
-                f"batch {step} of run {number} is {batch.dtype} of shape {batch.shape}; "
-                f"batch_size={settings.batch_size} wants so many integers"
-            )
-        if not np.isin(batch, rows).all():
-            raise ValueError(f"batch {step} of run {number} has a row that is not of its rows")
 
 
 def _check_finite(
