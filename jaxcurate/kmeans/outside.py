@@ -8,18 +8,19 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import Frame
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.rows import Chunks, block_rows
+from jaxcurate.kmeans.rows import Chunks, chunks_of
 from jaxcurate.parallel import ROWS, SAME
 
 _CHUNK_BYTES = 2**26
+_LEAST = 256
+"""Rows that a device gets at a time at least."""
 
 
 def chunked(x: np.ndarray, frame: Frame, mesh: Mesh | None) -> Chunks:
     """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer."""
-    smallest = parallel.n_shards(mesh) * block_rows()
-    fitting = _CHUNK_BYTES // (4 * x.shape[1]) // smallest * smallest
-    n_rows = min(max(fitting, smallest), parallel.padded_size(len(x), smallest))
-    return Chunks(x, frame, mesh, n_rows, block_rows())
+    shards = parallel.n_shards(mesh)
+    fitting = _CHUNK_BYTES // (4 * x.shape[1]) // shards
+    return chunks_of(x, frame, mesh, max(_LEAST, min(fitting, -(-len(x) // shards))))
 
 
 def assign_to_parts(

@@ -106,5 +106,10 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
             f"memory_limit={memory_limit} is too small: {_SMALLEST_STEP * shards * bytes_a_row} "
             f"bytes are the least for rows of {x.shape[1]} numbers on {shards} device(s)"
         )
+    return chunks_of(x, frame, mesh, a_device)
+
+
+def chunks_of(x: np.ndarray, frame: Frame, mesh: Mesh | None, a_device: int) -> Chunks:
+    """Chunks that give each device so many rows, at least 16, or a little fewer."""
     block = min(block_rows(), 1 << (a_device.bit_length() - 1))
-    return Chunks(x, frame, mesh, shards * (a_device // block * block), block)
+    return Chunks(x, frame, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)
