@@ -32,7 +32,9 @@ def small_pieces(work):
 def fits(x, mesh, few=False):
     """Clusterings of the rows, as named arrays; ``few`` leaves out the less usual ways."""
     # Compiling takes nearly all of the time: what can share shapes does.
-    kmeans = lambda init, **options: jc.kmeans(x, 12, init, 30, seed=3, mesh=mesh, **options)
+    kmeans = lambda init, max_iter=30, **options: jc.kmeans(
+        x, 12, init, max_iter, seed=3, mesh=mesh, **options
+    )
     runs = {"k-means++": kmeans("k-means++")}
     found = {}
     if not few:
@@ -40,8 +42,8 @@ def fits(x, mesh, few=False):
             runs[init] = kmeans(init)
         runs["array"] = kmeans(np.asarray(x[:12]))
         limit = len(x) * x.shape[1] * 4 - 1
-        runs["streamed"] = kmeans("k-means++", memory_limit=limit)
-        runs["streamed k-means||"] = kmeans("k-means||", memory_limit=limit)
+        runs["streamed"] = kmeans("k-means++", 3, memory_limit=limit)
+        runs["streamed k-means||"] = kmeans("k-means||", 3, memory_limit=limit)
         tree = jc.hierarchical_kmeans(
             x,
             [jc.Level(12, 1, 5, n_fit=2500), jc.Level(12)],
