@@ -12,6 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from jaxcurate import parallel
+from jaxcurate.kmeans.few import nearest_few
+from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.rows import block_rows
 from jaxcurate.kmeans.scores import HIGHEST
 from jaxcurate.parallel import ROWS, SAME
@@ -43,18 +45,16 @@ def neighbouring(centroids: np.ndarray, counts: np.ndarray, n_neighbours: int) -
         int64 ``[p, 2]``, the smaller cluster first, each pair once.
     """
     filled = np.flatnonzero(counts)
-    points = centroids[filled].astype(np.float64)
-    points -= points.mean(axis=0)
     n_neighbours = min(n_neighbours, len(filled) - 1)
-    norms = np.sum(points**2, axis=1)
     found = [np.stack([filled, filled], axis=1)]
-    block = max(1, 2**22 // len(filled))
-    for begin in range(0, len(filled) if n_neighbours else 0, block):
-        own = np.arange(begin, min(begin + block, len(filled)))
-        squared = norms[None, :] - 2 * points[own] @ points.T
-        squared[np.arange(len(own)), own] = np.inf
-        nearest = np.argpartition(squared, n_neighbours - 1, axis=1)[:, :n_neighbours]
-        pairs = np.stack([np.repeat(own, n_neighbours), nearest.ravel()], axis=1)
+    if n_neighbours:
+        points = frame_of(centroids[filled]).enter(centroids[filled])
+        # A centroid is among its own nearest, unless others lie on it.
+        near, _ = nearest_few(points, points, n_neighbours + 1)
+        own = np.arange(len(filled))[:, None]
+        rank = np.argsort(near == own, axis=1, kind="stable")  # itself last, or the most distant
+        near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbours]
+        pairs = np.stack([np.broadcast_to(own, near.shape).ravel(), near.ravel()], axis=1)
         found.append(filled[np.sort(pairs, axis=1)])
     return np.unique(np.concatenate(found), axis=0)
 
