@@ -404,3 +404,16 @@ def all_gather(x: jax.Array, axis_name: str | None) -> jax.Array:
 def axis_index(axis_name: str | None) -> jax.Array | int:
     """The position of this device along the named axis."""
     return 0 if axis_name is None else jax.lax.axis_index(axis_name)
+
+
+def axis_size(axis_name: str | None) -> int:
+    """How many devices the named axis has."""
+    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+
+
+def from_next(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """What the next device along the named axis has; the last gets it from the first."""
+    n = axis_size(axis_name)
+    if n == 1:
+        return x
+    return jax.lax.ppermute(x, axis_name, [((i + 1) % n, i) for i in range(n)])

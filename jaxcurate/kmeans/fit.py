@@ -21,6 +21,7 @@ from jaxcurate.kmeans.lloyd import (
 )
 from jaxcurate.kmeans.nearest import squared_distances
 from jaxcurate.kmeans.oversampling import kmeans_parallel
+from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
 from jaxcurate.kmeans.scores import Precision
 from jaxcurate.kmeans.seeding import (
@@ -73,6 +74,7 @@ def kmeans(
     *,
     metric: Metric = "euclidean",
     precision: Precision = "float32",
+    shard_centroids: bool = False,
     mesh: Mesh | None = None,
     state: KMeansState | None = None,
     on_state: Callable[[KMeansState], None] | None = None,
@@ -99,6 +101,8 @@ def kmeans(
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
             whose best two centroids lie within the proven error bound are searched again in
             float32, so that the labels are the same.
+        shard_centroids: split the centroids over the devices too, for more than one of them can
+            hold. All distances are worked out then. In memory, and without states.
         mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
         state: where to go on, from ``on_state``, with the other arguments as they were. The
             result has the bits of a run without interruption.
@@ -127,10 +131,13 @@ def kmeans(
     key = jax.random.key(seed)
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
     start = None if start is None else frame.enter(start)
+    streamed = memory_limit is not None and 4 * x.size > memory_limit
+    if shard_centroids and (streamed or state is not None or on_state is not None):
+        raise ValueError("shard_centroids=True goes neither with streaming nor with states")
     stops = Stops(state, on_state, state_every)
     options = dict(precision=precision, unit=frame.unit, stops=stops)
     seeding = stops.phase != "iterating"
-    if memory_limit is not None and 4 * x.size > memory_limit:
+    if streamed:
         chunks = chunks_within(x, frame, mesh, memory_limit)
         if start is None and seeding:
             start = _seeded_chunks(chunks, n_clusters, init, key, stops)
@@ -139,7 +146,10 @@ def kmeans(
         rows = place(Lazy(x, frame=frame), mesh)
         if start is None and seeding:
             start = seeded(rows, n_clusters, init, key, stops)
-        found = fitted(rows, start, n_clusters, max_iter, **options)
+        if shard_centroids:
+            found = _fitted_in_a_ring(rows, start, max_iter, precision, frame.unit)
+        else:
+            found = fitted(rows, start, n_clusters, max_iter, **options)
     return replace(
         found,
         centroids=frame.leave(found.centroids),
@@ -230,6 +240,40 @@ def fitted(
         n_iter,
         np.asarray(state.compared)[: n_iter + 1],
         np.asarray(state.in_doubt)[: n_iter + 1],
+    )
+
+
+def _fitted_in_a_ring(
+    rows: Rows,
+    centroids: jax.Array | np.ndarray,
+    max_iter: int,
+    precision: Precision,
+    unit: bool,
+) -> KMeans:
+    """As :func:`fitted`, with the centroids split over the devices."""
+    kernel = parallel.spmd(
+        ring_lloyd,
+        rows.mesh,
+        (ROWS, ROWS, ROWS),
+        RING_SPECS,
+        max_iter=max_iter,
+        block=rows.block,
+        precision=precision,
+        unit=unit,
+    )
+    k = len(centroids)
+    fill = parallel.padded_size(k, parallel.n_shards(rows.mesh)) - k
+    # Far from all rows, which are near 1 in their frame; a power of two is exact in bfloat16.
+    centroids = np.pad(np.asarray(centroids), ((0, fill), (0, 0)), constant_values=2.0**50)
+    state = kernel(rows.x, rows.weights, parallel.put_rows(centroids, rows.mesh)[0])
+    n_iter = int(state.n_iter)
+    return KMeans(
+        parallel.fetch(state.centroids)[:k],
+        parallel.fetch(state.labels)[: rows.n],
+        parallel.fetch(state.distances)[: rows.n],
+        n_iter,
+        np.ones(n_iter + 1, np.float32),
+        np.zeros(n_iter + 1, np.float32),
     )
 
 

@@ -1,0 +1,142 @@
+"""k-means with the centroids split over the devices as well, for more than one of them can hold.
+
+Each device has some of the rows and some of the centroids. Centroids go round the ring of
+devices; when all have passed by, every row has met all of them. No array of the size of all
+centroids is ever on one device.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.lloyd import unit_rows
+from jaxcurate.kmeans.nearest import nearest, squared_distances
+from jaxcurate.kmeans.scores import Precision
+from jaxcurate.kmeans.sums import sums_of_differences
+from jaxcurate.parallel import ROWS, SAME
+
+
+class RingState(NamedTuple):
+    """Where the iterations stand; ``labels`` always belong to ``centroids``."""
+
+    centroids: jax.Array
+    """float32 ``[k, d]``, a part on each device."""
+    labels: jax.Array
+    """int32 ``[n]``."""
+    distances: jax.Array
+    """float32 ``[n]``, squared, to the own centroid."""
+    n_changed: jax.Array
+    """int32: rows whose label the last assignment changed."""
+    n_iter: jax.Array
+    """int32: iterations done."""
+
+
+RING_SPECS = RingState(ROWS, ROWS, ROWS, SAME, SAME)
+
+
+def ring_lloyd(
+    x: jax.Array,
+    weights: jax.Array,
+    centroids: jax.Array,
+    *,
+    max_iter: int,
+    block: int,
+    axis_name: str | None,
+    precision: Precision = "float32",
+    unit: bool = False,
+) -> RingState:
+    """Moves each centroid to the mean of its rows until no label changes.
+
+    The labels are those of :mod:`jaxcurate.kmeans.lloyd`; no distance is left out.
+
+    Args:
+        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        weights: float32 ``[n]``; 0 marks padding.
+        centroids: float32 ``[k, d]``, this device's part, of the same size on each; what fills
+            it up is far from all rows.
+        max_iter: iterations at most; 0 only assigns.
+        block: rows at a time in the distances.
+        axis_name: the mapped axis over which rows and centroids are split.
+        precision: of the distances that are tried first; the labels are the same.
+        unit: bring the means to length 1.
+    """
+    options = dict(block=block, axis_name=axis_name)
+
+    def step(state: RingState) -> RingState:
+        moved = updated_round(x, weights, state.labels, state.centroids, unit, axis_name)
+        labels, distances = assigned_round(x, moved, precision=precision, **options)
+        changed = jnp.sum((labels != state.labels) & (weights > 0), dtype=jnp.int32)
+        n_changed = parallel.psum(changed, axis_name)
+        return RingState(moved, labels, distances, n_changed, state.n_iter + 1)
+
+    def unfinished(state: RingState) -> jax.Array:
+        return (state.n_changed > 0) & (state.n_iter < max_iter)
+
+    labels, distances = assigned_round(x, centroids, precision=precision, **options)
+    begin = RingState(centroids, labels, distances, jnp.int32(1), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, step, begin)
+
+
+def assigned_round(
+    x: jax.Array,
+    centroids: jax.Array,
+    *,
+    block: int,
+    axis_name: str | None,
+    precision: Precision = "float32",
+) -> tuple[jax.Array, jax.Array]:
+    """Labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest of all centroids.
+
+    Each device finds the nearest of those that are with it for certain, and these are told apart
+    by their distances, measured without cancellation. Of equal ones the first wins.
+    """
+    k, n_devices = len(centroids), parallel.axis_size(axis_name)
+    here = parallel.axis_index(axis_name)
+
+    def meet(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        guests, labels, distances = carry
+        own = nearest(x, guests, block=block, precision=precision)
+        squared = squared_distances(x, guests, own, block=block)
+        own = own + k * ((here + turn) % n_devices)
+        better = (squared < distances) | ((squared == distances) & (own < labels))
+        guests = parallel.from_next(guests, axis_name)
+        return guests, jnp.where(better, own, labels), jnp.where(better, squared, distances)
+
+    nothing = x[:, 0] * 0
+    begin = centroids, nothing.astype(jnp.int32), nothing + jnp.inf
+    return jax.lax.fori_loop(0, n_devices, meet, begin)[1:]
+
+
+def updated_round(
+    x: jax.Array,
+    weights: jax.Array,
+    labels: jax.Array,
+    centroids: jax.Array,
+    unit: bool,
+    axis_name: str | None,
+) -> jax.Array:
+    """The means of this device's clusters, ``[k, d]``; an empty one keeps its centroid.
+
+    The sums of each cluster go round with its centroid, and every device adds its rows.
+    """
+    k, n_devices = len(centroids), parallel.axis_size(axis_name)
+    here = parallel.axis_index(axis_name)
+
+    def add(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        guests, sums, counts = jax.tree.map(lambda a: parallel.from_next(a, axis_name), carry)
+        local = labels - k * ((here + 1 + turn) % n_devices)
+        local = jnp.where((local >= 0) & (local < k), local, -1)
+        more, many = sums_of_differences(x, weights, local, guests)
+        return guests, sums + more, counts + many
+
+    begin = centroids, jnp.zeros_like(centroids), jnp.zeros_like(centroids[:, 0])
+    # After the last turn everything is back where it belongs.
+    home, sums, counts = jax.lax.fori_loop(0, n_devices, add, begin)
+    means = home + sums / jnp.maximum(counts, 1)[:, None]
+    filled = counts > 0
+    if unit:
+        means, has_direction = unit_rows(means)
+        filled &= has_direction
+    return jnp.where(filled[:, None], means, home)
