@@ -1,10 +1,14 @@
 """Compiles the k-means kernels for TPU slices, without a TPU, and prints what they will take.
 
-    pip install libtpu && python scripts/plan_tpu.py
-    python scripts/plan_tpu.py --slices=v5e:2x4 --rows=10000000 --columns=1024 --clusters=100000
+    pip install libtpu && python scripts/plan_tpu.py           # 10 M x 1024 to 100 k clusters
+    python scripts/plan_tpu.py --slices=v5e:16x16,v5p:4x4x4 --rows=743000000
+    python scripts/plan_tpu.py --kernels=ring --slices=v5p:4x4x4 --rows=743000000 \\
+        --clusters=10000000
 
-For each slice: bytes on a chip (rows, centroids, temporaries) as the TPU compiler reports them,
-and how long one full pass of distances takes where the matrix units are the limit.
+For each slice: bytes on a chip (rows and centroids; temporaries) as the TPU compiler reports
+them, how long an assignment of all rows to all centroids keeps the matrix units busy, how long it
+takes to move what the fused kernel reads, and the share of the roofline that is left for the
+matrix units: 1 where they, not the memory, are the limit.
 """
 
 import os
@@ -12,8 +16,10 @@ import os
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import functools
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,17 +30,39 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, lloyd
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.kmeans import few, outside, pairs, split, stream
+from jaxcurate.kmeans.fused import block_side
+from jaxcurate.kmeans.lloyd import (
+    LLOYD_SPECS,
+    assigned,
+    lloyd_like,
+    more_iterations,
+    unassigned,
+)
+from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
+from jaxcurate.kmeans.scores import Best
+from jaxcurate.kmeans.seeding import SEEDS_SPECS, first_seed, more_seeds, seeds_like
 from jaxcurate.parallel import ROWS, SAME
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
 """bfloat16 FLOP/s of a chip, from the vendor's pages."""
 MEMORY = {"v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
 """Bytes of memory of a chip."""
+BANDWIDTH = {"v5e": 0.82e12, "v5p": 2.77e12, "v6e": 1.64e12}
+"""Bytes of memory a second."""
 PASSES = {"float32": 6, "bfloat16": 1}
 """bfloat16 products that one product at this precision is made of."""
 BLOCK = 4096
+BEST = Best(ROWS, ROWS, ROWS)
+
+
+class Kernel(NamedTuple):
+    """A kernel and what it is called with: a spec and a shape for each argument."""
+
+    function: Callable[..., Any]
+    arguments: tuple[tuple[Any, Any], ...]
+    out: Any
+    static: dict[str, Any]
 
 
 class Compiled(NamedTuple):
@@ -48,33 +76,90 @@ class Compiled(NamedTuple):
     """How many instructions of each kind."""
 
 
+def kernels(n: int, d: int, k: int) -> dict[str, Kernel]:
+    """The kernels of k-means for rows ``[n, d]`` and ``k`` clusters, by name."""
+    shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
+    x, weights, numbers = shape(n, d), shape(n), shape(n, dtype="int32")
+    centroids, some = shape(k, d), shape(16, d)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rows, stop = ((ROWS, x), (ROWS, weights)), (SAME, shape(dtype="int32"))
+    best = (BEST, Best(numbers, weights, weights))
+    moved = (SAME, shape(k, dtype="bool"))
+    clusters, counts = (SAME, centroids), (SAME, shape(k, dtype="int32"))
+    tiles = shape(64 * 8, 256, d)
+    block = dict(block=BLOCK)
+    return {
+        "iterations": Kernel(
+            more_iterations,
+            (*rows, (LLOYD_SPECS, lloyd_like(n, d, k, 50)), stop),
+            LLOYD_SPECS,
+            block,
+        ),
+        "begin": Kernel(unassigned, ((ROWS, x), clusters), LLOYD_SPECS, dict(max_iter=50)),
+        "assigned": Kernel(assigned, ((ROWS, x), clusters), (ROWS, ROWS), block),
+        "ring": Kernel(
+            ring_lloyd, (*rows, (ROWS, centroids)), RING_SPECS, block | dict(max_iter=50)
+        ),
+        "first seed": Kernel(
+            first_seed, (*rows, (SAME, key)), SEEDS_SPECS, block | dict(n_clusters=k)
+        ),
+        "seeds": Kernel(
+            more_seeds,
+            (*rows, (SAME, key), (SEEDS_SPECS, seeds_like(n, d, k)), stop),
+            SEEDS_SPECS,
+            block,
+        ),
+        "streamed": Kernel(
+            stream._assign_and_sum,
+            (*rows, clusters, moved, best),
+            (ROWS, ROWS, SAME, SAME, SAME, SAME),
+            block | dict(precision="float32"),
+        ),
+        "streamed seeds": Kernel(
+            stream._improve, (*rows, (ROWS, weights), (SAME, some)), (ROWS, ROWS), block
+        ),
+        "parts": Kernel(
+            outside._nearest_part,
+            ((ROWS, x), clusters, counts, counts, (SAME, shape(4 * k, d))),
+            (ROWS, ROWS),
+            block | dict(most=4),
+        ),
+        "few": Kernel(few._few, ((ROWS, x), clusters), (ROWS, ROWS), block | dict(m=8)),
+        "pairs": Kernel(
+            pairs._reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
+        ),
+        "splits": Kernel(
+            _splits, ((SAME, shape(64, 1024, d)), (SAME, shape(64, 1024)), (SAME, key)), SAME, {}
+        ),
+    }
+
+
+def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
+    """Splits run on one device each; here the same on all."""
+    del axis_name
+    run = functools.partial(split._fit_batch, n_splits=100, max_iter=50, unit=False)
+    return run(xs, weights, jnp.arange(len(xs)), key)
+
+
 def mesh_of(slice_: str) -> Mesh:
     """A mesh over a slice such as ``v5e:2x4`` that need not be there."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=slice_).devices
     return Mesh(np.asarray(devices), (parallel.AXIS,), axis_types=(AxisType.Auto,))
 
 
-def compiled(mesh: Mesh, kernel: str, n: int, d: int, k: int, **static: Any) -> Compiled:
-    """Compiles ``"lloyd"``, ``"assigned"`` or ``"seeding"`` for ``n`` rows on all of ``mesh``."""
-    n = parallel.padded_size(n, mesh.size * BLOCK)
+def compiled(mesh: Mesh, kernel: Kernel, **static: Any) -> Compiled:
+    """Compiles a kernel for all of ``mesh``."""
 
-    def shape(spec: jax.sharding.PartitionSpec, *sizes: int, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, spec))
+    def placed(spec: Any, shapes: Any) -> Any:
+        is_spec = lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec)
+        one = lambda s, part: jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, s)), part
+        )
+        return jax.tree.map(one, spec, shapes, is_leaf=is_spec)
 
-    x, weights, centroids = shape(ROWS, n, d), shape(ROWS, n), shape(SAME, k, d)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, SAME))
-    function, specs, out, arguments = {
-        "lloyd": (lloyd, (ROWS, ROWS, SAME), LLOYD_SPECS, (x, weights, centroids)),
-        "assigned": (assigned, (ROWS, SAME), (ROWS, ROWS), (x, centroids)),
-        "seeding": (greedy_kmeans_plus_plus, (ROWS, ROWS, SAME), SAME, (x, weights, key)),
-    }[kernel]
-    if kernel == "seeding":
-        static["n_clusters"] = k
-    if kernel == "lloyd":
-        static.setdefault("max_iter", 50)
-    mapped = parallel.spmd(function, mesh, specs, out, block=BLOCK, **static)
-    lowered = mapped.lower(*arguments)
+    specs = tuple(spec for spec, _ in kernel.arguments)
+    mapped = parallel.spmd(kernel.function, mesh, specs, kernel.out, **(kernel.static | static))
+    lowered = mapped.lower(*(placed(*argument) for argument in kernel.arguments))
     memory = lowered.compile().memory_analysis()
     # Under shard_map the compiler adds none to those that the kernel asks for.
     kinds = re.findall(
@@ -85,6 +170,7 @@ def compiled(mesh: Mesh, kernel: str, n: int, d: int, k: int, **static: Any) -> 
 
 
 SLICES = flags.DEFINE_list("slices", ["v5e:2x4", "v6e:2x4"], "Slices to plan for.")
+KERNELS = flags.DEFINE_list("kernels", ["iterations"], "Which kernels.")
 ROWS_ = flags.DEFINE_integer("rows", 10_000_000, "n")
 COLUMNS = flags.DEFINE_integer("columns", 1024, "d")
 CLUSTERS = flags.DEFINE_integer("clusters", 100_000, "k")
@@ -94,20 +180,29 @@ def main(argv: list[str]) -> None:
     del argv
     n, d, k = ROWS_.value, COLUMNS.value, CLUSTERS.value
     print(f"n={n} d={d} k={k}")
-    print(f"{'slice':10} {'chips':>5} {'precision':10} {'rows GB':>8} {'temp GB':>8} "
-          f"{'of memory':>9} {'s a pass':>8}  collectives")  # fmt: skip
+    print(
+        f"{'slice':10} {'chips':>5} {'kernel':10} {'precision':9} {'rows GB':>8} {'temp GB':>8} "
+        f"{'of memory':>9} {'s matrix':>8} {'s memory':>8} {'roofline':>8}  collectives"
+    )
     for slice_ in SLICES.value:
         mesh, kind = mesh_of(slice_), slice_.split(":")[0]
-        for precision in ("float32", "bfloat16"):
-            made = compiled(mesh, "lloyd", n, d, k, precision=precision)
-            share = (made.arguments + made.temporaries) / MEMORY[kind]
-            seconds = 2 * n * d * k * PASSES[precision] / (PEAK[kind] * mesh.size)
-            print(
-                f"{slice_:10} {mesh.size:5} {precision:10} {made.arguments / 1e9:8.2f} "
-                f"{made.temporaries / 1e9:8.2f} {share:9.2f} {seconds:8.1f}  "
-                f"{dict(made.collectives)}",
-                flush=True,
-            )
+        padded = parallel.padded_size(n, mesh.size * BLOCK)
+        made = kernels(padded, d, parallel.padded_size(k, mesh.size))
+        for name in KERNELS.value:
+            for precision in ("float32", "bfloat16"):
+                found = compiled(mesh, made[name], precision=precision)
+                share = (found.arguments + found.temporaries) / MEMORY[kind]
+                matrix = 2 * n * d * k * PASSES[precision] / (PEAK[kind] * mesh.size)
+                a_chip, size = padded / mesh.size, {"float32": 4, "bfloat16": 2}[precision]
+                moved = a_chip * d * 4 + a_chip / block_side(d) * k * d * size
+                memory = moved / BANDWIDTH[kind]
+                print(
+                    f"{slice_:10} {mesh.size:5} {name:10} {precision:9} "
+                    f"{found.arguments / 1e9:8.2f} {found.temporaries / 1e9:8.2f} {share:9.2f} "
+                    f"{matrix:8.2f} {memory:8.2f} {matrix / max(matrix, memory):8.2f}  "
+                    f"{dict(found.collectives)}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,14 @@ _LIMIT = 2**25
 """Bytes of fast memory to ask for; a quarter of what the chips have."""
 
 
+def block_side(d: int) -> int:
+    """Rows to a block and centroids to a tile, for ``d`` columns."""
+    side, most = _LARGEST
+    while side > 128 and 4 * side * d > most:
+        side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
+    return side
+
+
 def best_two_fused(
     x: jax.Array, tiles: Tiles, *, precision: Precision = "float32", interpret: bool = False
 ) -> Best:
@@ -32,9 +40,7 @@ def best_two_fused(
         interpret: run on any backend, slowly.
     """
     (n, d), k = x.shape, tiles.half_norms.size
-    side, most = _LARGEST
-    while side > 128 and 4 * side * d > most:
-        side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
+    side = block_side(d)
     x = jnp.pad(x, ((0, -n % side), (0, 0)))
     centroids = jnp.pad(tiles.centroids.reshape(k, d), ((0, -k % side), (0, 0)))
     half_norms = jnp.pad(tiles.half_norms.reshape(k), (0, -k % side), constant_values=jnp.inf)
