@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import unit_rows
-from jaxcurate.kmeans.nearest import nearest, squared_distances
+from jaxcurate.kmeans.nearest import rounding_of, search, settle, squared_distances
 from jaxcurate.kmeans.scores import Precision
 from jaxcurate.kmeans.sums import sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
@@ -94,10 +94,13 @@ def assigned_round(
     """
     k, n_devices = len(centroids), parallel.axis_size(axis_name)
     here = parallel.axis_index(axis_name)
+    rounding = rounding_of(x, precision)  # outside of the loop, where it would hold all of x
+    everyone = jnp.ones_like(rounding.norms)
 
     def meet(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         guests, labels, distances = carry
-        own = nearest(x, guests, block=block, precision=precision)
+        best, doubt = search(x, everyone, guests, rounding, block=block, precision=precision)
+        own = settle(x, guests, best, doubt).labels
         squared = squared_distances(x, guests, own, block=block)
         own = own + k * ((here + turn) % n_devices)
         better = (squared < distances) | ((squared == distances) & (own < labels))
