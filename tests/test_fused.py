@@ -1,0 +1,38 @@
+"""The TPU kernel, interpreted, against XLA's blocks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcurate.kmeans.fused import best_two_fused, block_side
+from jaxcurate.kmeans.scores import best_two, tiles_of
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("n", "k", "d", "width"), [(700, 300, 24, 128), (5, 3, 1, 3)])
+def test_as_in_blocks(n, k, d, width, precision):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(n, d)), jnp.float32)
+    centroids = jnp.asarray(rng.normal(size=(k, d)), jnp.float32)
+    for chosen in (None, jnp.asarray(np.arange(k) % 3 == 0)):
+        tiles = tiles_of(centroids, width, chosen)
+        fused = best_two_fused(x, tiles, precision=precision, interpret=True)
+        blocks = best_two(x, tiles, precision)
+        np.testing.assert_array_equal(fused.labels, blocks.labels)
+        np.testing.assert_allclose(fused.scores, blocks.scores, atol=1e-5)
+        np.testing.assert_allclose(fused.others, blocks.others, atol=1e-5)
+
+
+def test_more_tiles_than_one_and_ties():
+    centroids = jnp.asarray(np.repeat(np.eye(8, dtype=np.float32), 200, axis=0))  # 1600
+    x = jnp.asarray(np.eye(8, dtype=np.float32))
+    assert block_side(8) < 1600
+    best = best_two_fused(x, tiles_of(centroids, 1600), interpret=True)
+    np.testing.assert_array_equal(best.labels, np.arange(8) * 200)  # the first of equal ones
+    np.testing.assert_array_equal(best.others, best.scores)
+
+
+def test_no_centroid_at_all():
+    tiles = tiles_of(jnp.ones((40, 3)), 16, jnp.zeros(40, bool))
+    best = best_two_fused(jnp.ones((9, 3)), tiles, interpret=True)
+    assert np.isinf(best.scores).all() and np.isinf(best.others).all()

@@ -1,0 +1,50 @@
+"""Every k-means kernel is lowered for GPUs; none is needed. What runs there is XLA's own blocks."""
+
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+import plan_tpu
+
+from jaxcurate.kmeans import sums
+from jaxcurate.kmeans.backends import best_two_of_all
+from jaxcurate.kmeans.scores import best_two_in_blocks, tiles_of
+
+KERNELS = plan_tpu.kernels(8192, 32, 512)
+
+
+def lowered(function, *arguments):
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_lowers(name):
+    kernel = KERNELS[name]
+    one_device = functools.partial(kernel.function, axis_name=None, **kernel.static)
+    text = lowered(one_device, *(shapes for _, shapes in kernel.arguments))
+    assert "tpu_custom_call" not in text
+
+
+@pytest.mark.parametrize("k", [50, 5000])
+def test_sums_scatter_on_cpus_alone(k):
+    """In some releases a float32 scatter is a compare-and-swap loop on GPUs."""
+    shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
+    arguments = shape(4096, 8), shape(4096), shape(4096, dtype="int32"), shape(k, 8)
+    assert "stablehlo.scatter" not in lowered(sums.sums_of_differences, *arguments)
+    on_cpu = jax.jit(sums.sums_of_differences).trace(*arguments)
+    assert "stablehlo.scatter" in on_cpu.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_what_a_gpu_runs_is_what_the_cpu_runs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2048, 8)).astype(np.float32)
+    tiles = tiles_of(x[:300], 256)
+    here = best_two_of_all(x, tiles, block=1024)
+    there = best_two_in_blocks(x, tiles, block=2048)  # larger blocks, as on a GPU
+    np.testing.assert_array_equal(here.labels, there.labels)
+    np.testing.assert_allclose(here.others, there.others, atol=1e-6)
