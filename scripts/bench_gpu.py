@@ -4,12 +4,13 @@
     python scripts/bench_gpu.py --cases=8000000x128x1024 --rounds=5  # 8 M x 128 -> 1024
 
 Contenders run one after another, each in its own process, for the rows of one leave no memory to
-another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, and its share of the best rate that a product of two square
-matrices reached in the same run: in bfloat16, and, for those that keep float32, in float32 too.
-`+ update` is what an iteration takes beyond its assignments (flash-kmeans has it in its
-assignment). jaxcurate's labels are those of float32 at either precision; `agree` is the share of a sample of
-rows whose label is the nearest centroid by float64. A contender that is not installed is left
-out and named. It runs on any backend of jax and torch: try `--cases=20000x64x300` on a CPU.
+another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, told next to the
+best rate that a product of two square matrices reached in the same run, in bfloat16 and in true
+float32. `+ update` is what an iteration takes beyond its two assignments (flash-kmeans has it in
+its assignment). jaxcurate's labels are those of float32 at either precision; `agree` is the share
+of a sample of rows whose label is the nearest centroid by float64. A contender that is not
+installed is left out and named. It runs on any backend of jax and torch: try
+`--cases=20000x64x300` on a CPU.
 """
 
 import json
