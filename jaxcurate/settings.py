@@ -51,6 +51,7 @@ class Clustering:
     """Rows that a level's centroids are made from, 0 for all; empty: all at every level."""
     max_iter: int = 50
     init: Literal["k-means++", "random"] = "k-means++"
+    metric: Literal["euclidean", "cosine"] = "euclidean"
 
     def __post_init__(self) -> None:
         lengths = {len(self.n_clusters), len(self.n_resamples), len(self.n_per_cluster)}

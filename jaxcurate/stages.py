@@ -103,6 +103,7 @@ class Stages(Items):
             rows=self._valid(),
             max_iter=settings.max_iter,
             init=settings.init,
+            metric=settings.metric,
             mesh=self.mesh,
             progress=self.progress,
         )
