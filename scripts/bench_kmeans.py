@@ -54,14 +54,16 @@ def mixture(n: int, d: int, n_modes: int = 300, seed: int = 0) -> np.ndarray:
     return centres[own] + spreads[own, None] * rng.standard_normal((n, d), np.float32)
 
 
-# Contenders: (rows, clusters, start or None, iterations, seed) -> centroids.
+# Contenders: (rows, clusters, start or None, iterations, seed) -> centroids, and the share of
+# distances worked out in each pass where it is known.
 
 
 def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
     import jaxcurate as jc
 
     init = "k-means++" if start is None else start
-    return jc.kmeans(x, k, init, iterations, seed, memory_limit).centroids
+    found = jc.kmeans(x, k, init, iterations, seed, memory_limit)
+    return found.centroids, [round(float(share), 2) for share in found.compared]
 
 
 def with_scikit_learn(x, k, start, iterations, seed):
@@ -175,10 +177,12 @@ def timed(name, data, k, start, iterations, seed=0, **extra) -> dict:
     start = None if start is None else np.load(start)
     with PeakMemory() as memory:
         begin = time.perf_counter()
-        centroids = RUN[name](x, k, start, iterations, seed, **extra)
+        found = RUN[name](x, k, start, iterations, seed, **extra)
         seconds = time.perf_counter() - begin
+    centroids, shares = found if isinstance(found, tuple) else (found, [])
     inertia = inertia_of(x, np.asarray(centroids))
-    return {"seconds": seconds, "inertia": inertia, "grown": memory.peak - memory.before}
+    grown = memory.peak - memory.before
+    return {"seconds": seconds, "inertia": inertia, "grown": grown, "shares": shares}
 
 
 class PeakMemory:
@@ -281,6 +285,9 @@ def compare(names: list[str], tasks: dict[str, dict], floor_of: Callable | None 
             f" {inertia:12.6g} {grown / 1e9:8.2f}{share}",
             flush=True,
         )
+        if shares := rounds[row][-1]["shares"]:
+            passes = f"{sum(shares):.1f} of {len(shares)} passes"
+            print(f"  {'':22} worked out {passes}: {' '.join(map(str, shares))}", flush=True)
 
 
 def main(argv: list[str]) -> None:

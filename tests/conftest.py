@@ -14,6 +14,13 @@ from jaxcurate import parallel
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_code():
+    """After each module: a process may hold only so many maps, and each kernel takes some."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def mesh():
     """Four devices."""
