@@ -5,8 +5,8 @@
     .venv/bin/jaxcurate run --config=configs/fashion_longtail.py:balanced --workdir=runs/balanced
 
 About 3 minutes each on two CPU cores. Pixels say little of rare classes: normalised class entropy
-rises from .71 to .82 only, and whether curated beats random changes with the images (+.038 with
-the recipe's seed 0, interval above zero; +.002 with seed 1, interval around it). On ten balanced
+rises from .71 to .80 only, and whether curated beats random changes with the images (+.043 with
+the recipe's seed 0, interval above zero; +.011 with seed 1, interval around it). On ten balanced
 classes of 1,000 there is nothing to repair and no difference is shown.
 """
 

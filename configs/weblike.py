@@ -7,8 +7,8 @@ clip art and 200 emoji (`jaxcurate/sources/recipe.py`). 500 of the 21,000 are ke
     .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike
 
 About 4 minutes on two CPU cores, most of it 15 pretrainings. What to expect: normalised domain
-entropy .17 in the pool, .19 in a random subset, .88 to .95 in the curated one; macro k-NN accuracy
-.33 untrained, .40 on random, .43 on curated; curated - random about +.03 by k-NN, its 95 %
+entropy .17 in the pool, .18 in a random subset, .88 to .95 in the curated one; macro k-NN accuracy
+.33 untrained, .39 on random, .43 on curated; curated - random about +.04 by k-NN, its 95 %
 interval above zero.
 """
 

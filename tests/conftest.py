@@ -1,6 +1,7 @@
 """Strict settings for every test: four CPU devices, no silent rank promotion."""
 
 import os
+from pathlib import Path
 
 # Before jax is imported anywhere.
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -16,9 +17,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_code():
-    """After each module: a process may hold only so many maps, and each kernel takes some."""
+    """Linux lets a process have 65,530 memory maps, each kernel takes some, and then it dies."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -33,8 +33,9 @@ def assert_same(a, b):
     assert a.n_iter == b.n_iter
 
 
-@pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
-@pytest.mark.parametrize("memory_limit", [None, 400_000])
+@pytest.mark.parametrize(
+    ("memory_limit", "mapper"), [(None, "shard_map"), (400_000, "shard_map"), (None, "pmap")]
+)
 def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper, monkeypatch):
     monkeypatch.setattr(parallel, "mapper", mapper)
     x = blobs(5000, 24, 12)
