@@ -295,6 +295,8 @@ def main(argv: list[str]) -> None:
     if WORKER.value is not None:
         serve(WORKER.value)
         return
+    from jaxcurate import kmeans
+
     chosen = CONTENDERS.value
     with tempfile.TemporaryDirectory() as scratch:
 
@@ -307,7 +309,8 @@ def main(argv: list[str]) -> None:
             n, k, iterations = N.value, K.value, ITERATIONS.value
             for d in map(int, D.value):
                 x = mixture(n, d)
-                start = x[np.random.default_rng(1).choice(n, k, replace=False)]
+                # Spread out, so that hardly any cluster is left empty, which some would move.
+                start = kmeans(x[: 10 * k], k, max_iter=0).centroids
                 task = dict(data=saved("x", x), k=k, start=saved("s", start), iterations=iterations)
                 print(f"start: n={n} d={d} k={k}, {iterations} iterations")
                 own_start = {name: task | {"start": None} for name in ("superkmeans",)}
