@@ -61,6 +61,16 @@ def test_a_state_goes_on_stopping():
     assert len(later) == len(states) - 3
 
 
+def test_goes_on_with_another_number_of_devices():
+    x = blobs(3000, 8, 12)
+    states = []
+    whole = jc.kmeans(x, 40, on_state=states.append, state_every=2)
+    for state in (states[0], states[-1]):
+        fewer = jc.kmeans(x, 40, state=state, mesh=parallel.make_mesh(2))
+        assert (fewer.labels == whole.labels).mean() > 0.999
+        assert fewer.inertia == pytest.approx(whole.inertia, rel=1e-5)
+
+
 def test_a_state_of_another_kmeans_is_refused():
     x = blobs(600, 5, 12)
     states = []

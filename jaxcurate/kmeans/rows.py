@@ -15,7 +15,9 @@ from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
+"""Rows to a block where there are few."""
 _SMALLEST_STEP = 16
+"""Rows that a device gets at a time where memory is short; the seeding takes so many at once."""
 
 
 class Rows(NamedTuple):
