@@ -41,7 +41,7 @@ mapper: Mapper = "shard_map"
 
 _HEARTBEAT_SECONDS = 30
 _PARTING_SECONDS = 10
-_PIECE_BYTES = 2**24
+_PIECE_BYTES = 2**18
 
 
 class RowsLike(Protocol):

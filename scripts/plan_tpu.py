@@ -76,8 +76,8 @@ class Compiled(NamedTuple):
     """How many instructions of each kind."""
 
 
-def kernels(n: int, d: int, k: int) -> dict[str, Kernel]:
-    """The kernels of k-means for rows ``[n, d]`` and ``k`` clusters, by name."""
+def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
+    """The kernels of k-means by name, for rows ``[n, d]`` on so many chips and ``k`` clusters."""
     shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
     x, weights, numbers = shape(n, d), shape(n), shape(n, dtype="int32")
     centroids, some = shape(k, d), shape(16, d)
@@ -91,11 +91,13 @@ def kernels(n: int, d: int, k: int) -> dict[str, Kernel]:
     return {
         "iterations": Kernel(
             more_iterations,
-            (*rows, (LLOYD_SPECS, lloyd_like(n, d, k, 50)), stop),
+            (*rows, (LLOYD_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards)), stop),
             LLOYD_SPECS,
             block,
         ),
-        "begin": Kernel(unassigned, ((ROWS, x), clusters), LLOYD_SPECS, dict(max_iter=50)),
+        "begin": Kernel(
+            unassigned, ((ROWS, x), clusters), LLOYD_SPECS, block | dict(max_iter=50)
+        ),
         "assigned": Kernel(assigned, ((ROWS, x), clusters), (ROWS, ROWS), block),
         "ring": Kernel(
             ring_lloyd, (*rows, (ROWS, centroids)), RING_SPECS, block | dict(max_iter=50)
@@ -187,7 +189,7 @@ def main(argv: list[str]) -> None:
     for slice_ in SLICES.value:
         mesh, kind = mesh_of(slice_), slice_.split(":")[0]
         padded = parallel.padded_size(n, mesh.size * BLOCK)
-        made = kernels(padded, d, parallel.padded_size(k, mesh.size))
+        made = kernels(padded, d, parallel.padded_size(k, mesh.size), mesh.size)
         for name in KERNELS.value:
             for precision in ("float32", "bfloat16"):
                 found = compiled(mesh, made[name], precision=precision)

@@ -19,7 +19,7 @@ pytestmark = [
 
 N, D, K = 8 * 65536, 256, 8192
 """Rows on eight chips; [n, k] would be 2 GB on each."""
-KERNELS = plan_tpu.kernels(N, D, K)
+KERNELS = plan_tpu.kernels(N, D, K, 8)
 ALLOWED = {
     "iterations": {"all_reduce"},
     "streamed": {"all_reduce"},
@@ -57,7 +57,7 @@ def test_in_bfloat16(slice_of_eight, name):
 
 def test_centroids_in_a_ring_are_split(slice_of_eight):
     few, many = (
-        plan_tpu.compiled(slice_of_eight, plan_tpu.kernels(N, D, k)["ring"]) for k in (K, 32 * K)
+        plan_tpu.compiled(slice_of_eight, plan_tpu.kernels(N, D, k, 8)["ring"]) for k in (K, 32 * K)
     )
     centroids = 4 * 32 * K * D
     assert many.arguments - few.arguments < centroids / 6

@@ -20,7 +20,7 @@ from jaxcurate.kmeans.backends import best_two_of_all
 from jaxcurate.kmeans.nearest import Rounding, loss_of, margin
 from jaxcurate.kmeans.scores import Best, Precision, tiles_of
 
-_WORTHWHILE = 0.8
+WORTHWHILE = 0.8
 """Where more of the centroids moved, all are scored: it saves the search of rows in doubt."""
 
 
@@ -51,7 +51,7 @@ def search_moved(
         The best; where it is in doubt, bool ``[n]``; and the share of scores worked out.
     """
     loss = loss_of(centroids, precision)
-    moved |= jnp.mean(moved, dtype=jnp.float32) >= _WORTHWHILE
+    moved |= jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE
     # Of narrow tiles few places are left empty when few centroids moved.
     tiles = tiles_of(centroids, max(1, block // 4), moved)
     now = best_two_of_all(x, tiles, block=block, precision=precision)

@@ -295,10 +295,18 @@ def _iterated(
     stops: Stops,
 ) -> LloydState:
     if stops.phase == "iterating":
-        like = lloyd_like(*rows.x.shape, n_clusters, max_iter)
+        shards = parallel.n_shards(rows.mesh)
+        like = lloyd_like(*rows.x.shape, n_clusters, max_iter, rows.block, shards)
         state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.mesh)
     else:
-        begin = parallel.spmd(unassigned, rows.mesh, (ROWS, SAME), LLOYD_SPECS, max_iter=max_iter)
+        begin = parallel.spmd(
+            unassigned,
+            rows.mesh,
+            (ROWS, SAME),
+            LLOYD_SPECS,
+            max_iter=max_iter,
+            block=rows.block,
+        )
         state = begin(rows.x, np.asarray(centroids))
     go_on = parallel.spmd(
         more_iterations,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -33,18 +34,32 @@ class Frame:
     """Rows are brought to length 1 instead, their directions being all that counts."""
 
     def enter(self, x: np.ndarray) -> np.ndarray:
-        """Rows ``[n, d]`` in the frame, float32. Differences are taken in float64."""
+        """Rows ``[n, d]`` in the frame, float32.
+
+        Differences are taken in float64, unless rows and mean are float32 already: then they are
+        correctly rounded all the same, and three times as fast.
+        """
         out = np.empty(x.shape, np.float32)
         rows = max(1, _CACHED // x.shape[1])
+        single = x.dtype in (np.float16, np.float32) and self.is_single
+        mean, scale = self.mean, 1 / self.scale
+        if single:
+            mean, scale = mean.astype(np.float32), np.float32(scale)
         for begin in range(0, len(x), rows):
             part = x[begin : begin + rows]
             if self.unit:
                 moved = part / np.max(np.abs(part), axis=1, keepdims=True).astype(np.float64)
                 factor = 1 / np.linalg.norm(moved, axis=1, keepdims=True)
             else:
-                moved, factor = np.subtract(part, self.mean, dtype=np.float64), 1 / self.scale
+                moved, factor = np.subtract(part, mean, dtype=mean.dtype), scale
             np.multiply(moved, factor, out=out[begin : begin + rows], casting="same_kind")
         return out
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether float32 holds the mean to the last bit, and differences from it."""
+        fits = np.array_equal(self.mean, self.mean.astype(np.float32))
+        return fits and 2.0**-100 < self.scale < 2.0**100
 
     def leave(self, x: np.ndarray) -> np.ndarray:
         """Points ``[k, d]`` of the frame where they were, float32."""
@@ -94,7 +109,10 @@ def frame_of(
     for part in found[:, 0]:  # one after another, however many processes there are
         total += part
     low, high = found[:, 1].min(axis=0), found[:, 2].max(axis=0)
-    mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
+    mean = total / len(x)
+    if x.dtype in (np.float16, np.float32):  # any point near the mean will do
+        mean = mean.astype(np.float32).astype(np.float64)
+    mean = np.clip(mean, low, high)  # rounding must not shift a constant column
     reach = float(np.max(np.maximum(high - mean, mean - low)))
     return Frame(mean, float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0)
 

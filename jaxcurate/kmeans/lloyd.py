@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.active import search_moved
+from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
 from jaxcurate.kmeans.nearest import (
     nearest,
     rounding_of,
@@ -32,6 +32,8 @@ class LloydState(NamedTuple):
     """The nearest centroid of each row; the label is -1 before the first assignment."""
     touched: jax.Array
     """bool ``[k]``: the clusters that a row joined or left in the last assignment."""
+    near: Near
+    """What is known of the rows' neighbourhoods."""
     n_iter: jax.Array
     """int32: iterations done; -1 before the first assignment."""
     compared: jax.Array
@@ -40,15 +42,22 @@ class LloydState(NamedTuple):
     """float32 ``[max_iter + 1]``: for each assignment, the share of rows searched again."""
 
 
-LLOYD_SPECS = LloydState(SAME, Best(ROWS, ROWS, ROWS), SAME, SAME, SAME, SAME)
+LLOYD_SPECS = LloydState(SAME, Best(ROWS, ROWS, ROWS), SAME, NEAR_SPECS, SAME, SAME, SAME)
 
 
-def lloyd_like(n: int, d: int, n_clusters: int, max_iter: int) -> LloydState:
-    """The shapes of a state."""
-    rows = jax.ShapeDtypeStruct((n, d), jnp.float32)
-    centroids = jax.ShapeDtypeStruct((n_clusters, d), jnp.float32)
-    begin = functools.partial(unassigned, max_iter=max_iter, axis_name=None)
-    return jax.eval_shape(begin, rows, centroids)
+def lloyd_like(
+    n: int, d: int, n_clusters: int, max_iter: int, block: int, shards: int = 1
+) -> LloydState:
+    """The shapes of a state for ``n`` rows, split over so many devices."""
+    shape = jax.ShapeDtypeStruct
+    begin = functools.partial(unassigned, max_iter=max_iter, block=block, axis_name=None)
+    local = jax.eval_shape(
+        begin, shape((n // shards, d), "float32"), shape((n_clusters, d), "float32")
+    )
+    whole = lambda a, spec: (
+        shape((shards * a.shape[0], *a.shape[1:]), a.dtype) if spec == ROWS else a
+    )
+    return jax.tree.map(whole, local, LLOYD_SPECS)
 
 
 def lloyd(
@@ -57,25 +66,27 @@ def lloyd(
     centroids: jax.Array,
     *,
     max_iter: int,
+    block: int,
     axis_name: str | None,
     **options: Any,
 ) -> LloydState:
     """Iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
-    state = unassigned(x, centroids, max_iter=max_iter, axis_name=axis_name)
-    return more_iterations(x, weights, state, max_iter, axis_name=axis_name, **options)
+    options = dict(block=block, axis_name=axis_name, **options)
+    state = unassigned(x, centroids, max_iter=max_iter, block=block, axis_name=axis_name)
+    return more_iterations(x, weights, state, max_iter, **options)
 
 
 def unassigned(
-    x: jax.Array, centroids: jax.Array, *, max_iter: int, axis_name: str | None
+    x: jax.Array, centroids: jax.Array, *, max_iter: int, block: int, axis_name: str | None
 ) -> LloydState:
     """The state before the first assignment of the rows ``[n, d]`` to centroids ``[k, d]``."""
     del axis_name  # every row is on its own
     nothing = jnp.zeros_like(x[:, 0])
     shares = jnp.zeros(max_iter + 1)
     best = Best(nothing.astype(jnp.int32) - 1, nothing, nothing)
-    return LloydState(
-        centroids, best, jnp.zeros(len(centroids), bool), jnp.int32(-1), shares, shares
-    )
+    near = unarranged(*x.shape, len(centroids), block)
+    touched = jnp.zeros(len(centroids), bool)
+    return LloydState(centroids, best, touched, near, jnp.int32(-1), shares, shares)
 
 
 def more_iterations(
@@ -120,18 +131,28 @@ def more_iterations(
     rounding = rounding_of(x, precision)
     n_rows = parallel.psum(jnp.sum(weights > 0, dtype=jnp.float32), axis_name)
 
-    def assign(
-        centroids: jax.Array, moved: jax.Array, before: Best
-    ) -> tuple[Best, jax.Array, jax.Array]:
-        """The best, where it is in doubt, and the share of scores worked out."""
+    def assign(state: LloydState, centroids: jax.Array) -> tuple[Best, jax.Array, jax.Array, Near]:
+        """The best, where it is in doubt, the share of scores worked out, and what is known."""
         options = dict(block=block, precision=precision)
         if skip:
-            return search_moved(x, weights, centroids, moved, before, rounding, **options)
+            return search_near(
+                x,
+                weights,
+                state.centroids,
+                centroids,
+                jnp.any(centroids != state.centroids, axis=1) | (state.n_iter < 0),
+                state.best,
+                state.near,
+                state.n_iter + 1,
+                rounding,
+                axis_name=axis_name,
+                **options,
+            )
         if plain:
             best = best_two_in_blocks(x, tiles_of(centroids, k), block=block)
-            return best, jnp.zeros_like(weights, bool), jnp.float32(1)
+            return best, jnp.zeros_like(weights, bool), jnp.float32(1), state.near
         best, doubt = search(x, weights, centroids, rounding, **options)
-        return best, doubt, jnp.float32(1)
+        return best, doubt, jnp.float32(1), state.near
 
     def step(state: LloydState) -> LloydState:
         before, touched = state.best, state.touched
@@ -145,8 +166,7 @@ def more_iterations(
             unit=unit,
             axis_name=axis_name,
         )
-        moved = jnp.any(centroids != state.centroids, axis=1) | (state.n_iter < 0)
-        best, doubt, compared = assign(centroids, moved, before)
+        best, doubt, compared, near = assign(state, centroids)
         best = best if plain else settle(x, centroids, best, doubt)
         n_iter = state.n_iter + 1
         in_doubt = parallel.psum(jnp.sum(doubt, dtype=jnp.float32), axis_name) / n_rows
@@ -155,6 +175,7 @@ def more_iterations(
             centroids,
             best,
             touched_by(weights, before.labels, best.labels, k, axis_name),
+            near,
             n_iter,
             compared,
             state.in_doubt.at[n_iter].set(in_doubt),

@@ -56,29 +56,43 @@ def margin(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax
     r"""How far apart two scores must be to be surely in the right order, float32 ``[n]``.
 
     Whatever is nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, with
-    any :math:`c`; more distant centroids cannot win. A product of ``d`` terms added up in any
-    order is off by at most :math:`d u \|x\| \|c\|`, half a squared norm by
-    :math:`d u \|c\|^2 / 2`, with :math:`u = 2^{-24}`; sixteen more cover the subtraction and
-    float32 made of three bfloat16. What bfloat16 leaves out of either factor is bounded by
-    Cauchy and Schwarz.
+    any :math:`c`; more distant centroids cannot win.
 
     Args:
         rounding: of the rows.
         loss: of the centroids.
         least: float32 ``[n]``, the least score.
         d: columns.
+    """
+    size = rounding.norms
+    distance = jnp.sqrt(jnp.maximum(size**2 + 2 * least, 0))
+    # The least score is itself uncertain: for errors below one in a hundred, what is missing in
+    # the root is less than a fifth of it, or the root is less than half of |x|.
+    reach = size + jnp.maximum(size / 2, 1.2 * distance)
+    return 2.0 * error_of(rounding, loss, reach, d)
+
+
+def error_of(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: int) -> jax.Array:
+    r"""By how much a score can be off, float32 ``[n]``.
+
+    A product of ``d`` terms added up in any order is off by at most :math:`d u \|x\| \|c\|`,
+    half a squared norm by :math:`d u \|c\|^2 / 2`, with :math:`u = 2^{-24}`; sixteen more cover
+    the subtraction and float32 made of three bfloat16. What bfloat16 leaves out of either factor
+    is bounded by Cauchy and Schwarz.
+
+    Args:
+        rounding: of the rows.
+        loss: of the centroids.
+        reach: float32 ``[n]``: no centroid that counts has a larger norm.
+        d: columns.
 
     References:
         Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1.
     """
     size, lost = rounding
-    distance = jnp.sqrt(jnp.maximum(size**2 + 2 * least, 0))
-    # The least score is itself uncertain: for errors below one in a hundred, what is missing in
-    # the root is less than a fifth of it, or the root is less than half of |x|.
-    reach = size + jnp.maximum(size / 2, 1.2 * distance)
     float32 = (d + 16) * 2.0**-24 * reach * (size + reach / 2)
     left_out = lost * reach + (size + lost) * loss * reach
-    return 2.0 * (float32 + 1.01 * left_out) + 1e-36  # products may underflow
+    return float32 + 1.01 * left_out + 5e-37  # products may underflow
 
 
 def search(
@@ -223,4 +237,5 @@ def squared_distances(
 
 
 def _lost(x: jax.Array) -> jax.Array:
-    return x - x.astype(jnp.bfloat16).astype(x.dtype)
+    # There and back by astype is nothing to XLA, which may keep more digits than it is asked for.
+    return x - jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)

@@ -83,34 +83,62 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
         precision: what the products are made of; they are added up in float32.
     """
     rows = rows.astype(precision)
-    width = tiles.half_norms.shape[1]
-    positions = jnp.arange(width, dtype=jnp.int32)[:, None]
 
     def one_tile(i: jax.Array | int, best: Best) -> Best:
-        products = jnp.dot(
-            tiles.centroids[i].astype(precision),
-            rows.T,
-            precision=HIGHEST if precision == "float32" else None,
-            preferred_element_type=jnp.float32,
-        )
-        scores = tiles.half_norms[i][:, None] - products
-        # The minimum first, its position in a second pass, along the first axis: all of this
-        # vectorises, argmin does not (four times slower on XLA's CPU backend).
-        least = jnp.min(scores, axis=0)
-        first = jnp.min(jnp.where(scores <= least[None, :], positions, width - 1), axis=0)
-        others = jnp.min(jnp.where(positions == first[None, :], jnp.inf, scores), axis=0)
-        better = least < best.scores
-        return Best(
-            jnp.where(better, tiles.positions[i][first], best.labels),
-            jnp.where(better, least, best.scores),
-            jnp.where(better, jnp.minimum(best.scores, others), jnp.minimum(best.others, least)),
-        )
+        tile = tiles.centroids[i], tiles.half_norms[i], tiles.positions[i]
+        return best_of_tile(rows, *tile, best, precision)[0]
 
-    nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
-    begin = Best(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
+    begin = nothing_yet(rows)
     if isinstance(tiles.n_used, int) and tiles.n_used == 1:
         return one_tile(0, begin)
     return jax.lax.fori_loop(0, tiles.n_used, one_tile, begin)
+
+
+def nothing_yet(rows: jax.Array) -> Best:
+    """The best of rows ``[b, d]`` before any centroid was seen."""
+    nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
+    return Best(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
+
+
+def best_of_tile(
+    rows: jax.Array,
+    centroids: jax.Array,
+    half_norms: jax.Array,
+    positions: jax.Array,
+    best: Best,
+    precision: Precision,
+) -> tuple[Best, jax.Array]:
+    """The best of rows ``[b, d]`` after one more tile of centroids, and its scores ``[w, b]``.
+
+    Args:
+        rows: ``[b, d]`` in this precision.
+        centroids: float32 ``[w, d]``.
+        half_norms: float32 ``[w]``; infinite where the tile is filled up.
+        positions: int32 ``[w]``, ascending, and above those of earlier tiles.
+        best: among the earlier tiles.
+        precision: what the products are made of.
+    """
+    width = len(half_norms)
+    numbers = jnp.arange(width, dtype=jnp.int32)[:, None]
+    products = jnp.dot(
+        centroids.astype(precision),
+        rows.T,
+        precision=HIGHEST if precision == "float32" else None,
+        preferred_element_type=jnp.float32,
+    )
+    scores = half_norms[:, None] - products
+    # The minimum first, its position in a second pass, along the first axis: all of this
+    # vectorises, argmin does not (four times slower on XLA's CPU backend).
+    least = jnp.min(scores, axis=0)
+    first = jnp.min(jnp.where(scores <= least[None, :], numbers, width - 1), axis=0)
+    others = jnp.min(jnp.where(numbers == first[None, :], jnp.inf, scores), axis=0)
+    better = least < best.scores
+    best = Best(
+        jnp.where(better, positions[first], best.labels),
+        jnp.where(better, least, best.scores),
+        jnp.where(better, jnp.minimum(best.scores, others), jnp.minimum(best.others, least)),
+    )
+    return best, scores
 
 
 def best_two_in_blocks(

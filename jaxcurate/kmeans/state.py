@@ -81,7 +81,10 @@ def to_devices(
         )
     for (name, wanted), spec in zip(_named(like), _leaves(specs), strict=True):
         given = np.asarray(state.arrays[name])
-        rows = spec == parallel.ROWS
+        split = spec == parallel.ROWS
+        rows = split and wanted.shape[0] >= n  # or else an axis of devices
+        if split and not rows and given.shape != wanted.shape:
+            given = np.zeros(wanted.shape, wanted.dtype)  # other devices find it out anew
         shape = (n, *wanted.shape[1:]) if rows else wanted.shape
         if (given.dtype, given.shape) != (wanted.dtype, shape):
             raise ValueError(
@@ -89,7 +92,7 @@ def to_devices(
                 f"{wanted.dtype} {shape}"
             )
         leaves.append(
-            parallel.put_rows(given, mesh, at_least=wanted.shape[0])[0] if rows else given
+            parallel.put_rows(given, mesh, at_least=wanted.shape[0])[0] if split else given
         )
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

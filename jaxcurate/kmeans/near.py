@@ -1,0 +1,225 @@
+r"""Assignment that compares blocks of neighbouring rows with the centroids near them, and is exact.
+
+Rows are put in an order in which those of a block lie close together. For each block and each
+centroid a gap is known: by how much the centroid's score exceeds that of a row's own centroid, at
+least, whichever row of the block it is. When centroids move, gaps shrink by no more than the
+triangle inequality allows; a centroid whose gap is still wide can win none of the rows, and is
+left out for the whole block. So what is worked out stays dense.
+
+References:
+    Elkan, Using the triangle inequality to accelerate k-means, 2003.
+    Ding et al., Yinyang k-means, 2015.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcurate import parallel
+from jaxcurate.kmeans.active import WORTHWHILE, merged, search_moved
+from jaxcurate.kmeans.dense import flagged
+from jaxcurate.kmeans.nearest import Rounding, error_of, loss_of, margin
+from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet
+
+_ARRANGE_AT = 2
+"""The iteration in which rows are put in order: before, centroids move too far."""
+_AT_ONCE = 64
+"""Centroids that a block is compared with at a time."""
+_LEAST_CLUSTERS, _LEAST_BLOCKS, _LEAST_COLUMNS = 256, 16, 16
+"""Below these there is little to leave out, or looking for it costs as much."""
+_LARGEST_SHARE = 8
+"""Gaps may take this part of the rows' memory."""
+_BETTER = 0.6
+"""The share of the scores of moved centroids from which on all of them are worked out."""
+
+
+class Near(NamedTuple):
+    """What a device knows of its rows' neighbourhoods. The first axis is that of the devices."""
+
+    order: jax.Array
+    """int32 ``[1, n]``: the rows, neighbours side by side; one where it would not pay."""
+    gaps: jax.Array
+    """float32 ``[1, n / block, k]``: how much the score of each centroid exceeds that of the
+    own one, at least, for all rows of a block; minus infinity where that is not known."""
+    is_arranged: jax.Array
+    """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
+
+
+NEAR_SPECS = Near(parallel.ROWS, parallel.ROWS, parallel.ROWS)
+
+
+def pays(n: int, d: int, k: int, block: int) -> bool:
+    """Whether gaps are worth their memory and time, for ``n`` rows of one device."""
+    small = k < _LEAST_CLUSTERS or n < _LEAST_BLOCKS * block or d < _LEAST_COLUMNS
+    return not small and _LARGEST_SHARE * k <= block * d
+
+
+def unarranged(n: int, d: int, k: int, block: int) -> Near:
+    """Room for what will be known."""
+    n, n_blocks = (n, n // block) if pays(n, d, k, block) else (1, 1)
+    return Near(jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n_blocks, k)), jnp.zeros(1, bool))
+
+
+def arranged(near: Near, weights: jax.Array, labels: jax.Array, centroids: jax.Array) -> Near:
+    """Rows in the order of their clusters, and these by the nearest of a few of them."""
+    k = len(centroids)
+    few = centroids[:: max(1, round(k**0.5))]
+    scores = half_norms(few)[:, None] - jnp.dot(few, centroids.T)  # about right is enough
+    place = jnp.zeros(k, jnp.int32).at[jnp.argsort(jnp.argmin(scores, axis=0))].set(jnp.arange(k))
+    by_place = jnp.argsort(jnp.where(weights > 0, place[labels], k)).astype(jnp.int32)
+    return Near(by_place[None], jnp.full_like(near.gaps, -jnp.inf), jnp.ones(1, bool))
+
+
+def search_near(
+    x: jax.Array,
+    weights: jax.Array,
+    old: jax.Array,
+    centroids: jax.Array,
+    moved: jax.Array,
+    before: Best,
+    near: Near,
+    n_iter: jax.Array,
+    rounding: Rounding,
+    *,
+    block: int,
+    precision: Precision,
+    axis_name: str | None,
+) -> tuple[Best, jax.Array, jax.Array, Near]:
+    """As :func:`~jaxcurate.kmeans.active.search_moved`, by blocks of neighbours where it pays.
+
+    Args:
+        x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
+        weights: float32 ``[n]``; rows of weight 0 may get any label.
+        old: float32 ``[k, d]``, the centroids before they moved.
+        centroids: float32 ``[k, d]``, as they are now.
+        moved: bool ``[k]``: where the two differ.
+        before: the best among the old ones.
+        near: what is known of the rows.
+        n_iter: int32: in which iteration this is; 0 is the first assignment.
+        rounding: of the rows, in this precision.
+        block: rows at a time.
+        precision: of the scores. The labels are the same in each.
+        axis_name: the mapped axis over which rows are split.
+
+    Returns:
+        The best; where it is in doubt, bool ``[n]``; the share of scores worked out; and what is
+        known then.
+    """
+    plain = lambda: search_moved(
+        x, weights, centroids, moved, before, rounding, block=block, precision=precision
+    )
+    if near.order.shape[1] < len(x):
+        return *plain(), near
+    arrange = ~near.is_arranged[0] & (n_iter >= _ARRANGE_AT)
+    near = jax.lax.cond(arrange, lambda: arranged(near, weights, before.labels, old), lambda: near)
+    moved |= arrange | (jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE)
+    loss = jnp.maximum(loss_of(old, precision), loss_of(centroids, precision))
+    # Of any score: products with the longest row of all, or the longest centroid.
+    longest = jnp.sqrt(2 * jnp.maximum(jnp.max(half_norms(old)), jnp.max(half_norms(centroids))))
+    error = error_of(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
+    reach = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
+    drift = 1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1))
+    away = drift[before.labels]
+
+    order = near.order.reshape(-1, block)
+    of_block = lambda a, f: f(a[order], axis=1)
+    gaps = shrunk(near.gaps[0], of_block(reach, jnp.max), of_block(away, jnp.max), drift)
+    # What is left out must not come before the second nearest, which later tells what is sure.
+    usual = of_block(before.others - before.scores, jnp.mean)
+    wanted = ~(gaps > usual[:, None])
+    scored = wanted & moved[None, :]
+    share = jnp.mean(scored, dtype=jnp.float32)
+    all_of = jnp.mean(moved, dtype=jnp.float32)
+
+    def by_blocks() -> tuple[Best, jax.Array, jax.Array, jax.Array]:
+        now, gaps_now = best_near(x, centroids, before.labels, order, scored, precision)
+        gaps_now -= 2 * of_block(error, jnp.max)[:, None]
+        close_at = lambda least: margin(rounding, loss, least, x.shape[1])
+        best, sure = merged(before, now, moved, close_at)
+        left_out = jnp.min(jnp.where(moved[None, :] & ~wanted, gaps, jnp.inf), axis=1)
+        beyond = jnp.zeros_like(best.scores).at[order].set(left_out[:, None])
+        best = best._replace(others=jnp.minimum(best.others, best.scores + beyond))
+        return best, ~sure & (weights > 0), share, jnp.where(scored, gaps_now, gaps)
+
+    worthwhile = near.is_arranged[0] & (arrange | (share <= _BETTER * all_of))
+    best, doubt, share, gaps = jax.lax.cond(worthwhile, by_blocks, lambda: (*plain(), gaps))
+    share = parallel.psum(share, axis_name) / parallel.axis_size(axis_name)
+    return best, doubt, share, near._replace(gaps=gaps[None])
+
+
+def shrunk(gaps: jax.Array, reach: jax.Array, away: jax.Array, drift: jax.Array) -> jax.Array:
+    r"""What is left of gaps, float32 ``[b, k]``, after the centroids moved.
+
+    With a row at most :math:`u` from its centroid, which moved by at most :math:`a`, and a gap
+    :math:`g`, the other centroid is :math:`\sqrt{u^2 + 2 g}` or more away; if it moved by
+    :math:`\delta`, the gap is now at least
+    :math:`((\sqrt{u^2 + 2 g} - \delta)^2 - (u + a)^2) / 2`, which falls with :math:`u`.
+
+    Args:
+        gaps: float32 ``[b, k]``.
+        reach: float32 ``[b]``: no row is farther from its centroid.
+        away: float32 ``[b]``: no row's centroid moved farther.
+        drift: float32 ``[k]``: how far each centroid moved.
+    """
+    reach, away, drift = reach[:, None], away[:, None], drift[None, :]
+    twice = 2 * jnp.maximum(gaps, 0)
+    apart = jnp.sqrt(twice + reach**2)
+    # The squares of the distances cancel, and are never formed.
+    left = twice + drift * (drift - 2 * apart) - away * (away + 2 * reach)
+    left = 0.5 * left - 4e-7 * (apart + away) ** 2  # its own rounding
+    still = (drift + away == 0) | (left >= gaps)
+    known = drift**2 < twice  # a centroid may have passed a row otherwise
+    return jnp.where(still, gaps, jnp.where(known, left, -jnp.inf))
+
+
+def best_near(
+    x: jax.Array,
+    centroids: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    scored: jax.Array,
+    precision: Precision,
+) -> tuple[Best, jax.Array]:
+    """The best two of each row among the centroids that its block asks for, and their gaps.
+
+    Args:
+        x: float32 ``[n, d]``.
+        centroids: float32 ``[k, d]``.
+        labels: int32 ``[n]``: the own centroid of each row, from which gaps are measured.
+        order: int32 ``[n / block, block]``: the rows of each block.
+        scored: bool ``[n / block, k]``: the centroids that each is compared with.
+        precision: what the products are made of.
+
+    Returns:
+        The best; and float32 ``[n / block, k]``, by how much a score exceeds the own
+        one in a block, at least; 0 where the centroid was not asked for.
+    """
+    k = len(centroids)
+    norms = half_norms(centroids)
+    # One tile more than it takes: a slice never reaches beyond the end.
+    fill = jnp.full(_AT_ONCE, k, jnp.int32)
+
+    def one_block(given: tuple[jax.Array, ...]) -> tuple[Best, jax.Array]:
+        numbers, wanted = given
+        rows, own = x[numbers], labels[numbers]
+        own_scores = norms[own] - jnp.sum(rows * centroids[own], axis=1)
+        rows = rows.astype(precision)
+        places = jnp.concatenate([flagged(wanted), fill])
+
+        def one_tile(i: jax.Array, carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
+            best, gaps = carry
+            tile = jax.lax.dynamic_slice(places, (i * _AT_ONCE,), (_AT_ONCE,))
+            members = centroids.at[tile].get(mode="clip")
+            half = norms.at[tile].get(mode="fill", fill_value=jnp.inf)
+            best, scores = best_of_tile(rows, members, half, tile, best, precision)
+            least = jnp.min(scores - own_scores[None, :], axis=1)
+            return best, gaps.at[tile].set(least, mode="drop")
+
+        n_tiles = -(-jnp.sum(wanted, dtype=jnp.int32) // _AT_ONCE)
+        begin = nothing_yet(rows), norms * 0
+        return jax.lax.fori_loop(0, n_tiles, one_tile, begin)
+
+    best, gaps = jax.lax.map(one_block, (order, scored))
+    at_home = lambda part: jnp.zeros(len(x), part.dtype).at[order.reshape(-1)].set(part.reshape(-1))
+    return jax.tree.map(at_home, best), gaps
