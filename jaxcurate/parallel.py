@@ -38,6 +38,9 @@ SAME = P()
 
 mapper: Mapper = "shard_map"
 """The mapper that :func:`spmd` uses unless told otherwise."""
+compiled_for: list[Callable[[], Hashable]] = []
+"""What kernels read while they are traced, other than their arguments, as functions that tell it.
+:func:`spmd` compiles anew when any of it has changed."""
 
 _HEARTBEAT_SECONDS = 30
 _PARTING_SECONDS = 10
@@ -192,7 +195,8 @@ def spmd(
 ) -> Callable[..., Any]:
     """Compiles ``kernel`` and maps it over ``mesh``.
 
-    Calls with equal arguments share one compiled function.
+    Calls with equal arguments share one compiled function, as long as :data:`compiled_for` tells
+    the same.
 
     Args:
         kernel: ``f(*arrays, axis_name, **static)``; ``axis_name`` is None without a mesh.
@@ -211,7 +215,8 @@ def spmd(
         raise ValueError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
     if chosen == "pmap" and spans_processes(mesh):
         raise ValueError("mapper='pmap' works in one process; use 'shard_map' over several")
-    return _mapped(kernel, mesh, in_specs, out_specs, chosen, **static)
+    read = tuple(tell() for tell in compiled_for)
+    return _mapped(kernel, mesh, in_specs, out_specs, chosen, read, **static)
 
 
 @functools.cache
@@ -221,8 +226,10 @@ def _mapped(
     in_specs: tuple[Any, ...],
     out_specs: Any,
     mapper: Mapper,
+    read: tuple[Hashable, ...],
     **static: Hashable,
 ) -> Callable[..., Any]:
+    del read  # it tells calls apart
     if mesh is None:
         return jax.jit(functools.partial(kernel, axis_name=None, **static))
     local = functools.partial(kernel, axis_name=AXIS, **static)

@@ -7,7 +7,8 @@ Contenders run one after another, each in its own process, for the rows of one l
 another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, told next to the
 best rate that a product of two square matrices reached in the same run, in bfloat16 and in true
 float32. `+ update` is what an iteration takes beyond its two assignments (flash-kmeans has it in
-its assignment). jaxcurate's labels are those of float32 at either precision; `agree` is the share
+its assignment). `fused` is the kernel for Hopper GPUs that jaxcurate/kmeans/backends.py can turn
+on. jaxcurate's labels are those of float32 at either precision; `agree` is the share
 of a sample of rows whose label is the nearest centroid by float64. A contender that is not
 installed is left out and named. It runs on any backend of jax and torch: try
 `--cases=20000x64x300` on a CPU.
@@ -26,7 +27,15 @@ CASES = flags.DEFINE_list(
     "cases", ["10000000x1024x100000", "8000000x128x1024"], "n x d x k, rows drawn on the device."
 )
 CONTENDERS = flags.DEFINE_list(
-    "contenders", ["jaxcurate float32", "jaxcurate bfloat16", "torch", "flash-kmeans"], "Who."
+    "contenders",
+    [
+        "jaxcurate float32",
+        "jaxcurate bfloat16",
+        "jaxcurate bfloat16 fused",
+        "torch",
+        "flash-kmeans",
+    ],
+    "Who.",
 )
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of turns, after one that warms up.")
 WORKER = flags.DEFINE_string("worker", None, "Internal: the contender that this process is.")
@@ -53,15 +62,19 @@ def agreement(rows: np.ndarray, centroids: np.ndarray, labels: np.ndarray) -> fl
 class WithJaxcurate:
     """Rows, centroids and what is timed, in jax."""
 
-    def __init__(self, precision: str, n: int, d: int, k: int):
+    def __init__(self, precision: str, gpu_kernel: str, n: int, d: int, k: int):
         import jax
         import jax.numpy as jnp
 
         from jaxcurate import parallel
+        from jaxcurate.kmeans import backends
         from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, more_iterations, unassigned
         from jaxcurate.kmeans.rows import block_rows
         from jaxcurate.parallel import ROWS, SAME
 
+        backends.gpu_kernel = gpu_kernel
+        if gpu_kernel == "fused" and not backends.runs_fused(precision):
+            raise ValueError("the fused kernel is for Hopper GPUs and bfloat16")
         block = block_rows()
         n = -(-n // block) * block
         self.jax, self.jnp = jax, jnp
@@ -177,7 +190,8 @@ def serve(name: str) -> None:
             if made is None:
                 size = task["n"], task["d"], task["k"]
                 if name.startswith("jaxcurate"):
-                    made = WithJaxcurate(name.split()[1], *size)
+                    _, precision, *gpu_kernel = name.split()
+                    made = WithJaxcurate(precision, (gpu_kernel or ["blocks"])[0], *size)
                 else:
                     made = {"torch": WithTorch, "flash-kmeans": WithFlash}[name](*size)
             answer = {"rates": made.rates()}
@@ -218,7 +232,7 @@ def main(argv: list[str]) -> None:
         peak = {p: max((r[p] for r in rates), default=np.nan) for p in ("bfloat16", "float32")}
         told = ", ".join(f"{p} {rate / 1e12:.1f} TFLOP/s" for p, rate in peak.items())
         print(f"  square products: {told}")
-        print(f"  {'':20} {'assign s':>9} {'+ update':>9} {'rate':>7} {'of bf16':>8} "
+        print(f"  {'':24} {'assign s':>9} {'+ update':>9} {'rate':>7} {'of bf16':>8} "
               f"{'of f32':>7} {'agree':>6} {'first s':>8}")  # fmt: skip
         for name, answers in found.items():
             if "error" in answers[-1]:
@@ -229,7 +243,7 @@ def main(argv: list[str]) -> None:
             )
             rate = 2 * n * d * k / assign
             print(
-                f"  {name:20} {assign:9.3f} {iterate - 2 * assign:9.3f} {rate / 1e12:7.1f} "
+                f"  {name:24} {assign:9.3f} {iterate - 2 * assign:9.3f} {rate / 1e12:7.1f} "
                 f"{rate / peak['bfloat16']:8.2f} {rate / peak['float32']:7.2f} "
                 f"{answers[-1]['agree']:6.3f} {answers[0]['assign']:8.2f}",
                 flush=True,

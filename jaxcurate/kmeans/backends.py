@@ -1,11 +1,41 @@
 """The best two centroids of each row, by the implementation that fits the backend."""
 
 import functools
+from typing import Literal, get_args
 
 import jax
 
+from jaxcurate import parallel
 from jaxcurate.kmeans.fused import best_two_fused
 from jaxcurate.kmeans.scores import Best, Precision, Tiles, best_two_in_blocks
+
+GpuKernel = Literal["blocks", "fused"]
+
+gpu_kernel: GpuKernel = "blocks"
+"""What GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.hopper` where :func:`runs_fused` holds and
+blocks elsewhere. The fused kernel has been compiled and interpreted, but never run on a GPU: it is
+not the default until ``scripts/bench_gpu.py``, which runs both, says that it pays."""
+
+parallel.compiled_for.append(lambda: gpu_kernel)
+
+
+def runs_fused(precision: Precision) -> bool:
+    """Whether the kernel for Hopper GPUs is asked for and can be had.
+
+    It is in bfloat16 alone, and its instructions are those of compute capability 9.
+
+    Raises:
+        ValueError: :data:`gpu_kernel` is unknown.
+    """
+    if gpu_kernel not in get_args(GpuKernel):
+        raise ValueError(f"gpu_kernel={gpu_kernel!r}; known: {get_args(GpuKernel)}")
+    return gpu_kernel == "fused" and precision == "bfloat16" and _on_hopper()
+
+
+def _on_hopper() -> bool:
+    if jax.default_backend() != "gpu":
+        return False
+    return all(str(device.compute_capability).startswith("9.") for device in jax.local_devices())
 
 
 def best_two_of_all(
@@ -16,12 +46,14 @@ def best_two_of_all(
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         tiles: of centroids.
-        block: rows at a time where XLA does it; the TPU kernel has its own blocks.
+        block: rows at a time where XLA does it; the kernels have their own blocks.
         precision: what the products are made of.
     """
-    return jax.lax.platform_dependent(
-        x,
-        tiles,
-        tpu=functools.partial(best_two_fused, precision=precision),
-        default=functools.partial(best_two_in_blocks, block=block, precision=precision),
-    )
+    own = {"tpu": functools.partial(best_two_fused, precision=precision)}
+    if runs_fused(precision):
+        # Here, for its interface changes from release to release, and others do without it.
+        from jaxcurate.kmeans.hopper import best_two_on_hopper
+
+        own["cuda"] = best_two_on_hopper
+    blocks = functools.partial(best_two_in_blocks, block=block, precision=precision)
+    return jax.lax.platform_dependent(x, tiles, **own, default=blocks)
