@@ -124,7 +124,7 @@ def hierarchical_kmeans(
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
         made.append(_fit_level(z, chosen, level, key, max_iter, init, metric, mesh, report))
         z = made[-1].centroids
-    return ClusterTree(tuple(made), pool)
+    return ClusterTree(tuple(made), pool, metric)
 
 
 def _rows_to_fit(

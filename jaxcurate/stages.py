@@ -298,7 +298,7 @@ class Stages(Items):
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
             covered = measures.coverage(
-                pool.embeddings, rows, n_measured=_N_MEASURED, mesh=self.mesh
+                pool.embeddings, rows, n_measured=_N_MEASURED, metric=tree.metric, mesh=self.mesh
             )
             told[arm] = {
                 "levels": [one._asdict() for one in measures.level_balance(tree, rows)],
