@@ -465,6 +465,9 @@ def test_a_config_that_fails_is_told(jaxcurate, place):
 
 @pytest.mark.parametrize("command", ["", "runn", "embed cluster"])
 def test_unknown_commands(jaxcurate, command):
+        (["--config.cluster.n_per_cluster=(-3,2)"], ["n_per_cluster=-3"]),
+        (["--config.cluster.n_splits=(2,1)"], ["n_splits and n_resamples exclude"]),
+        (["--config.cluster.resample=all"], ["config.cluster.resample", "all"]),
     refused(jaxcurate(command), "is not a command", "usage")
 
 
