@@ -304,7 +304,7 @@ class Stages(Items):
                 "levels": [one._asdict() for one in measures.level_balance(tree, rows)],
                 "coverage": covered._asdict(),
             }
-            if pool.embeddings.shape[1] <= 2:
+            if pool.embeddings.shape[1] <= 3:
                 low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
                 points = pool.embeddings[rows]
                 if (high > low).all():
