@@ -3,6 +3,8 @@
 Each takes what :func:`jaxcurate.sample` takes, and is that function on a flatter tree.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from jaxcurate.sampling import Strategy, sample
@@ -66,4 +68,4 @@ def flat(tree: ClusterTree, level: int = 1) -> ClusterTree:
     if level > 1:
         distances = np.full(tree.n_points, np.nan, np.float32)
     one = TreeLevel(tree.levels[level - 1].centroids, labels, distances)
-    return ClusterTree((one,), tree.pool)
+    return replace(tree, levels=(one,))

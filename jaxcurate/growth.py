@@ -1,6 +1,7 @@
 """Growth: new rows join a tree that stays as it is, and a report says where it no longer fits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ Verdict = Literal["keep", "refit branches", "refit"]
 class LevelDrift(NamedTuple):
     """How new rows lie in one level of a tree, against the rows that were there before.
 
-    Distances are Euclidean, from a row to the centroid of its cluster at this level.
+    Distances are Euclidean, from a row (at length 1 in a cosine tree) to the centroid of its
+    cluster at this level.
     """
 
     level: int
@@ -56,7 +58,8 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     """Adds rows to a tree: each joins the leaf cluster with the nearest centroid.
 
     Nothing is refitted: clusters keep their ids, centroids and parents, and old rows their
-    numbers; new rows are numbered on from them.
+    numbers; new rows are numbered on from them. Nearest is what the tree's metric has as such.
+    The grown tree knows no pool, for it is not over the old one.
 
     Args:
         tree: with centroids.
@@ -68,16 +71,15 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     """
     x = np.asarray(x)
     leaf = tree.levels[0]
-    _check_columns(tree, x)
-    frame_of(x)  # checks that all numbers are finite
+    _check_rows(tree, x)
     mesh = parallel.make_mesh() if mesh is None else mesh
-    frame = frame_of(leaf.centroids, "tree")
+    frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
     labels, squared = assign_chunks(chunked(x, frame, mesh), frame.enter(leaf.centroids))
     grown = leaf._replace(
         labels=np.concatenate([leaf.labels, labels]),
         distances=np.concatenate([leaf.distances, frame.leave_squared(squared)]),
     )
-    return ClusterTree((grown, *tree.levels[1:]))
+    return replace(tree, levels=(grown, *tree.levels[1:]), pool="")
 
 
 def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
@@ -102,9 +104,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    _check_columns(tree, x)
-    if len(x) != tree.n_points:
-        raise ValueError(f"x has {len(x)} rows, but the tree has {tree.n_points} points")
+    _check_rows(tree, x, tree.n_points)
     if not 0 < n_old < len(x):
         raise ValueError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
     told = []
@@ -112,7 +112,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
         labels = tree.point_labels(number)
         k = tree.n_clusters(number)
         old, new = (np.bincount(part, minlength=k) for part in np.split(labels, [n_old]))
-        distances = _distances(x, tree.levels[number - 1].centroids, labels)
+        distances = _distances(tree, x, number, labels)
         sizes = old[labels[:n_old]]
         unbiased = (distances[:n_old] * sizes / np.maximum(sizes - 1, 1))[sizes > 1]
         limit = np.quantile(unbiased, FAR) if len(unbiased) else np.inf
@@ -168,9 +168,7 @@ def refit_branch(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    _check_columns(tree, x)
-    if len(x) != tree.n_points:
-        raise ValueError(f"x has {len(x)} rows, but the tree has {tree.n_points} points")
+    _check_rows(tree, x, tree.n_points)
     if not 2 <= level <= len(tree.levels):
         raise ValueError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
     ids = [tree.children(level, cluster)]
@@ -183,8 +181,8 @@ def refit_branch(
         raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
-    branch = hierarchical_kmeans(x[rows], settings, seed, mesh=mesh)
-    return ClusterTree(_grafted(tree, branch, rows, ids, level, cluster), tree.pool)
+    branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)
+    return replace(tree, levels=_grafted(tree, branch, rows, ids, level, cluster))
 
 
 def _grafted(
@@ -220,22 +218,28 @@ def _grafted(
     return (*levels, *tree.levels[level:])
 
 
-def _check_columns(tree: ClusterTree, x: np.ndarray) -> None:
+def _check_rows(tree: ClusterTree, x: np.ndarray, n: int | None = None) -> None:
+    """Refuses what are no rows for the tree, or not ``n`` of them."""
     checked_shape(x, "x")
     width = tree.levels[0].centroids.shape[1]
     if not width:
         raise ValueError("tree has no centroids: it was made from labels alone")
     if x.shape[1] != width:
         raise ValueError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
+    if n not in (None, len(x)):
+        raise ValueError(f"x has {len(x)} rows, but the tree has {n} points")
+    frame_of(x, metric=tree.metric)  # refuses numbers that are not finite, rows of no direction
 
 
-def _distances(x: np.ndarray, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Euclidean, of each row to its centroid, float64 ``[n]``."""
-    out = np.empty(len(x))
+def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray) -> np.ndarray:
+    """Of each row to the centroid of its cluster at a level, float64 ``[n]``."""
+    centroids, out = tree.levels[level - 1].centroids, np.empty(len(x))
     for begin in range(0, len(x), _CHUNK):
         part = slice(begin, begin + _CHUNK)
-        offsets = np.asarray(x[part], np.float64) - centroids[labels[part]]
-        out[part] = np.sqrt(np.sum(offsets**2, axis=1))
+        rows = np.asarray(x[part], np.float64)
+        if tree.metric == "cosine":
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        out[part] = np.linalg.norm(rows - centroids[labels[part]], axis=1)
     return out
 
 

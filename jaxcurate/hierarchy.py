@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -42,6 +43,8 @@ class Level:
     """Each cluster is split in so many by a k-means of its own."""
     n_fit: int = 0
     """The centroids are made from so many rows, drawn at random; 0 for all."""
+    resample: Literal["closest", "random"] = "closest"
+    """Which points a cluster gives to a round: those closest to its centroid, or any."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -52,6 +55,8 @@ class Level:
             ("n_fit", 0),
         ):
             check_whole(name, getattr(self, name), least)
+        if self.resample not in ("closest", "random"):
+            raise ValueError(f"resample={self.resample!r}; known: 'closest', 'random'")
         if self.n_splits > 1 and self.resampled:
             raise ValueError("n_splits and n_resamples exclude each other on one level")
         if 0 < self.n_fit < self.n_clusters * self.n_splits:
@@ -80,8 +85,9 @@ def hierarchical_kmeans(
     """Clusters points, then the centroids, and so on up.
 
     At each level k-means runs once on all its input, then ``n_resamples`` times on the
-    ``n_per_cluster`` input rows closest to each centroid, seeding included; after each time all
-    of the input is assigned anew. This spreads the centroids evenly over the data's support.
+    ``n_per_cluster`` input rows closest to each centroid (or any of its cluster's:
+    :attr:`Level.resample`), seeding included; after each time all of the input is assigned anew.
+    This spreads the centroids evenly over the data's support.
 
     A level can be made from some of its input rows: those that are valid (``rows``), or so many
     of them (:attr:`Level.n_fit`). They alone are clustered and resampled, as if there were no
@@ -95,7 +101,7 @@ def hierarchical_kmeans(
         x: ``[n, d]`` of real numbers, or a :class:`Pool`.
         levels: bottom up; none may have more clusters than the one below has, or level 1 more
             than there are rows to fit it on.
-        seed: of everything random.
+        seed: of everything random, within [0, 2**32).
         rows: the valid rows, distinct whole numbers, such as those that deduplication kept; all
             by default. Give them to :func:`jaxcurate.sample` as well.
         max_iter: Lloyd's iterations at most, each time.
@@ -112,6 +118,11 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
+    if not 0 <= seed < 2**32:  # beyond, jax would take the remainder
+        raise ValueError(f"seed={seed} must be within [0, 2**32)")
+    check_whole("max_iter", max_iter, 0)
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric={metric!r}; known: 'euclidean', 'cosine'")
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
@@ -124,7 +135,7 @@ def hierarchical_kmeans(
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
         made.append(_fit_level(z, chosen, level, key, max_iter, init, metric, mesh, report))
         z = made[-1].centroids
-    return ClusterTree(tuple(made), pool)
+    return ClusterTree(tuple(made), pool, metric)
 
 
 def _rows_to_fit(
@@ -172,8 +183,12 @@ def _fit_level(
         # All rounds are padded to the most rows that one can have, to share one compilation.
         most = min(level.n_clusters * level.n_per_cluster, len(inside))
         for round_ in range(1, level.n_resamples + 1):
-            closest = closest_rows(labels, distances, level.n_per_cluster)
-            centroids = fit(place(inside[closest], mesh, at_least=most), round_)
+            order = distances
+            if level.resample == "random":
+                words = jax.random.key_data(key).tolist()
+                order = np.random.default_rng([*words, round_]).random(len(labels))
+            first = closest_rows(labels, order, level.n_per_cluster)
+            centroids = fit(place(inside[first], mesh, at_least=most), round_)
             labels, distances = assign(everything, centroids)
             report(round_ + 1)
     before_split = np.asarray(centroids), np.bincount(labels, minlength=len(centroids))

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.balance import gini, normalised_entropy
-from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.frame import Metric, frame_of
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.selection import checked_rows
@@ -31,7 +31,8 @@ class LevelBalance(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Euclidean distances from rows of the pool to the nearest row of a subset."""
+    """Distances from rows of the pool to the nearest row of a subset: Euclidean, for the cosine
+    metric between rows of length 1."""
 
     mean: float
     error: float
@@ -68,6 +69,7 @@ def coverage(
     *,
     n_measured: int | None = None,
     seed: int = 0,
+    metric: Metric = "euclidean",
     mesh: Mesh | None = None,
 ) -> Coverage:
     """How far the pool lies from a subset: small where everything has something like it there.
@@ -77,6 +79,7 @@ def coverage(
         rows: the subset, whole numbers ``[m]``, at least one.
         n_measured: measure so many rows of the pool, drawn by the seed; all by default.
         seed: of the draw.
+        metric: ``"euclidean"``, or ``"cosine"`` for directions alone.
         mesh: the devices to use; all by default.
 
     Raises:
@@ -93,7 +96,7 @@ def coverage(
     else:
         measured = x
     mesh = parallel.make_mesh() if mesh is None else mesh
-    frame = frame_of(measured)
+    frame = frame_of(measured, metric=metric)
     chunks = chunked(measured, frame, mesh)
     nearest = np.full(len(measured), np.inf, np.float32)
     for begin in range(0, len(rows), _CENTRES):  # no more distances are held than for so many

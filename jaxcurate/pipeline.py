@@ -108,6 +108,11 @@ class Pipeline:
             before = self.stages.folders[needed]
             if needed not in stages and workdir.read_card(before) is None:
                 raise ValueError(f"{before} is missing: `{stage}` needs `{needed}` first")
+        if self._has_grown and stages & ({"embed"} | self._that_read_the_source):
+            raise ValueError(
+                f"{self.stages.folders['embed']} has grown by items that {settings.source} does "
+                "not have: from here go on `cluster`, `sample` and, by embeddings, `dedup`"
+            )
         if "embed" in stages:
             n, source = len(self.stages.source), settings.source
             level = settings.cluster.levels[0]
@@ -154,7 +159,17 @@ class Pipeline:
     @property
     def _that_read_the_source(self) -> set[str]:
         """Stages that read items by the pool's rows, or fit an encoder to them."""
-        return {"export", "evaluate", "report"} | self._that_embed
+        settings = self.settings.dedup
+        digesting = {"dedup"} if settings.enabled and settings.content == "items" else set()
+        return {"export", "evaluate", "report"} | digesting | self._that_embed
+
+    @property
+    def _has_grown(self) -> bool:
+        """Whether the pool is one that the stage ``grow`` wrote."""
+        try:
+            return (workdir.read_card(self.stages.folders["embed"]) or {}).get("stage") == "grow"
+        except workdir.DamagedError:
+            return False
 
     def _write_config(self) -> None:
         config = json.dumps(_plain(self.settings), indent=2) + "\n"

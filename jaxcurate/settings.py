@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from jaxcurate.bounds import check_whole
 from jaxcurate.embed import Embedding
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
@@ -34,8 +35,8 @@ class Deduplication:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold} must be from 0 to 1")
-        if self.n_clusters < 0 or self.n_neighbours < 0:
-            raise ValueError("n_clusters and n_neighbours must not be negative")
+        for name in ("n_clusters", "n_neighbours"):
+            check_whole(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Clustering:
     max_iter: int = 50
     init: Literal["k-means++", "random"] = "k-means++"
     metric: Literal["euclidean", "cosine"] = "euclidean"
+    resample: Literal["closest", "random"] = "closest"
+    """Which points a cluster gives to a round of resampling."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.n_clusters), len(self.n_resamples), len(self.n_per_cluster)}
@@ -75,9 +78,8 @@ class Clustering:
         """The levels, bottom up."""
         splits = self.n_splits or (1,) * len(self.n_clusters)
         n_fit = self.n_fit or (0,) * len(self.n_clusters)
-        return tuple(
-            map(Level, self.n_clusters, self.n_resamples, self.n_per_cluster, splits, n_fit)
-        )
+        each = self.n_clusters, self.n_resamples, self.n_per_cluster, splits, n_fit
+        return tuple(Level(*one, self.resample) for one in zip(*each, strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class Sampling:
     mix: Mixing = field(default_factory=Mixing)
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.max_repeats < 1:
-            raise ValueError("size and max_repeats must be at least 1")
+        for name in ("size", "max_repeats"):
+            check_whole(name, getattr(self, name), 1)
         if self.mix.is_mixed and self.max_repeats > 1:
             raise ValueError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
         _check_name(self.name)
@@ -238,8 +240,10 @@ class Settings:
     mapper: Literal["shard_map", "pmap"] = "shard_map"
 
     def __post_init__(self) -> None:
-        if self.seed < 0 or self.n_devices < 0:
-            raise ValueError("seed and n_devices must not be negative")
+        if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
+            raise ValueError(f"seed={self.seed} must be within [0, 2**31)")
+        if self.n_devices < 0:
+            raise ValueError(f"n_devices={self.n_devices} must not be negative")
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} must be at least 1")
         if self.evaluate.flat_level > len(self.cluster.levels):

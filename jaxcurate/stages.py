@@ -298,13 +298,13 @@ class Stages(Items):
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
             covered = measures.coverage(
-                pool.embeddings, rows, n_measured=_N_MEASURED, mesh=self.mesh
+                pool.embeddings, rows, n_measured=_N_MEASURED, metric=tree.metric, mesh=self.mesh
             )
             told[arm] = {
                 "levels": [one._asdict() for one in measures.level_balance(tree, rows)],
                 "coverage": covered._asdict(),
             }
-            if pool.embeddings.shape[1] <= 2:
+            if pool.embeddings.shape[1] <= 3:
                 low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
                 points = pool.embeddings[rows]
                 if (high > low).all():

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from etils import epath
 from scipy.sparse import csr_array
 
 from jaxcurate import workdir
+
+Metric = Literal["euclidean", "cosine"]
 
 
 class TreeLevel(NamedTuple):
@@ -20,7 +22,7 @@ class TreeLevel(NamedTuple):
     labels: np.ndarray
     """int32 ``[m]``: the cluster of each of the ``m`` points or clusters below."""
     distances: np.ndarray
-    """float32 ``[m]``: squared Euclidean, to the own centroid; NaN where unknown."""
+    """float32 ``[m]``: squared, to the own centroid; NaN where unknown."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,12 @@ class ClusterTree:
     levels: tuple[TreeLevel, ...]
     pool: str = ""
     """Fingerprint of the pool whose rows are the points; "" where it is not known."""
+    metric: Metric = "euclidean"
+    """Of the distances: squared Euclidean, for ``"cosine"`` between rows of length 1: 2 - 2 cos."""
 
     def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"metric={self.metric!r}; known: 'euclidean', 'cosine'")
         if not self.levels:
             raise ValueError("a tree needs at least one level")
         below = self.n_points
@@ -142,7 +148,8 @@ class ClusterTree:
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the tree to a folder, whole or not at all; ``about`` joins its card."""
-        about = {"pool": self.pool, **(about or {}), "n_levels": len(self.levels)}
+        about = {"pool": self.pool, **(about or {})}
+        about |= {"metric": self.metric, "n_levels": len(self.levels)}
         with workdir.new_folder(path, about) as folder:
             for number, level in enumerate(self.levels, 1):
                 for name, array in level._asdict().items():
@@ -170,6 +177,7 @@ class ClusterTree:
                 for number in range(1, card["n_levels"] + 1)
             ),
             card.get("pool", ""),
+            card.get("metric", "euclidean"),  # cards of older trees do not tell
         )
 
     @classmethod

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, ward
 
 import jaxcurate as jc
 from jaxcurate.measures import kl_to_uniform
@@ -30,6 +31,13 @@ RINGS = {
 }
 
 
+def agglomerated(x: np.ndarray, k: int = 300) -> np.ndarray:
+    """Means ``[k, 2]`` of the clusters by Ward's method, of points ``[n, 2]``."""
+    labels = fcluster(ward(x), k, "maxclust") - 1
+    sums = np.stack([np.bincount(labels, column, minlength=k) for column in x.T], axis=1)
+    return sums / np.bincount(labels, minlength=k)[:, None]
+
+
 def line(name: str, published: str, values: list[float], seconds: float | None = None) -> None:
     spread = f"{np.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
     took = "" if seconds is None else f"{seconds:8.1f}"
@@ -49,6 +57,11 @@ def main() -> None:
         took = (time.perf_counter() - begun) / len(seeds)
         found = [kl_to_uniform(tree.levels[-1].centroids, *SIDES) for tree in trees]
         line(name, f"{published:.3f}", found, took)
+    begun = time.perf_counter()
+    found = [kl_to_uniform(agglomerated(x), *SIDES) for x in squares]
+    line("agglomerative (Ward), 300", "0.374", found, (time.perf_counter() - begun) / len(seeds))
+    even = [np.random.default_rng(seed).uniform(*SIDES, (300, 2)) for seed in seeds]
+    line("300 uniform points (floor)", "0.040", [kl_to_uniform(x, *SIDES) for x in even])
     pools = [rings(seed) for seed in seeds]
     line("rings: points", "", [kl_of_shares(ring) for _, ring in pools])
     for name, setting in RINGS.items():

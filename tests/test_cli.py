@@ -15,7 +15,7 @@ from PIL import Image
 
 import jaxcurate as jc
 from jaxcurate import cli
-from jaxcurate.measures import level_balance
+from jaxcurate.measures import kl_to_uniform, level_balance
 
 CONFIG = """
 from jaxcurate.embed import Embedding
@@ -84,6 +84,7 @@ def test_run_writes_the_work_directory(jaxcurate, place):
     work = place / "work"
     assert out.strip() == str(work / "report.html")
     assert "where the time went" in err
+    assert "level 1: 3/3, " in err and "level 2: 3/3, " in err  # a k-means, two rounds
     config = json.loads((work / "config.json").read_text())
     assert config["sample"]["size"] == 30
     indices = np.load(work / "subsets/curated/indices.npy")
@@ -208,6 +209,9 @@ def test_duplicates_are_left_out(jaxcurate, place, duplicates):
     assert (card["kept"], card["same"], card["near"]) == (130, 50, 20)
     kept = np.load(work / "dedup/kept.npy")
     assert not np.isin(kept, np.arange(50, 100)).any()
+    pairs, components = (np.load(work / f"dedup/{name}.npy") for name in ("pairs", "components"))
+    assert len(pairs) == 70 and len(np.unique(components)) == 130
+    assert (components[pairs[:, 0]] == components[pairs[:, 1]]).all()
     tree = jc.ClusterTree.load(work / "tree")
     assert tree.n_points == 200
     np.testing.assert_array_equal(
@@ -231,6 +235,8 @@ def test_stages_want_the_duplicates_first(jaxcurate, place, duplicates):
     jaxcurate("embed")
     refused(jaxcurate("dedup"), "deduplication is off", "config.dedup.enabled=True")
     refused(jaxcurate("cluster", DEDUP), "`cluster` needs `dedup` first")
+    np.save(place / "other.npy", np.zeros((200, 6), np.float32))
+    refused(jaxcurate("dedup", DEDUP, source=f"npy:{place}/other.npy"), "other.npy is now")
     by_embedding = [DEDUP, "--config.dedup.content=embeddings", "--config.dedup.threshold=0"]
     code, _, err = jaxcurate("dedup", *by_embedding)
     assert code == 0
@@ -254,6 +260,26 @@ def test_the_card_measures_the_subset(jaxcurate, place):
     assert curated["coverage"]["mean"] == pytest.approx(expected, rel=1e-4)
     assert random["coverage"]["mean"] > 0
     assert "kl_to_uniform" not in curated
+
+
+def test_the_card_of_a_pool_in_space_has_its_kl(jaxcurate, place):
+    """By angles as well: the tree and the coverage do not see lengths."""
+    x = np.load(place / "x.npy")[:, :3]
+    np.save(place / "x.npy", x)
+    one_level = {"n_clusters": (5,), "n_resamples": (0,), "n_per_cluster": (1,)}
+    flags = [f"--config.cluster.{name}={value}" for name, value in one_level.items()]
+    code, _, err = jaxcurate("run", "--config.cluster.metric=cosine", *flags)
+    assert code == 0, err
+    told = json.loads((place / "work/subsets/curated/card.json").read_text())["measures"]
+    indices = np.load(place / "work/subsets/curated/indices.npy")
+    kl = kl_to_uniform(x[indices], x.min(0), x.max(0))
+    assert told["curated"]["kl_to_uniform"] == pytest.approx(kl)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = np.sqrt(((unit[:, None] - unit[None, indices]) ** 2).sum(-1)).min(1).mean()
+    assert told["curated"]["coverage"]["mean"] == pytest.approx(expected, rel=1e-4)
+    assert jc.ClusterTree.load(place / "work/tree").metric == "cosine"
+    page = (place / "work/report.html").read_text()
+    assert f"{kl:.3f}" in page and "rows brought to length 1" in page
 
 
 def nearest(x, queries, n):
@@ -383,7 +409,14 @@ def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
     rows = np.load(folder / "subsets/curated/indices.npy")
     np.testing.assert_array_equal(rows, jc.sample(grown, 120, ids=ids))
     assert (rows >= 200).any()
-    assert cli.main(["export", config, f"--workdir={folder}"]) == 2  # their items are not there
+    # Their items are not there; and the stage that would put others in their place does not.
+    before = everything_in(folder)
+    for command in ("run", "embed", "export", "report"):
+        assert cli.main([command, config, f"--workdir={folder}"]) == 2
+    dedup = ["dedup", config, f"--workdir={folder}", DEDUP, "--config.dedup.threshold=0"]
+    assert cli.main(dedup) == 2
+    assert everything_in(folder) == before
+    assert cli.main([*dedup, "--config.dedup.content=embeddings"]) == 0
 
 
 def test_new_items_with_known_ids_are_refused(jaxcurate, place):
@@ -432,7 +465,11 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         (["--config.cluster.n_clusters=(201,5)"], ["n_clusters", "201", "200 item"]),
         (["--config.evaluate.arms=('best',)"], ["arms", "best"]),
         (["--config.evaluate.arms=('random',)"], ["no splits", "probe"]),
+        (["--config.cluster.n_per_cluster=(-3,2)"], ["n_per_cluster=-3"]),
+        (["--config.cluster.n_splits=(2,1)"], ["n_splits and n_resamples exclude"]),
+        (["--config.cluster.resample=all"], ["config.cluster.resample", "all"]),
         (["--config.seed=-1"], ["seed"]),
+        (["--config.seed=2147483648"], ["seed=2147483648"]),
         (["--unknown_flag"], ["unknown_flag"]),
         (["extra"], ["extra", "usage"]),
     ],

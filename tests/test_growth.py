@@ -79,6 +79,61 @@ def test_one_new_heap_calls_for_its_branch(x, tree):
     assert np.isfinite(low.growth).all()
 
 
+@pytest.fixture(scope="module")
+def directions():
+    """Rows of length 1: 500 old ones, then 100 new ones."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(600, 4)) + np.array([2, 0, 0, 0])
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def cosine_tree(directions):
+    return jc.hierarchical_kmeans(directions[:500], [jc.Level(30), jc.Level(5)], metric="cosine")
+
+
+def test_a_cosine_tree_sees_directions_alone(directions, cosine_tree):
+    """New rows of any length join by their angle, and the report does not see lengths either."""
+    new = directions[500:] * np.random.default_rng(0).uniform(0.01, 50, (100, 1))
+    grown = grow(cosine_tree, new)
+    assert (grown.metric, grown.pool) == ("cosine", "")
+    cosine = directions[500:] @ cosine_tree.levels[0].centroids.T
+    np.testing.assert_array_equal(grown.levels[0].labels[500:], cosine.argmax(1))
+    np.testing.assert_allclose(
+        grown.levels[0].distances[500:], 2 - 2 * cosine.max(1), rtol=1e-4, atol=1e-6
+    )
+    every = np.concatenate([directions[:500], new])
+    told = drift(grown, every, 500)
+    for level, same in zip(told, drift(grown, directions, 500), strict=True):
+        assert level.verdict == same.verdict == "keep", level
+        assert level.mean_new == pytest.approx(same.mean_new, rel=1e-6)
+    assert told[0].mean_old == pytest.approx(np.sqrt(cosine_tree.levels[0].distances).mean(), 1e-5)
+    opposite = np.concatenate([directions[:500], -7 * directions[500:]])
+    far = drift(grow(cosine_tree, opposite[500:]), opposite, 500)
+    assert {level.verdict for level in far} <= {"refit", "refit branches"}
+    zeros = np.zeros((1, 4))
+    with pytest.raises(ValueError, match="x has no direction in row 0"):
+        grow(cosine_tree, zeros)
+    with pytest.raises(ValueError, match="x has no direction in row 500"):
+        drift(grow(cosine_tree, new[:1]), np.concatenate([directions[:500], zeros]), 500)
+
+
+def test_a_branch_of_a_cosine_tree_is_refitted_by_angles(directions, cosine_tree):
+    lengths = 2.0 ** np.random.default_rng(1).integers(-3, 4, (500, 1))
+    tree = refit_branch(cosine_tree, directions[:500] * lengths, 2, 0)
+    assert tree.metric == "cosine"
+    below = directions[:500]
+    for level in tree.levels:
+        np.testing.assert_allclose(np.linalg.norm(level.centroids, axis=1), 1, atol=1e-6)
+        own = 2 - 2 * (below * level.centroids[level.labels]).sum(1)
+        np.testing.assert_allclose(level.distances, own, atol=1e-5)
+        below = level.centroids
+    inside = tree.members(2, 0)
+    ids = tree.children(2, 0)
+    cosine = directions[inside] @ tree.levels[0].centroids[ids].T
+    np.testing.assert_array_equal(tree.levels[0].labels[inside], ids[cosine.argmax(1)])
+
+
 def test_growth_counts_rows():
     x = np.array([[0.0], [0.2], [10], [10.2], [20], [20.2]], np.float32)
     leaf = jc.TreeLevel(
@@ -162,6 +217,7 @@ def test_a_branch_with_fewer_rows_than_clusters_keeps_empty_ones():
             "tree has no centroids",
         ),
         (lambda t, x: drift(t, x[:-1], 5), "x has 1999 rows, but the tree has 2000 points"),
+        (lambda t, x: drift(t, np.full_like(x, np.nan), 5), "x has a NaN or an infinity"),
         (lambda t, x: drift(t, x, 2000), "n_old=2000"),
         (lambda t, x: drift(t, x, 0), "n_old=0"),
         (lambda t, x: refit_branch(t, x, 1, 0), "level=1 must be from 2 to 3"),

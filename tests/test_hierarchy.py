@@ -16,9 +16,10 @@ def x():
 LEVELS = [jc.Level(60, n_resamples=3, n_per_cluster=5), jc.Level(10, 2, 2)]
 
 
-def test_levels_stand_on_each_other(x):
-    tree = jc.hierarchical_kmeans(x, LEVELS)
-    assert [level.centroids.shape for level in tree.levels] == [(60, 3), (10, 3)]
+@pytest.mark.parametrize("more", [(), (5, 5, 5)])
+def test_any_number_of_levels_stand_on_each_other(x, more):
+    tree = jc.hierarchical_kmeans(x, [*LEVELS, *map(jc.Level, more)])
+    assert [level.centroids.shape for level in tree.levels] == [(k, 3) for k in (60, 10, *more)]
     below = x
     for level in tree.levels:
         squared = ((below[:, None] - level.centroids[None]) ** 2).sum(-1)
@@ -33,6 +34,23 @@ def test_resampling_is_off_without_rounds_or_points(x, rounds):
     plain = jc.hierarchical_kmeans(x, [jc.Level(30)])
     same = jc.hierarchical_kmeans(x, [jc.Level(30, **rounds)])
     np.testing.assert_array_equal(plain.levels[0].centroids, same.levels[0].centroids)
+
+
+def test_random_rows_can_be_resampled(x):
+    """As many of each cluster as the closest ones would be, and others; by the seed."""
+    levels = [jc.Level(60, 3, 5, resample="random")]
+    one, same, other = (jc.hierarchical_kmeans(x, levels, seed) for seed in (0, 0, 1))
+    closest = jc.hierarchical_kmeans(x, LEVELS[:1])
+    np.testing.assert_array_equal(one.levels[0].centroids, same.levels[0].centroids)
+    for differs in (other, closest):
+        assert not np.array_equal(one.levels[0].centroids, differs.levels[0].centroids)
+    # Where every cluster gives all of its rows, there is nothing to choose.
+    rows = np.arange(40)
+    every = [
+        jc.hierarchical_kmeans(x, [jc.Level(20, 2, 40, resample=how)], rows=rows).levels[0]
+        for how in ("random", "closest")
+    ]
+    np.testing.assert_array_equal(every[0].centroids, every[1].centroids)
 
 
 def test_progress_tells_every_run(x):
@@ -74,6 +92,11 @@ def test_splits(x):
         ({"levels": [jc.Level(2001)]}, "level 1 asks for 2001 clusters, but there are only 2000"),
         ({"levels": [jc.Level(5), jc.Level(6)]}, "level 2 asks for 6 clusters"),
         ({"levels": [jc.Level(5)], "x": np.ones((3, 3, 3))}, "x must have two axes"),
+        ({"levels": [jc.Level(5)], "metric": "dot"}, "metric='dot'; known: 'euclidean', 'cosine'"),
+        ({"levels": [jc.Level(5)], "init": "first"}, "init='first'; known"),
+        ({"levels": [jc.Level(5)], "max_iter": -1}, "max_iter=-1"),
+        ({"levels": [jc.Level(5)], "seed": -1}, "seed=-1 must be within"),
+        ({"levels": [jc.Level(5)], "seed": 2**32}, "seed=4294967296 must be within"),
         ({"levels": [jc.Level(1)], "x": np.full((3, 3), np.nan)}, "x has a NaN"),
         ({"levels": [jc.Level(5)], "rows": np.arange(4)}, "5 clusters, but there are only 4 rows"),
         ({"levels": [jc.Level(5)], "rows": np.array([], int)}, "there are only 0 rows"),
@@ -100,6 +123,7 @@ def test_bad_input_is_named(x, change, message):
         ({"n_clusters": 5, "n_per_cluster": -1}, "n_per_cluster=-1"),
         ({"n_clusters": 5, "n_splits": 0}, "n_splits=0"),
         ({"n_clusters": 5, "n_fit": -1}, "n_fit=-1"),
+        ({"n_clusters": 5, "resample": "all"}, "resample='all'; known: 'closest', 'random'"),
         ({"n_clusters": 5, "n_splits": 2, "n_fit": 9}, "n_fit=9 rows cannot make 10 clusters"),
         ({"n_clusters": 5, "n_splits": 2, "n_resamples": 1, "n_per_cluster": 2}, "exclude"),
     ],

@@ -49,6 +49,17 @@ def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
     assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
 
 
+def test_coverage_of_directions(mesh):
+    rng = np.random.default_rng(0)
+    x, rows = rng.normal(size=(500, 4)).astype(np.float32), np.arange(40)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = np.sqrt(((unit[:, None] - unit[None, rows]) ** 2).sum(-1)).min(1)
+    long = x * rng.uniform(0.1, 9, (500, 1)).astype(np.float32)
+    found = coverage(long, rows, metric="cosine", mesh=mesh)
+    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_kl_is_that_of_a_sum_of_gaussians(d):
     """Against densities and entropy as scipy has them, point by point."""

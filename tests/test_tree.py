@@ -1,4 +1,5 @@
 import itertools
+import json
 import time
 
 import numpy as np
@@ -87,6 +88,22 @@ def test_a_tree_knows_its_pool(tmp_path):
         ask(jc.hierarchical_kmeans(x, [jc.Level(9)]), other)
         with pytest.raises(ValueError, match="over 59 points, the pool has 60 rows"):
             ask(jc.hierarchical_kmeans(x[1:], [jc.Level(9)]), other)
+
+
+def test_a_tree_knows_its_metric(tree, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    cosine = jc.hierarchical_kmeans(x, [jc.Level(9)], metric="cosine")
+    cosine.save(tmp_path / "cosine", {"seed": 0})
+    loaded = jc.ClusterTree.load(tmp_path / "cosine")
+    assert loaded.metric == flat(loaded).metric == cosine.metric == "cosine"
+    assert tree.metric == jc.ClusterTree.from_labels([np.zeros(3, int)]).metric == "euclidean"
+    tree.save(tmp_path / "old")
+    card = json.loads((tmp_path / "old/card.json").read_text())
+    assert card.pop("metric") == "euclidean"
+    (tmp_path / "old/card.json").write_text(json.dumps(card))
+    assert jc.ClusterTree.load(tmp_path / "old").metric == "euclidean"
+    with pytest.raises(ValueError, match="metric='dot'; known: 'euclidean', 'cosine'"):
+        jc.ClusterTree(tree.levels, metric="dot")
 
 
 @pytest.mark.parametrize(

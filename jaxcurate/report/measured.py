@@ -23,8 +23,8 @@ class Measures(NamedTuple):
     coverage: dict[str, dict[str, float]]
     """Arm to ``mean``, ``error``, ``largest``, ``n_measured``."""
     kl: dict[str, float]
-    """Arm to the KL divergence from the uniform distribution, for embeddings in one or two
-    dimensions; else empty."""
+    """Arm to the KL divergence from the uniform distribution, for embeddings of up to
+    three dimensions; else empty."""
 
 
 class Duplicates(NamedTuple):
