@@ -82,7 +82,9 @@ class WithJaxcurate:
         self.weights, self.centroids = jnp.ones(n), self.x[:k] + 0
         options = dict(block=block, precision=precision)
         self._assigned = parallel.spmd(assigned, None, (ROWS, SAME), (ROWS, ROWS), **options)
-        self._state = parallel.spmd(unassigned, None, (ROWS, SAME), LLOYD_SPECS, max_iter=1)
+        self._state = parallel.spmd(
+            unassigned, None, (ROWS, SAME), LLOYD_SPECS, max_iter=1, block=block
+        )
         self._more = parallel.spmd(
             more_iterations, None, (ROWS, ROWS, LLOYD_SPECS, SAME), LLOYD_SPECS, **options
         )

@@ -95,9 +95,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
             LLOYD_SPECS,
             block,
         ),
-        "begin": Kernel(
-            unassigned, ((ROWS, x), clusters), LLOYD_SPECS, block | dict(max_iter=50)
-        ),
+        "begin": Kernel(unassigned, ((ROWS, x), clusters), LLOYD_SPECS, block | dict(max_iter=50)),
         "assigned": Kernel(assigned, ((ROWS, x), clusters), (ROWS, ROWS), block),
         "ring": Kernel(
             ring_lloyd, (*rows, (ROWS, centroids)), RING_SPECS, block | dict(max_iter=50)
