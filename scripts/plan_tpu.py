@@ -39,6 +39,7 @@ from jaxcurate.kmeans.lloyd import (
     more_iterations,
     unassigned,
 )
+from jaxcurate.kmeans.near import NEAR_SPECS
 from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.scores import Best
 from jaxcurate.kmeans.seeding import SEEDS_SPECS, first_seed, more_seeds, seeds_like
@@ -84,7 +85,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     rows, stop = ((ROWS, x), (ROWS, weights)), (SAME, shape(dtype="int32"))
     best = (BEST, Best(numbers, weights, weights))
-    moved = (SAME, shape(k, dtype="bool"))
+    near = (NEAR_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards).near)
     clusters, counts = (SAME, centroids), (SAME, shape(k, dtype="int32"))
     tiles = shape(64 * 8, 256, d)
     block = dict(block=BLOCK)
@@ -111,8 +112,8 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
         ),
         "streamed": Kernel(
             stream._assign_and_sum,
-            (*rows, clusters, moved, best),
-            (ROWS, ROWS, SAME, SAME, SAME, SAME),
+            (*rows, clusters, clusters, best, near, (SAME, shape(dtype="int32"))),
+            (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
             block | dict(precision="float32"),
         ),
         "streamed seeds": Kernel(

@@ -16,10 +16,10 @@ from jaxcurate.kmeans.lloyd import (
     LloydState,
     assigned,
     lloyd_like,
+    measured,
     more_iterations,
     unassigned,
 )
-from jaxcurate.kmeans.nearest import squared_distances
 from jaxcurate.kmeans.oversampling import kmeans_parallel
 from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
@@ -230,7 +230,7 @@ def fitted(
 ) -> KMeans:
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = parallel.spmd(_measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
+    measure = parallel.spmd(measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeans(
@@ -324,13 +324,6 @@ def _iterated(
         if int(state.n_iter) == max_iter or not np.asarray(state.touched).any():
             return state
         stops.tell(lambda s=state: from_devices("iterating", s, LLOYD_SPECS, rows.n))
-
-
-def _measured(
-    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int, axis_name: str | None
-) -> jax.Array:
-    del axis_name  # every row is on its own
-    return squared_distances(x, centroids, labels, block=block)
 
 
 def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -258,3 +258,11 @@ def assigned(
     del axis_name  # every row is on its own
     labels = nearest(x, centroids, block=block, precision=precision)
     return labels, squared_distances(x, centroids, labels, block=block)
+
+
+def measured(
+    x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int, axis_name: str | None
+) -> jax.Array:
+    """Squared distances float32 ``[n]`` of rows to the centroids of their labels."""
+    del axis_name  # every row is on its own
+    return squared_distances(x, centroids, labels, block=block)

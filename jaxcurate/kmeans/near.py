@@ -22,8 +22,9 @@ from jaxcurate.kmeans.dense import flagged
 from jaxcurate.kmeans.nearest import Rounding, error_of, loss_of, margin
 from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet
 
-_ARRANGE_AT = 2
-"""The iteration in which rows are put in order: before, centroids move too far."""
+_FIRST = 2
+"""The iteration in which rows are first put in order: before, centroids move too far. Where that
+does not pay yet, it is tried again after twice as many iterations, and so on."""
 _AT_ONCE = 64
 """Centroids that a block is compared with at a time."""
 _LEAST_CLUSTERS, _LEAST_BLOCKS, _LEAST_COLUMNS = 256, 16, 16
@@ -42,7 +43,7 @@ class Near(NamedTuple):
     gaps: jax.Array
     """float32 ``[1, n / block, k]``: how much the score of each centroid exceeds that of the
     own one, at least, for all rows of a block; minus infinity where that is not known."""
-    is_arranged: jax.Array
+    in_use: jax.Array
     """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
 
 
@@ -111,7 +112,7 @@ def search_near(
     )
     if near.order.shape[1] < len(x):
         return *plain(), near
-    arrange = ~near.is_arranged[0] & (n_iter >= _ARRANGE_AT)
+    arrange = ~near.in_use[0] & (n_iter >= _FIRST) & (n_iter & (n_iter - 1) == 0)
     near = jax.lax.cond(arrange, lambda: arranged(near, weights, before.labels, old), lambda: near)
     moved |= arrange | (jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE)
     loss = jnp.maximum(loss_of(old, precision), loss_of(centroids, precision))
@@ -120,11 +121,13 @@ def search_near(
     error = error_of(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
     reach = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
     drift = 1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1))
-    away = drift[before.labels]
+    # By how much the score of a row's own centroid rose, at most.
+    own = own_scores(x, centroids, before.labels, block=block)
+    rise = jnp.where(drift[before.labels] > 0, own - before.scores + 2 * error, 0)
 
     order = near.order.reshape(-1, block)
     of_block = lambda a, f: f(a[order], axis=1)
-    gaps = shrunk(near.gaps[0], of_block(reach, jnp.max), of_block(away, jnp.max), drift)
+    gaps = shrunk(near.gaps[0], of_block(reach, jnp.max), of_block(rise, jnp.max), drift)
     # What is left out must not come before the second nearest, which later tells what is sure.
     usual = of_block(before.others - before.scores, jnp.mean)
     wanted = ~(gaps > usual[:, None])
@@ -133,7 +136,7 @@ def search_near(
     all_of = jnp.mean(moved, dtype=jnp.float32)
 
     def by_blocks() -> tuple[Best, jax.Array, jax.Array, jax.Array]:
-        now, gaps_now = best_near(x, centroids, before.labels, order, scored, precision)
+        now, gaps_now = best_near(x, centroids, own, order, scored, precision)
         gaps_now -= 2 * of_block(error, jnp.max)[:, None]
         close_at = lambda least: margin(rounding, loss, least, x.shape[1])
         best, sure = merged(before, now, moved, close_at)
@@ -142,41 +145,50 @@ def search_near(
         best = best._replace(others=jnp.minimum(best.others, best.scores + beyond))
         return best, ~sure & (weights > 0), share, jnp.where(scored, gaps_now, gaps)
 
-    worthwhile = near.is_arranged[0] & (arrange | (share <= _BETTER * all_of))
+    worthwhile = near.in_use[0] & (arrange | (share <= _BETTER * all_of))
     best, doubt, share, gaps = jax.lax.cond(worthwhile, by_blocks, lambda: (*plain(), gaps))
     share = parallel.psum(share, axis_name) / parallel.axis_size(axis_name)
-    return best, doubt, share, near._replace(gaps=gaps[None])
+    return best, doubt, share, Near(near.order, gaps[None], worthwhile[None])
 
 
-def shrunk(gaps: jax.Array, reach: jax.Array, away: jax.Array, drift: jax.Array) -> jax.Array:
+def shrunk(gaps: jax.Array, reach: jax.Array, rise: jax.Array, drift: jax.Array) -> jax.Array:
     r"""What is left of gaps, float32 ``[b, k]``, after the centroids moved.
 
-    With a row at most :math:`u` from its centroid, which moved by at most :math:`a`, and a gap
-    :math:`g`, the other centroid is :math:`\sqrt{u^2 + 2 g}` or more away; if it moved by
-    :math:`\delta`, the gap is now at least
-    :math:`((\sqrt{u^2 + 2 g} - \delta)^2 - (u + a)^2) / 2`, which falls with :math:`u`.
+    With a row at most :math:`u` from its own centroid and a gap :math:`g`, another centroid is
+    :math:`\sqrt{u^2 + 2 g}` or more away. If that one moved by :math:`\delta`, its score fell by
+    at most :math:`\delta \sqrt{u^2 + 2 g} - \delta^2 / 2`, which grows with :math:`u`.
 
     Args:
         gaps: float32 ``[b, k]``.
         reach: float32 ``[b]``: no row is farther from its centroid.
-        away: float32 ``[b]``: no row's centroid moved farther.
+        rise: float32 ``[b]``: no row's own score rose by more.
         drift: float32 ``[k]``: how far each centroid moved.
     """
-    reach, away, drift = reach[:, None], away[:, None], drift[None, :]
+    reach, rise, drift = reach[:, None], rise[:, None], drift[None, :]
     twice = 2 * jnp.maximum(gaps, 0)
     apart = jnp.sqrt(twice + reach**2)
-    # The squares of the distances cancel, and are never formed.
-    left = twice + drift * (drift - 2 * apart) - away * (away + 2 * reach)
-    left = 0.5 * left - 4e-7 * (apart + away) ** 2  # its own rounding
-    still = (drift + away == 0) | (left >= gaps)
+    fall = drift * (apart - 0.5 * drift) + 4e-7 * apart**2  # and what it is rounded by
     known = drift**2 < twice  # a centroid may have passed a row otherwise
-    return jnp.where(still, gaps, jnp.where(known, left, -jnp.inf))
+    left = jnp.where(known, gaps - fall, -jnp.inf)
+    return jnp.where(drift > 0, left, gaps) - rise
+
+
+def own_scores(x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int) -> jax.Array:
+    """The score of each row's centroid, float32 ``[n]``."""
+    norms = half_norms(centroids)
+
+    def scored(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        rows, own = part
+        return norms[own] - jnp.sum(rows * centroids[own], axis=1)
+
+    parts = x.reshape(-1, block, x.shape[1]), labels.reshape(-1, block)
+    return jax.lax.map(scored, parts).reshape(-1)
 
 
 def best_near(
     x: jax.Array,
     centroids: jax.Array,
-    labels: jax.Array,
+    own: jax.Array,
     order: jax.Array,
     scored: jax.Array,
     precision: Precision,
@@ -186,7 +198,7 @@ def best_near(
     Args:
         x: float32 ``[n, d]``.
         centroids: float32 ``[k, d]``.
-        labels: int32 ``[n]``: the own centroid of each row, from which gaps are measured.
+        own: float32 ``[n]``: the score of each row's own centroid, which gaps are measured from.
         order: int32 ``[n / block, block]``: the rows of each block.
         scored: bool ``[n / block, k]``: the centroids that each is compared with.
         precision: what the products are made of.
@@ -202,9 +214,7 @@ def best_near(
 
     def one_block(given: tuple[jax.Array, ...]) -> tuple[Best, jax.Array]:
         numbers, wanted = given
-        rows, own = x[numbers], labels[numbers]
-        own_scores = norms[own] - jnp.sum(rows * centroids[own], axis=1)
-        rows = rows.astype(precision)
+        rows, base = x[numbers].astype(precision), own[numbers]
         places = jnp.concatenate([flagged(wanted), fill])
 
         def one_tile(i: jax.Array, carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
@@ -213,7 +223,7 @@ def best_near(
             members = centroids.at[tile].get(mode="clip")
             half = norms.at[tile].get(mode="fill", fill_value=jnp.inf)
             best, scores = best_of_tile(rows, members, half, tile, best, precision)
-            least = jnp.min(scores - own_scores[None, :], axis=1)
+            least = jnp.min(scores - base[None, :], axis=1)
             return best, gaps.at[tile].set(least, mode="drop")
 
         n_tiles = -(-jnp.sum(wanted, dtype=jnp.int32) // _AT_ONCE)

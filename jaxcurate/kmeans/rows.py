@@ -16,6 +16,8 @@ from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
+_BLOCKS = 16
+"""Blocks to a device's part of a chunk, where that leaves them large enough."""
 _SMALLEST_STEP = 16
 """Rows that a device gets at a time where memory is short; the seeding takes so many at once."""
 
@@ -83,6 +85,10 @@ class Chunks:
                     ahead = reader.submit(self._placed, after)
                 yield part, rows
 
+    def __len__(self) -> int:
+        """How many chunks there are."""
+        return -(-len(self.x) // self.n_rows)
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The rows ``[m, d]`` of the given numbers, in their frame."""
         return self.frame.enter(self.x[rows])
@@ -113,5 +119,8 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
 
 def chunks_of(x: np.ndarray, frame: Frame, mesh: Mesh | None, a_device: int) -> Chunks:
     """Chunks that give each device so many rows, at least 16, or a little fewer."""
-    block = min(block_rows(), 1 << (a_device.bit_length() - 1))
+    below = lambda rows: 1 << (rows.bit_length() - 1) if rows else 0
+    # Rather many blocks than large ones: what rows are near to is known for each block.
+    block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
+    block = min(block, block_rows())
     return Chunks(x, frame, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)

@@ -1,21 +1,24 @@
 """k-means of rows that do not fit in memory: the same steps, a pass over the chunks for each."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.active import search_moved
-from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.nearest import rounding_of, settle, squared_distances
-from jaxcurate.kmeans.rows import Chunks
+from jaxcurate.kmeans.lloyd import assigned, measured
+from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
+from jaxcurate.kmeans.nearest import rounding_of, settle
+from jaxcurate.kmeans.rows import Chunks, Rows
 from jaxcurate.kmeans.scores import Best, Precision
 from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
 from jaxcurate.kmeans.state import NO_STOPS, Stops, from_devices, to_devices
 from jaxcurate.kmeans.sums import sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
+
+Item = TypeVar("Item")
 
 
 class Found(NamedTuple):
@@ -39,17 +42,24 @@ class Passes(NamedTuple):
 
     centroids: np.ndarray
     """float32 ``[k, d]``, to which the rows are to be assigned."""
-    moved: np.ndarray
-    """bool ``[k]``: those that are not where they were in the last pass."""
+    before: np.ndarray
+    """float32 ``[k, d]``, to which they were assigned in the last pass."""
     best: Best
-    """Of the last pass, on the host."""
+    """Of the last pass, on the host; the label is -1 before the first."""
+    near: Near
+    """What is known of the rows' neighbourhoods, chunk by chunk."""
+    sums: np.ndarray
+    """float64 ``[k, d]``, what the rows of each cluster add up to."""
+    counts: np.ndarray
+    """float64 ``[k]``, how many they are."""
     n_done: np.ndarray
     """int32, passes."""
     shares: np.ndarray
     """float32 ``[max_iter + 1, 2]``, of scores worked out and of rows searched again."""
 
 
-_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), SAME, SAME)
+_NEAR_OF_CHUNKS = Near(ROWS, ROWS, ROWS)
+_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), _NEAR_OF_CHUNKS, SAME, SAME, SAME, SAME)
 
 
 def iterate_chunks(
@@ -64,6 +74,8 @@ def iterate_chunks(
 ) -> Found:
     """Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, one pass for each.
 
+    What a cluster's rows add up to is kept, and changed by those that join or leave.
+
     Args:
         chunks: the rows.
         centroids: float32 ``[k, d]``, where to begin; not looked at where ``stops`` has a state.
@@ -76,55 +88,99 @@ def iterate_chunks(
     kernel = parallel.spmd(
         _assign_and_sum,
         chunks.mesh,
-        (ROWS, ROWS, SAME, SAME, ROWS),
-        (ROWS, ROWS, SAME, SAME, SAME, SAME),
+        (ROWS, ROWS, SAME, SAME, ROWS, NEAR_SPECS, SAME),
+        (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
         block=chunks.block,
         precision=precision,
     )
-    n, d = chunks.x.shape
-    at = Passes(
-        np.zeros((n_clusters, d), np.float32) if centroids is None else np.asarray(centroids),
-        np.ones(n_clusters, bool),
-        Best(np.zeros(n, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
-        np.int32(0),
-        np.zeros((max_iter + 1, 2), np.float32),
-    )
+    n, k = len(chunks.x), n_clusters
+    at = _nothing_done(chunks, centroids, k, max_iter)
     if stops.phase == "iterating":
         at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, None))
-    distances = np.empty(n, np.float32)
     while True:
-        centroids, moved, best, n_iter, shares = at
-        sums, counts = np.zeros(centroids.shape, np.float64), np.zeros(n_clusters, np.float64)
-        touched, in_doubt = np.full(n_clusters, n_iter == 0), 0.0
-        for part, rows in chunks:
+        centroids, _, best, near, sums, counts, n_iter, shares = at
+        touched, in_doubt, share = np.full(k, n_iter == 0), 0.0, 0.0
+
+        def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
             padding = (0, rows.x.shape[0] - rows.n)
-            before = Best(*(np.pad(whole[part], padding) for whole in best))
-            now, squared, s, c, doubt, compared = kernel(
-                rows.x, rows.weights, centroids, moved, before
-            )
-            for whole, new in zip(best, now, strict=True):
-                whole[part] = parallel.fetch(new)[: rows.n]
-            distances[part] = parallel.fetch(squared)[: rows.n]
-            sums += np.asarray(s)
-            counts += np.asarray(c)
+            own = Best(*(np.pad(whole[part], padding) for whole in at.best))
+            known = Near(*(whole[chunk] for whole in at.near))
+            results = kernel(rows.x, rows.weights, at.before, at.centroids, own, known, at.n_done)
+            return chunk, part, results
+
+        # The host takes in what one chunk gave while the devices are busy with the next.
+        for chunk, part, results in _one_ahead(launch, chunks):
+            now, known, s, c, doubt, compared = jax.tree.map(parallel.fetch, results)
+            sums += s.astype(np.float64) + c.astype(np.float64)[:, None] * centroids
+            counts += c
             in_doubt += float(doubt) / n
-            old, new = before.labels[: rows.n], best.labels[part]
-            touched[old[old != new]] = touched[new[old != new]] = True
-        shares[n_iter] = min(float(compared) + in_doubt, 1.0), in_doubt
+            share += float(compared) * (part.stop - part.start) / n
+            old, new = best.labels[part], now.labels[: part.stop - part.start]
+            changed = old != new
+            touched[new[changed]] = True
+            touched[old[changed & (old >= 0)]] = True
+            for whole, of_chunk in zip(best, now, strict=True):
+                whole[part] = of_chunk[: part.stop - part.start]
+            for whole, of_chunk in zip(near, known, strict=True):
+                whole[chunk] = of_chunk
+        shares[n_iter] = min(share + in_doubt, 1.0), in_doubt
         if not touched.any() or n_iter == max_iter:
+            distances = _measure_chunks(chunks, centroids, best.labels)
             return Found(centroids, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
-        means = centroids + sums / np.maximum(counts, 1)[:, None]
+        means = sums / np.maximum(counts, 1)[:, None]
+        touched &= counts > 0
         if unit:
             lengths = np.linalg.norm(means, axis=1)
             means /= np.maximum(lengths, 1e-30)[:, None]
             touched &= lengths > 1e-6
         new = np.where(touched[:, None], means, centroids).astype(np.float32)
-        moved = (new != centroids).any(axis=1)
-        at = Passes(new, moved, best, n_iter + np.int32(1), shares)
+        at = Passes(new, centroids, best, near, sums, counts, n_iter + np.int32(1), shares)
         if (n_iter + 1) % stops.iterations == 0:
             stops.tell(
                 lambda at=at: from_devices("iterating", jax.tree.map(np.copy, at), _PASSES_SPECS, n)
             )
+
+
+def _nothing_done(
+    chunks: Chunks, centroids: np.ndarray | None, n_clusters: int, max_iter: int
+) -> Passes:
+    """Where iterations from ``centroids`` ``[k, d]`` begin."""
+    n, d = chunks.x.shape
+    if centroids is None:
+        centroids = np.zeros((n_clusters, d), np.float32)
+    shards = parallel.n_shards(chunks.mesh)
+    near = unarranged(chunks.n_rows // shards, d, n_clusters, chunks.block)
+    of_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
+    return Passes(
+        np.asarray(centroids),
+        np.asarray(centroids),
+        Best(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
+        jax.tree.map(of_all, near),
+        np.zeros((n_clusters, d)),
+        np.zeros(n_clusters),
+        np.int32(0),
+        np.zeros((max_iter + 1, 2), np.float32),
+    )
+
+
+def _one_ahead(launch: Callable[..., Item], chunks: Chunks) -> Iterator[Item]:
+    """What ``launch`` gives for each chunk, told when the next one has been launched."""
+    pending: list[Item] = []
+    for chunk, (part, rows) in enumerate(chunks):
+        pending.append(launch(chunk, part, rows))
+        if len(pending) == 2:
+            yield pending.pop(0)
+    yield from pending
+
+
+def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Squared distances float32 ``[n]`` to the own centroids, in one pass."""
+    kernel = parallel.spmd(measured, chunks.mesh, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
+    distances = np.empty(len(chunks.x), np.float32)
+    for part, rows in chunks:
+        own = np.pad(labels[part], (0, rows.x.shape[0] - rows.n))
+        distances[part] = parallel.fetch(kernel(rows.x, centroids, own))[: rows.n]
+    return distances
 
 
 def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,26 +267,45 @@ def seed_chunks(
 def _assign_and_sum(
     x: jax.Array,
     weights: jax.Array,
+    old: jax.Array,
     centroids: jax.Array,
-    moved: jax.Array,
     before: Best,
+    near: Near,
+    n_iter: jax.Array,
     *,
     block: int,
     precision: Precision,
     axis_name: str | None,
-) -> tuple[Best, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The best; squared distances ``[n]``; sums ``[k, d]`` of the rows' differences from their
-    centroid; counts; how many rows were in doubt; and the share of scores worked out."""
-    rounding = rounding_of(x, precision)
-    best, doubt, share = search_moved(
-        x, weights, centroids, moved, before, rounding, block=block, precision=precision
+) -> tuple[Best, Near, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The best; what is known of neighbourhoods; by how much the sums ``[k, d]`` of the rows'
+    differences from their centroids, and the counts, change by rows that join and leave; how many
+    rows were in doubt; and the share of scores worked out."""
+    moved = jnp.any(centroids != old, axis=1) | (n_iter == 0)
+    best, doubt, share, near = search_near(
+        x,
+        weights,
+        old,
+        centroids,
+        moved,
+        before,
+        near,
+        n_iter,
+        rounding_of(x, precision),
+        block=block,
+        precision=precision,
+        axis_name=axis_name,
     )
     best = settle(x, centroids, best, doubt)
-    squared = squared_distances(x, centroids, best.labels, block=block)
-    sums = sums_of_differences(x, weights, best.labels, centroids)
+    weights = jnp.where(best.labels != before.labels, weights, 0)
+    every = jnp.ones_like(moved)
+    joined, left = (
+        sums_of_differences(x, weights, labels, centroids, every)
+        for labels in (best.labels, before.labels)
+    )
+    change = jax.tree.map(jnp.subtract, joined, left)
     in_doubt = jnp.sum(doubt, dtype=jnp.float32)
-    sums, counts, in_doubt = parallel.psum((*sums, in_doubt), axis_name)
-    return best, squared, sums, counts, in_doubt, share
+    sums, counts, in_doubt = parallel.psum((*change, in_doubt), axis_name)
+    return best, near, sums, counts, in_doubt, share
 
 
 def _improve(
