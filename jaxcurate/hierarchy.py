@@ -263,7 +263,7 @@ class _Report:
             self._progress(f"{self._name}: rows assigned", done, total)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Told(Chunks):
     """Chunks that say how many of their rows are done with."""
 

@@ -129,9 +129,11 @@ def kmeans(
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
     key = jax.random.key(seed)
+    streamed = memory_limit is not None and 4 * x.size > memory_limit
+    if streamed and x.dtype == np.float32:
+        frame = frame.rounded()  # rows enter it in every pass
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
     start = None if start is None else frame.enter(start)
-    streamed = memory_limit is not None and 4 * x.size > memory_limit
     if shard_centroids and (streamed or state is not None or on_state is not None):
         raise ValueError("shard_centroids=True goes neither with streaming nor with states")
     stops = Stops(state, on_state, state_every)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
-_BLOCKS = 16
+_BLOCKS = 32
 """Blocks to a device's part of a chunk, where that leaves them large enough."""
 _SMALLEST_STEP = 16
 """Rows that a device gets at a time where memory is short; the seeding takes so many at once."""
@@ -70,6 +71,8 @@ class Chunks:
     """Rows to a chunk, a multiple of what the devices' blocks hold."""
     block: int
     """Rows that a kernel takes at a time."""
+    spare: int = 0
+    """Bytes of the host that may be taken by what saves work."""
 
     def __iter__(self) -> Iterator[tuple[slice, Rows]]:
         """Where each chunk lies in ``x``, and its rows."""
@@ -77,13 +80,12 @@ class Chunks:
             slice(begin, min(begin + self.n_rows, len(self.x)))
             for begin in range(0, len(self.x), self.n_rows)
         ]
-        with ThreadPoolExecutor(1, thread_name_prefix="chunk") as reader:
-            ahead = reader.submit(self._placed, parts[0])
-            for part, after in zip(parts, [*parts[1:], None], strict=True):
-                rows = ahead.result()
-                if after is not None:
-                    ahead = reader.submit(self._placed, after)
-                yield part, rows
+        ahead = self._reader.submit(self._placed, parts[0])
+        for part, after in zip(parts, [*parts[1:], None], strict=True):
+            rows = ahead.result()
+            if after is not None:
+                ahead = self._reader.submit(self._placed, after)
+            yield part, rows
 
     def __len__(self) -> int:
         """How many chunks there are."""
@@ -92,6 +94,11 @@ class Chunks:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The rows ``[m, d]`` of the given numbers, in their frame."""
         return self.frame.enter(self.x[rows])
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        # One for all passes: what a thread frees, the next one may not find.
+        return ThreadPoolExecutor(1, thread_name_prefix="chunk")
 
     def _placed(self, part: slice) -> Rows:
         rows = Lazy(self.x[part], frame=self.frame)  # a part of a memory map is not yet read
@@ -104,17 +111,18 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
     Raises:
         ValueError: not even the smallest chunk fits.
     """
-    # Two chunks are alive, each as float32 on the host and on the device, one of them on its way
-    # through float64; and a kernel holds as much as four of them.
-    bytes_a_row = x.shape[1] * (4 * 4 + 8 + 4 * 4)
-    shards = parallel.n_shards(mesh)
-    a_device = memory_limit // bytes_a_row // shards
+    # Three chunks are alive, as float32 on the host and on the device, one of them on its way
+    # through float64; and a kernel holds as much as two of them.
+    bytes_a_row = x.shape[1] * (6 * 4 + 8 + 2 * 4)
+    shards, spare = parallel.n_shards(mesh), memory_limit // 4
+    a_device = (memory_limit - spare) // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:
+        least = -(-4 * _SMALLEST_STEP * shards * bytes_a_row // 3)
         raise ValueError(
-            f"memory_limit={memory_limit} is too small: {_SMALLEST_STEP * shards * bytes_a_row} "
-            f"bytes are the least for rows of {x.shape[1]} numbers on {shards} device(s)"
+            f"memory_limit={memory_limit} is too small: {least} bytes are the least for rows of "
+            f"{x.shape[1]} numbers on {shards} device(s)"
         )
-    return chunks_of(x, frame, mesh, a_device)
+    return replace(chunks_of(x, frame, mesh, a_device), spare=spare)
 
 
 def chunks_of(x: np.ndarray, frame: Frame, mesh: Mesh | None, a_device: int) -> Chunks:

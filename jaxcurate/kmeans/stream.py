@@ -149,7 +149,8 @@ def _nothing_done(
     if centroids is None:
         centroids = np.zeros((n_clusters, d), np.float32)
     shards = parallel.n_shards(chunks.mesh)
-    near = unarranged(chunks.n_rows // shards, d, n_clusters, chunks.block)
+    gaps_fit = 4 * n_clusters * len(chunks) * chunks.n_rows // chunks.block <= chunks.spare
+    near = unarranged(chunks.n_rows // shards if gaps_fit else 1, d, n_clusters, chunks.block)
     of_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
     return Passes(
         np.asarray(centroids),

@@ -10,7 +10,7 @@ _FEW = 256
 """Clusters for which a product with one-hot labels of all rows is cheap."""
 _PIECE = 1024
 """Rows at a time, in the order of their labels."""
-_AT_ONCE = 16384
+_AT_ONCE = 4096
 """Rows that are gathered at a time on a CPU."""
 
 
