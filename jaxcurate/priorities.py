@@ -38,10 +38,10 @@ def priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray
 
 
 def short_priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray:
-    """The upper halves of :func:`priorities`, uint32 ``[n]``, in half the memory."""
+    """The upper halves of :func:`priorities`, uint32 ``[n]``, but 1 in place of 0."""
     out = np.empty(keys if isinstance(keys, int) else len(keys), np.uint32)
     for block, part in _blocks(keys, seed, stream):
-        out[block] = part >> np.uint64(32)
+        out[block] = np.maximum(part >> np.uint64(32), 1)
     return out
 
 

@@ -13,6 +13,9 @@ from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
 _BLOCK = 1 << 15
+_LAST = np.uint32(2**32 - 1)
+_MARGIN = 4
+"""The root of a random count spreads by one half: this is eight standard deviations."""
 
 
 class ShortfallWarning(UserWarning):
@@ -91,11 +94,14 @@ def sample(
     else:
         order = short_priorities(len(leaves) if keys is None else keys, seed)
     ties = lambda members: priorities(members if keys is None else keys[members], seed)
+    first = lambda wanted: _first_of_each(
+        leaves, order, ties, counts[0], wanted, strategy == "random"
+    )
     if max_repeats == 1:
-        taken = np.flatnonzero(_first_of_each(leaves, order, ties, quotas))
+        taken = np.flatnonzero(first(quotas))
     else:
         copies, rest = np.divmod(quotas, np.maximum(counts[0], 1))
-        times = copies[leaves] + _first_of_each(leaves, order, ties, rest)
+        times = copies[leaves] + first(rest)
         taken = np.repeat(np.arange(len(leaves)), times)
     return taken if rows is None else rows[taken]
 
@@ -149,21 +155,24 @@ def _allocate(
     # in one word: words sort ten times faster than pairs.
     most = int(sizes.max(initial=0))
     capacities = np.minimum(capacities, most)
-    bits = np.uint64(most.bit_length())
-    codes = parents.astype(np.uint64) << bits | capacities.astype(np.uint64)
-    codes.sort()
-    owner = (codes >> bits).astype(np.int64)
-    ordered = (codes & np.uint64((1 << most.bit_length()) - 1)).astype(np.int64)
+    bits = most.bit_length()
+    ordered = parents.astype(np.int64)
+    ordered <<= bits
+    ordered |= capacities
+    ordered.sort()
+    owner = ordered >> bits
+    ordered &= (1 << bits) - 1
     n_children = np.bincount(owner, minlength=len(sizes))
-    first = np.cumsum(n_children) - n_children
-    # Within a node, by rising capacity: what the children before this one hold, and what is
-    # handed out if the water stands exactly as high as this child.
-    before = np.cumsum(ordered) - ordered
-    before -= before[first[owner]] if len(owner) else 0
-    rest = n_children[owner] - (np.arange(len(owner)) - first[owner])
-    is_full = before + ordered * rest <= sizes[owner]
-    n_open = n_children - np.bincount(owner[is_full], minlength=len(sizes))
-    held = np.bincount(owner, ordered * is_full, len(sizes)).astype(np.int64)
+    end = np.cumsum(n_children)
+    first = end - n_children
+    # By rising capacity within each node: what all children before this one hold, and whether
+    # the node can fill this one if the water stands exactly as high in those after it.
+    before = np.concatenate([[0], np.cumsum(ordered)])
+    rest = end[owner] - np.arange(len(owner))
+    is_full = before[:-1] + ordered * rest <= (before[first] + sizes)[owner]
+    n_full = np.bincount(owner[is_full], minlength=len(sizes))
+    n_open = n_children - n_full
+    held = before[first + n_full] - before[first]
     level, left_over = np.divmod(sizes - held, np.maximum(n_open, 1))
     level[n_open == 0], left_over[n_open == 0] = most, 0
     level_here = level[parents]
@@ -172,7 +181,7 @@ def _allocate(
     open_ = np.flatnonzero(capacities > level_here)
     order = short_priorities(open_, seed, stream)
     ties = lambda members: priorities(open_[members], seed, stream)
-    quotas[open_] += _first_of_each(parents[open_], order, ties, left_over)
+    quotas[open_] += _first_of_each(parents[open_], order, ties, n_open, left_over, True)
     return quotas
 
 
@@ -180,53 +189,77 @@ def _first_of_each(
     groups: np.ndarray,
     order: np.ndarray,
     ties: Callable[[np.ndarray], np.ndarray],
+    sizes: np.ndarray,
     wanted: np.ndarray,
+    uniform: bool,
 ) -> np.ndarray:
     """Marks the members of each group that come first, as many as are wanted of it.
 
     Args:
         groups: ``[m]``, of each member.
-        order: uint32 ``[m]``: the lowest comes first.
+        order: uint32 ``[m]``, at least 1: the lowest comes first.
         ties: tells numbers, uint64, of given members: of equal order the lowest comes first.
+        sizes: int64 ``[g]``, how many members each group has.
         wanted: int64 ``[g]``, of each group; all where it has fewer.
+        uniform: orders are random numbers, by which members need not all be compared.
 
     Returns:
         bool ``[m]``.
     """
-    sizes = np.bincount(groups, minlength=len(wanted))
-    whole = wanted >= sizes
-    parted = (wanted > 0) & ~whole
-    sizes[~parted] = 0
-    # Only members of groups that give a part need comparing. Group and order make one word, and
-    # words sort ten times faster than pairs; blocks keep the passes within a core's cache.
+    parted = (wanted > 0) & (wanted < sizes)
+    # Compared are all members of a group that gives a part; of uniform orders, those below a
+    # limit that enough of them keep.
+    limits = np.where(parted, np.uint8(255), np.uint8(0))
+    if uniform:
+        share = (np.sqrt(wanted[parted]) + _MARGIN) ** 2 / sizes[parted]
+        limits[parted] = np.minimum(256 * share, 255)
     blocks = [slice(begin, begin + _BLOCK) for begin in range(0, len(groups), _BLOCK)]
-    codes, filled = np.empty(sizes.sum(), np.uint64), 0
-    for block in blocks:
-        compared = parted[groups[block]]
-        part = codes[filled : filled + np.count_nonzero(compared)]
-        part[:] = groups[block][compared]
-        part <<= np.uint64(32)
-        part |= order[block][compared]
-        filled += len(part)
+    codes = _codes(groups, order, limits, blocks)
     codes.sort()
-    last = (np.cumsum(sizes) - sizes + wanted - 1)[parted]
-    bounds = np.zeros(len(wanted), np.uint32)
-    bounds[parted] = codes[last] & np.uint64(2**32 - 1)
-    tied = np.zeros(len(wanted), bool)
-    tied[parted] = codes[last] == codes[last + 1]
+    found = np.zeros(len(wanted), np.int64)
+    for block in blocks:
+        np.add.at(found, codes[block] >> 32, 1)
+    decided = parted & (found > wanted)
+    last = (np.cumsum(found) - found + wanted - 1)[decided]
+    # Nothing, everything, or all up to the last one: one number of the group tells what is taken.
+    bounds = np.where(wanted > 0, _LAST, np.uint32(0))
+    bounds[decided] = codes[last] & int(_LAST)
+    decided[decided] = codes[last] < codes[last + 1]
     del codes
     taken = np.empty(len(groups), bool)
     for block in blocks:
-        of = groups[block]
-        taken[block] = (parted[of] & (order[block] <= bounds[of])) | whole[of]
-    if tied.any():
-        members = np.flatnonzero(tied[groups])
+        taken[block] = order[block] <= bounds.take(groups[block])
+    undecided = parted & ~decided
+    if undecided.any():
+        # Ties at the bound, or too few below the limit: those groups are sorted as a whole.
+        here = [block.start + np.flatnonzero(undecided.take(groups[block])) for block in blocks]
+        members = np.concatenate(here)
         members = members[np.lexsort((ties(members), order[members], groups[members]))]
         of = groups[members]
-        sizes[~tied] = 0
+        sizes = np.where(undecided, sizes, 0)
         rank = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[of]
         taken[members] = rank < wanted[of]
     return taken
+
+
+def _codes(
+    groups: np.ndarray, order: np.ndarray, limits: np.ndarray, blocks: list[slice]
+) -> np.ndarray:
+    """Group and order in one word, int64, of the members within their group's limit.
+
+    Words sort ten times faster than pairs. Limits, uint8 ``[g]``, are held against the highest
+    byte of the order: looking up numbers far apart in memory is what takes time where groups are
+    many, and bytes stay in the cache.
+    """
+    codes, filled = np.empty(len(groups), np.int64), 0  # memory that is not filled costs nothing
+    for block in blocks:
+        within = np.flatnonzero(order[block] >> np.uint32(24) <= limits.take(groups[block]))
+        part = codes[filled : filled + len(within)]
+        part[:] = groups[block].take(within)
+        part <<= 32
+        part |= order[block].take(within)
+        filled += len(within)
+    return codes[:filled]
 
 
 def _by_distance(tree: ClusterTree, rows: np.ndarray | None) -> np.ndarray:

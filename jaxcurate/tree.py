@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from jaxcurate import workdir
 
 Metric = Literal["euclidean", "cosine"]
+_BLOCK = 1 << 15
 
 
 class TreeLevel(NamedTuple):
@@ -101,7 +102,11 @@ class ClusterTree:
         Args:
             leaves: the level-1 clusters ``[m]`` of those points.
         """
-        counts = [np.bincount(leaves, minlength=self.n_clusters(1))]
+        # In the smallest type and in blocks: bincount would copy the leaves to twice their size.
+        small = np.zeros(self.n_clusters(1), np.min_scalar_type(len(leaves)))
+        for begin in range(0, len(leaves), _BLOCK):
+            np.add.at(small, leaves[begin : begin + _BLOCK], small.dtype.type(1))
+        counts = [small.astype(np.int64)]
         for number, level in enumerate(self.levels[1:], 2):
             # Whole numbers below 2^53 add up exactly in bincount's float64.
             sums = np.bincount(level.labels, counts[-1], minlength=self.n_clusters(number))

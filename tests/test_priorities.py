@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxcurate.priorities import _mix, keys_of, priorities
+from jaxcurate.priorities import _mix, keys_of, priorities, short_priorities
 
 
 def splitmix64(state):
@@ -30,6 +30,13 @@ def test_a_number_depends_on_its_key_alone():
     np.testing.assert_array_equal(priorities(some, 7), whole[some])
     assert not np.isin(priorities(n, 8), whole).any()
     assert not np.isin(priorities(n, 7, stream=1), whole).any()
+
+
+def test_short_ones_are_the_upper_halves_and_never_0(monkeypatch):
+    whole = priorities(100_000, 7)
+    np.testing.assert_array_equal(short_priorities(100_000, 7), whole >> np.uint64(32))
+    monkeypatch.setattr("jaxcurate.priorities._mix", lambda z: z.fill(2**32 - 1))
+    np.testing.assert_array_equal(short_priorities(3, 7), [1, 1, 1])
 
 
 def test_numbers_are_uniform_and_seeds_independent():

@@ -145,20 +145,53 @@ def test_rows_that_may_be_taken_are_all_that_counts(seed, size, strategy):
     )
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 3))
-def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups):
+@settings(max_examples=500, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(-2, 4)
+)
+def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups, uniform, margin):
+    """Also where orders are anything but uniform, or too few lie below the limit."""
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(0, 30))
-    groups = rng.integers(0, n_groups, n)
-    order = rng.integers(0, n_orders, n).astype(np.uint32) * np.uint32(2**30)
+    n = int(rng.integers(0, 60))
+    groups = rng.integers(0, n_groups, n).astype(np.int32)
+    orders = np.array([1, 2**30, 2**31, 2**32 - 2**24, 2**32 - 1], np.uint32)
+    order = rng.permutation(orders)[rng.integers(0, n_orders, n)]
     ties = rng.permutation(n).astype(np.uint64)
-    wanted = rng.integers(0, 15, n_groups)
-    taken = _first_of_each(groups, order, lambda members: ties[members], wanted)
+    sizes = np.bincount(groups, minlength=n_groups)
+    wanted = rng.integers(0, 25, n_groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxcurate.sampling._MARGIN", margin)
+        taken = _first_of_each(groups, order, lambda members: ties[members], sizes, wanted, uniform)
     for group in range(n_groups):
         members = np.flatnonzero(groups == group)
         first = sorted(members, key=lambda i: (order[i], ties[i]))[: wanted[group]]
         assert set(np.flatnonzero(taken & (groups == group))) == set(first)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 300), st.booleans(), st.booleans(), st.integers(1, 2))
+def test_how_many_are_compared_does_not_show(seed, size, some_rows, with_ids, max_repeats):
+    rng = np.random.default_rng(seed)
+    tree = random_tree(rng, sizes=(4, 2))  # large leaves, so that limits matter
+    rows = np.sort(rng.permutation(300)[:200]) if some_rows else None
+    size = min(size, 200)
+    ids = rng.permutation(300) if with_ids else None
+    draw = lambda: jc.sample(tree, size, max_repeats=max_repeats, seed=seed, rows=rows, ids=ids)
+    usual = draw()
+    for margin in (-1, 100):  # too few, so that all is sorted in the end; and all at once
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("jaxcurate.sampling._MARGIN", margin)
+            np.testing.assert_array_equal(draw(), usual)
+
+
+def test_the_sample_of_a_tree_and_a_seed_stays_the_same():
+    """From one version to the next: these are what the first one drew."""
+    random = [26, 37, 84, 104, 110, 114, 131, 134, 154, 168, 178, 186]
+    closest = [7, 84, 91, 98, 112, 119, 133, 140, 154, 168, 175, 196]
+    leaves = np.arange(200) ** 2 % 23
+    tree = jc.ClusterTree.from_labels([leaves, np.arange(19) % 4], np.arange(200) % 7)
+    np.testing.assert_array_equal(jc.sample(tree, 12, seed=5), random)
+    np.testing.assert_array_equal(jc.sample(tree, 12, "closest", seed=5), closest)
 
 
 @pytest.mark.parametrize("strategy", ["random", "closest"])
