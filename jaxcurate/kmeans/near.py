@@ -114,13 +114,14 @@ def search_near(
         return *plain(), near
     arrange = ~near.in_use[0] & (n_iter >= _FIRST) & (n_iter & (n_iter - 1) == 0)
     near = jax.lax.cond(arrange, lambda: arranged(near, weights, before.labels, old), lambda: near)
+    drift = 1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1)) + 1e-18  # may underflow
+    drift = jnp.where(moved, drift, 0)
     moved |= arrange | (jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE)
     loss = jnp.maximum(loss_of(old, precision), loss_of(centroids, precision))
     # Of any score: products with the longest row of all, or the longest centroid.
     longest = jnp.sqrt(2 * jnp.maximum(jnp.max(half_norms(old)), jnp.max(half_norms(centroids))))
     error = error_of(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
     reach = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
-    drift = 1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1))
     # By how much the score of a row's own centroid rose, at most.
     own = own_scores(x, centroids, before.labels, block=block)
     rise = jnp.where(drift[before.labels] > 0, own - before.scores + 2 * error, 0)
@@ -129,7 +130,8 @@ def search_near(
     of_block = lambda a, f: f(a[order], axis=1)
     gaps = shrunk(near.gaps[0], of_block(reach, jnp.max), of_block(rise, jnp.max), drift)
     # What is left out must not come before the second nearest, which later tells what is sure.
-    usual = of_block(before.others - before.scores, jnp.mean)
+    # The own centroid's gap is 0 or below, so that it is never left out.
+    usual = jnp.maximum(of_block(before.others - before.scores, jnp.mean), 0)
     wanted = ~(gaps > usual[:, None])
     scored = wanted & moved[None, :]
     share = jnp.mean(scored, dtype=jnp.float32)
