@@ -54,7 +54,6 @@ def executed(tmp_path_factory):
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAXCURATE_DATA": str(data)}
     env |= {"IPYTHONDIR": home, "JUPYTER_RUNTIME_DIR": home}
     env.pop("JAX_NUM_CPU_DEVICES", None)  # the tests' four; a reader's machine has one
-    env.pop("XLA_FLAGS", None)  # it computes more than it compiles
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
     NotebookClient(notebook, timeout=600, resources=where).execute(env=env)
     return notebook, json.loads(notebook.cells.pop().outputs[0].text)
