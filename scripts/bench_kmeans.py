@@ -6,8 +6,9 @@
 
 Cases: `start` gives every contender the same start and the same number of iterations; `whole`
 seeds as well; `scale` compares n points with four times as many; `streamed` compares a memory map
-beyond the budget with the same rows in memory. `grown` is by how much the memory of the process
-grew in the last call, at its peak. Before each round the
+beyond the budget with the same rows in memory. `taken` is what the last call held at its peak, as
+the allocator counts it; `grown`, by how much the process grew, with what was free and not given
+back. Before each round the
 floors are measured: the rate of matrix products and of copies. Ratios are medians over the
 rounds of one contender's time to jaxcurate's in the same round; inertia is worked out from the
 centroids by one routine for all, with the time of a contender's first call (compilation, caches)
@@ -181,12 +182,17 @@ def timed(name, data, k, start, iterations, seed=0, **extra) -> dict:
         seconds = time.perf_counter() - begin
     centroids, shares = found if isinstance(found, tuple) else (found, [])
     inertia = inertia_of(x, np.asarray(centroids))
-    grown = memory.peak - memory.before
-    return {"seconds": seconds, "inertia": inertia, "grown": grown, "shares": shares}
+    return {
+        "seconds": seconds,
+        "inertia": inertia,
+        "grown": memory.grown,
+        "taken": memory.taken,
+        "shares": shares,
+    }
 
 
 class PeakMemory:
-    """The most anonymous memory of this process, looked at every 10 ms.
+    """The most memory of this process, looked at every 10 ms: resident, and in use.
 
     Pages of a memory map are left out: the system takes them back when it wants to.
     """
@@ -194,7 +200,7 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, to be counted when it is taken
-        self.before = self.peak = self._now()
+        self._before = self._peak = self._now()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -203,16 +209,27 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self.grown, self.taken = (self._peak - self._before).tolist()
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):
-            self.peak = max(self.peak, self._now())
+            self._peak = np.maximum(self._peak, self._now())
 
     @staticmethod
-    def _now() -> int:
+    def _now() -> np.ndarray:
         with open("/proc/self/status") as status:
             line = next(line for line in status if line.startswith("RssAnon"))
-        return int(line.split()[1]) * 1024
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+        mallinfo2.restype = _MallInfo
+        counts = mallinfo2()
+        return np.array([int(line.split()[1]) * 1024, counts.uordblks + counts.hblkhd])
+
+
+class _MallInfo(ctypes.Structure):
+    """What glibc's allocator tells of all its arenas."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 def inertia_of(x: np.ndarray, centroids: np.ndarray) -> float:
@@ -271,18 +288,18 @@ def compare(names: list[str], tasks: dict[str, dict], floor_of: Callable | None 
         contender.close()
     flops, copied = (float(np.median([r[key] for r in rates])) for key in ("flops", "bytes"))
     print(f"  floors: {flops / 1e9:.0f} GFLOP/s, {copied / 1e9:.1f} GB/s copied")
-    print(f"  {'':22} {'seconds':>8} {'ratio':>6} {'first':>7} {'inertia':>12} {'grown GB':>8}")
+    print(f"  {'':22} {'seconds':>8} {'ratio':>6} {'first':>7} {'inertia':>12} taken, grown GB")
     base = [r["seconds"] for r in rounds[rows[0]]]
     for row in rows:
         seconds = [r["seconds"] for r in rounds[row]]
         ratio = float(np.median(np.array(seconds) / np.array(base)))
-        inertia, grown = rounds[row][-1]["inertia"], rounds[row][-1]["grown"]
+        inertia, taken, grown = (rounds[row][-1][key] for key in ("inertia", "taken", "grown"))
         share = ""
         if floor_of is not None:
             share = f"  floor of full passes / time {floor_of(flops) / np.median(seconds):.2f}"
         print(
             f"  {row:22} {np.median(seconds):8.2f} {ratio:6.2f} {first[row]['seconds']:7.2f}"
-            f" {inertia:12.6g} {grown / 1e9:8.2f}{share}",
+            f" {inertia:12.6g} {taken / 1e9:8.3f} {grown / 1e9:6.3f}{share}",
             flush=True,
         )
         if shares := rounds[row][-1]["shares"]:

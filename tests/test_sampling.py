@@ -24,7 +24,7 @@ def random_tree(rng, n=300, sizes=(40, 7)):
     return jc.ClusterTree.from_labels(labels, rng.random(n))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=12), st.integers(0, 150), st.integers(0, 3))
 def test_allocate_against_its_definition(capacities, size, seed):
     quotas = jc.allocate(np.array(capacities, np.int64), size, seed)

@@ -112,8 +112,8 @@ def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: 
         ValueError: not even the smallest chunk fits.
     """
     # Three chunks are alive, as float32 on the host and on the device, one of them on its way
-    # through float64; and a kernel holds as much as two of them.
-    bytes_a_row = x.shape[1] * (6 * 4 + 8 + 2 * 4)
+    # through float64; and a kernel holds as much as four of them.
+    bytes_a_row = x.shape[1] * (6 * 4 + 8 + 4 * 4)
     shards, spare = parallel.n_shards(mesh), memory_limit // 4
     a_device = (memory_limit - spare) // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:
