@@ -216,9 +216,7 @@ def best_near(
 
     def one_block(given: tuple[jax.Array, ...]) -> tuple[Best, jax.Array]:
         numbers, wanted = given
-        # The barrier keeps the compiler from rounding all rows first, in a copy as large as they.
-        rows = jax.lax.optimization_barrier(x[numbers]).astype(precision)
-        base = own[numbers]
+        rows, base = x[numbers].astype(precision), own[numbers]
         places = jnp.concatenate([flagged(wanted), fill])
 
         def one_tile(i: jax.Array, carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
