@@ -58,8 +58,7 @@ class Passes(NamedTuple):
     """float32 ``[max_iter + 1, 2]``, of scores worked out and of rows searched again."""
 
 
-_NEAR_OF_CHUNKS = Near(ROWS, ROWS, ROWS)
-_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), _NEAR_OF_CHUNKS, SAME, SAME, SAME, SAME)
+_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), NEAR_SPECS, SAME, SAME, SAME, SAME)
 
 
 def iterate_chunks(
