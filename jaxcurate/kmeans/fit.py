@@ -140,7 +140,7 @@ def kmeans(
     options = dict(precision=precision, unit=frame.unit, stops=stops)
     seeding = stops.phase != "iterating"
     if streamed:
-        chunks = chunks_within(x, frame, mesh, memory_limit)
+        chunks = chunks_within(x, frame, mesh, memory_limit, n_clusters)
         if start is None and seeding:
             start = _seeded_chunks(chunks, n_clusters, init, key, stops)
         found = KMeans(*iterate_chunks(chunks, start, n_clusters, max_iter, **options))

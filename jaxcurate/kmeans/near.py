@@ -27,6 +27,8 @@ _FIRST = 2
 does not pay yet, it is tried again after twice as many iterations, and so on."""
 _AT_ONCE = 64
 """Centroids that a block is compared with at a time."""
+_PLACED = 1024
+"""Centroids at a time that are put in order."""
 _LEAST_CLUSTERS, _LEAST_BLOCKS, _LEAST_COLUMNS = 256, 16, 16
 """Below these there is little to leave out, or looking for it costs as much."""
 _LARGEST_SHARE = 8
@@ -63,13 +65,30 @@ def unarranged(n: int, d: int, k: int, block: int) -> Near:
 
 
 def arranged(near: Near, weights: jax.Array, labels: jax.Array, centroids: jax.Array) -> Near:
-    """Rows in the order of their clusters, and these by the nearest of a few of them."""
+    """Rows in the order of their clusters, and these in one where neighbours come together."""
     k = len(centroids)
-    few = centroids[:: max(1, round(k**0.5))]
-    scores = half_norms(few)[:, None] - jnp.dot(few, centroids.T)  # about right is enough
-    place = jnp.zeros(k, jnp.int32).at[jnp.argsort(jnp.argmin(scores, axis=0))].set(jnp.arange(k))
+    place = jnp.zeros(k, jnp.int32).at[in_neighbourhoods(centroids)].set(jnp.arange(k))
     by_place = jnp.argsort(jnp.where(weights > 0, place[labels], k)).astype(jnp.int32)
     return Near(by_place[None], jnp.full_like(near.gaps, -jnp.inf), jnp.ones(1, bool))
+
+
+def in_neighbourhoods(points: jax.Array) -> jax.Array:
+    """The numbers ``[k]`` of points ``[k, d]``, such that those close together follow each other.
+
+    Each point goes with the nearest of some of them, and these with the nearest of a few.
+    """
+    k = len(points)
+    some, few = (points[:: max(1, round(k**power))] for power in (1 / 4, 1 / 2))
+    by_few = jnp.argsort(about_nearest(some, few))
+    place = jnp.zeros_like(by_few).at[by_few].set(jnp.arange(len(some)))
+    return jnp.argsort(place[about_nearest(points, some)])
+
+
+def about_nearest(points: jax.Array, few: jax.Array) -> jax.Array:
+    """The number of the one of a few points ``[m, d]`` nearest to each, in whatever precision."""
+    norms = half_norms(few)
+    nearest_to = lambda point: jnp.argmin(norms - jnp.dot(few, point))
+    return jax.lax.map(nearest_to, points, batch_size=min(_PLACED, len(points)))
 
 
 def search_near(

@@ -17,7 +17,7 @@ from jaxcurate.parallel import RowsLike
 
 _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
-_BLOCKS = 32
+_BLOCKS = 64
 """Blocks to a device's part of a chunk, where that leaves them large enough."""
 _SMALLEST_STEP = 16
 """Rows that a device gets at a time where memory is short; the seeding takes so many at once."""
@@ -105,22 +105,28 @@ class Chunks:
         return place(rows, self.mesh, self.n_rows, self.block)
 
 
-def chunks_within(x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int) -> Chunks:
+def chunks_within(
+    x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int, n_clusters: int
+) -> Chunks:
     """Chunks of which as many as are alive at a time fit in ``memory_limit`` bytes.
 
     Raises:
         ValueError: not even the smallest chunk fits.
     """
-    # Three chunks are alive, as float32 on the host and on the device, one of them on its way
-    # through float64; and a kernel holds as much as four of them.
-    bytes_a_row = x.shape[1] * (6 * 4 + 8 + 4 * 4)
-    shards, spare = parallel.n_shards(mesh), memory_limit // 4
-    a_device = (memory_limit - spare) // bytes_a_row // shards
+    (n, d), shards = x.shape, parallel.n_shards(mesh)
+    # Two chunks are on the devices and one on its way there; and some room for pieces of them.
+    bytes_a_row = 4 * d * 4
+    # Gaps by blocks; a few numbers for each row; some twenty times the centroids, on the host
+    # and in the kernel; and rows that it brings together. Where there is no room for all of this,
+    # rows get a quarter.
+    spare = memory_limit // 4
+    aside = min(spare, 4 * n_clusters * n // _SMALLEST_BLOCK) + 20 * n + 80 * n_clusters * d + 32768 * d
+    a_device = max(memory_limit - aside, memory_limit // 4) // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:
-        least = -(-4 * _SMALLEST_STEP * shards * bytes_a_row // 3)
+        least = 4 * _SMALLEST_STEP * shards * bytes_a_row
         raise ValueError(
             f"memory_limit={memory_limit} is too small: {least} bytes are the least for rows of "
-            f"{x.shape[1]} numbers on {shards} device(s)"
+            f"{d} numbers on {shards} device(s)"
         )
     return replace(chunks_of(x, frame, mesh, a_device), spare=spare)
 

@@ -100,9 +100,9 @@ def iterate_chunks(
         centroids, _, best, near, sums, counts, n_iter, shares = at
         touched, in_doubt, share = np.full(k, n_iter == 0), 0.0, 0.0
 
+
         def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
-            padding = (0, rows.x.shape[0] - rows.n)
-            own = Best(*(np.pad(whole[part], padding) for whole in at.best))
+            own = Best(*(_filled(whole[part], rows) for whole in at.best))
             known = Near(*(whole[chunk] for whole in at.near))
             results = kernel(rows.x, rows.weights, at.before, at.centroids, own, known, at.n_done)
             return chunk, part, results
@@ -110,14 +110,16 @@ def iterate_chunks(
         # The host takes in what one chunk gave while the devices are busy with the next.
         for chunk, part, results in _one_ahead(launch, chunks):
             now, known, s, c, doubt, compared = jax.tree.map(parallel.fetch, results)
-            sums += s.astype(np.float64) + c.astype(np.float64)[:, None] * centroids
-            counts += c
             in_doubt += float(doubt) / n
             share += float(compared) * (part.stop - part.start) / n
             old, new = best.labels[part], now.labels[: part.stop - part.start]
             changed = old != new
-            touched[new[changed]] = True
-            touched[old[changed & (old >= 0)]] = True
+            here = np.zeros(k, bool)
+            here[new[changed]] = True
+            here[old[changed & (old >= 0)]] = True
+            sums[here] += s[here] + c.astype(np.float64)[here, None] * centroids[here]
+            counts += c
+            touched |= here
             for whole, of_chunk in zip(best, now, strict=True):
                 whole[part] = of_chunk[: part.stop - part.start]
             for whole, of_chunk in zip(near, known, strict=True):
@@ -165,12 +167,19 @@ def _nothing_done(
 
 def _one_ahead(launch: Callable[..., Item], chunks: Chunks) -> Iterator[Item]:
     """What ``launch`` gives for each chunk, told when the next one has been launched."""
-    pending: list[Item] = []
+    done = []
     for chunk, (part, rows) in enumerate(chunks):
-        pending.append(launch(chunk, part, rows))
-        if len(pending) == 2:
-            yield pending.pop(0)
-    yield from pending
+        launched = launch(chunk, part, rows)
+        yield from done
+        # Before the next one is asked for: two chunks are alive then, this and the one ahead.
+        done = [jax.block_until_ready(launched)]
+    yield from done
+
+
+def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
+    """A value for each of the rows, and zeros for their padding."""
+    fill = rows.x.shape[0] - rows.n
+    return np.pad(values, (0, fill)) if fill else values
 
 
 def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -178,7 +187,7 @@ def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -
     kernel = parallel.spmd(measured, chunks.mesh, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
-        own = np.pad(labels[part], (0, rows.x.shape[0] - rows.n))
+        own = _filled(labels[part], rows)
         distances[part] = parallel.fetch(kernel(rows.x, centroids, own))[: rows.n]
     return distances
 

@@ -11,7 +11,7 @@ _FEW = 256
 _PIECE = 1024
 """Rows at a time, in the order of their labels."""
 _AT_ONCE = 4096
-"""Rows that are gathered at a time on a CPU."""
+"""Rows at most that are gathered at a time on a CPU, of few rows a sixteenth."""
 
 
 def sums_of_differences(
@@ -71,7 +71,7 @@ def by_gathered_segments(
         return carry[0] + sums, carry[1] + counts
 
     zeros = jnp.zeros((k, d), x.dtype), jnp.zeros(k, x.dtype)
-    return over_flagged(weights > 0, _AT_ONCE, add, zeros)
+    return over_flagged(weights > 0, min(_AT_ONCE, max(1, len(x) // 16)), add, zeros)
 
 
 def by_one_hot(
