@@ -14,6 +14,16 @@ from jaxcurate import parallel
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+LONGEST = ["test_weblike_curation.py", "test_simulations.py", "test_notebook.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: at the end no process is left alone with one of them."""
+    last = len(LONGEST)
+    items.sort(
+        key=lambda item: LONGEST.index(name) if (name := item.path.name) in LONGEST else last
+    )
+
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_code():

@@ -194,7 +194,7 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
         more_seeds, rows.mesh, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options
     )
     # So many centres cost as much as an iteration.
-    every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters)
+    every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.mesh)
     while (done := int(seeds.n_chosen)) < n_clusters:
         seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
         stops.tell(lambda s=seeds: from_devices("seeding", s, SEEDS_SPECS, rows.n))
@@ -319,7 +319,7 @@ def _iterated(
         precision=precision,
         unit=unit,
     )
-    every = stops.every(1, max_iter + 1)
+    every = stops.every(1, max_iter + 1, rows.mesh)
     while True:
         stop = min(int(state.n_iter) + every, max_iter)
         state = go_on(rows.x, rows.weights, state, stop)

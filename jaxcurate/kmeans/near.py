@@ -20,7 +20,7 @@ from jaxcurate import parallel
 from jaxcurate.kmeans.active import WORTHWHILE, merged, search_moved
 from jaxcurate.kmeans.dense import flagged
 from jaxcurate.kmeans.nearest import Rounding, error_of, loss_of, margin
-from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet
+from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet, rounded
 
 _FIRST = 2
 """The iteration in which rows are first put in order: before, centroids move too far. Where that
@@ -235,7 +235,10 @@ def best_near(
 
     def one_block(given: tuple[jax.Array, ...]) -> tuple[Best, jax.Array]:
         numbers, wanted = given
-        rows, base = x[numbers].astype(precision), own[numbers]
+        rows, base = x[numbers], own[numbers]
+        if precision == "bfloat16":
+            # Rounded here: of an astype alone XLA makes a copy of all rows, before the loop.
+            rows = rounded(rows).astype(precision)
         places = jnp.concatenate([flagged(wanted), fill])
 
         def one_tile(i: jax.Array, carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:

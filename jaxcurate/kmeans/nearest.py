@@ -18,6 +18,7 @@ from jaxcurate.kmeans.scores import (
     Best,
     Precision,
     half_norms,
+    rounded,
     tiles_of,
 )
 
@@ -237,5 +238,4 @@ def squared_distances(
 
 
 def _lost(x: jax.Array) -> jax.Array:
-    # There and back by astype is nothing to XLA, which may keep more digits than it is asked for.
-    return x - jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    return x - rounded(x)

@@ -116,11 +116,14 @@ def chunks_within(
     (n, d), shards = x.shape, parallel.n_shards(mesh)
     # Two chunks are on the devices and one on its way there; and some room for pieces of them.
     bytes_a_row = 4 * d * 4
-    # Gaps by blocks; a few numbers for each row; some twenty times the centroids, on the host
-    # and in the kernel; and rows that it brings together. Where there is no room for all of this,
-    # rows get a quarter.
+    # Where there is no room for all that goes aside, rows get a quarter.
     spare = memory_limit // 4
-    aside = min(spare, 4 * n_clusters * n // _SMALLEST_BLOCK) + 20 * n + 80 * n_clusters * d + 32768 * d
+    aside = (
+        min(spare, 4 * n_clusters * n // _SMALLEST_BLOCK)  # gaps by blocks
+        + 20 * n  # a few numbers for each row
+        + 80 * n_clusters * d  # the centroids twenty times, on the host and in the kernel
+        + 32768 * d  # rows that the kernel brings together
+    )
     a_device = max(memory_limit - aside, memory_limit // 4) // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:
         least = 4 * _SMALLEST_STEP * shards * bytes_a_row

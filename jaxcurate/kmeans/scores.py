@@ -44,6 +44,12 @@ def half_norms(centroids: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(centroids**2, axis=1)
 
 
+def rounded(x: jax.Array) -> jax.Array:
+    """float32 ``x`` with the digits of bfloat16."""
+    # There and back by astype is nothing to XLA, which may keep more digits than it is asked for.
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
 def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) -> Tiles:
     """Cuts centroids in tiles.
 

@@ -100,7 +100,6 @@ def iterate_chunks(
         centroids, _, best, near, sums, counts, n_iter, shares = at
         touched, in_doubt, share = np.full(k, n_iter == 0), 0.0, 0.0
 
-
         def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
             own = Best(*(_filled(whole[part], rows) for whole in at.best))
             known = Near(*(whole[chunk] for whole in at.near))
