@@ -7,7 +7,8 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate import parallel
-from jaxcurate.kmeans.state import KMeansState
+from jaxcurate.kmeans.state import NO_STOPS, KMeansState
+from jaxcurate.kmeans.stream import _one_ahead
 
 
 def blobs(n, d, k, seed=0):
@@ -85,3 +86,40 @@ def test_a_state_of_another_kmeans_is_refused():
         jc.kmeans(x, 30, state=KMeansState("iterating", {"nothing": np.zeros(3)}))
     with pytest.raises(ValueError, match="state_every=0"):
         jc.kmeans(x, 30, state_every=0)
+
+
+def test_cpu_devices_together_are_called_for_each_iteration(mesh):
+    """They free what a loop took when the call ends."""
+    assert NO_STOPS.every(1, 50, mesh) == 1
+    assert NO_STOPS.every(1, 50, None) == 50
+
+
+def test_a_chunk_is_over_before_the_second_next_is_read():
+    told = []
+
+    class Launched:
+        def __init__(self, chunk):
+            self.chunk = chunk
+
+        def block_until_ready(self):
+            told.append(f"over {self.chunk}")
+            return self
+
+    class Chunks:
+        def __iter__(self):
+            for chunk in range(3):
+                told.append(f"wanted {chunk}")  # the next is read from here on
+                yield slice(chunk), None
+
+    def launch(chunk, part, rows):
+        told.append(f"launched {chunk}")
+        return Launched(chunk)
+
+    for launched in _one_ahead(launch, Chunks()):
+        told.append(f"taken in {launched.chunk}")
+    assert told == [
+        "wanted 0", "launched 0", "over 0",
+        "wanted 1", "launched 1", "taken in 0", "over 1",
+        "wanted 2", "launched 2", "taken in 1", "over 2",
+        "taken in 2",
+    ]  # fmt: skip

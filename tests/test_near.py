@@ -8,7 +8,7 @@ import pytest
 from jaxcurate import parallel
 from jaxcurate.kmeans import near
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
-from jaxcurate.kmeans.near import best_near, shrunk
+from jaxcurate.kmeans.near import best_near, in_neighbourhoods, shrunk
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.scores import best_two, tiles_of
 from jaxcurate.parallel import ROWS, SAME
@@ -123,6 +123,16 @@ def test_best_near_is_the_best_two_of_the_wanted(precision):
         np.testing.assert_allclose(
             gap[some], (scores - own[rows][:, None]).min(0)[some], atol=slack, rtol=0
         )
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 1500])
+def test_points_that_lie_close_together_follow_each_other(k):
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 30, k)
+    points = rng.normal(size=(30, 8))[group] + 0.01 * rng.normal(size=(k, 8))
+    order = np.asarray(in_neighbourhoods(jnp.asarray(points, jnp.float32)))
+    np.testing.assert_array_equal(np.sort(order), np.arange(k))
+    assert (np.diff(group[order]) != 0).sum() < 60  # in any order, some 1450
 
 
 def test_goes_on_bit_for_bit_and_elsewhere_anew():

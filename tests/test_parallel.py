@@ -46,6 +46,22 @@ def test_put_rows_pads_with_weight_zero(mesh):
     assert parallel.put_rows(x, None, at_least=8)[0].shape == (8, 2)
 
 
+@pytest.mark.parametrize("n_devices", [1, 4])
+def test_cpu_devices_take_rows_without_a_copy(n_devices, monkeypatch):
+    made, aligned = [], parallel._aligned
+
+    def noted(*given):
+        made.append(aligned(*given))
+        return made[-1]
+
+    monkeypatch.setattr(parallel, "_aligned", noted)
+    x = np.random.default_rng(0).normal(size=(1001, 3)).astype(np.float32)
+    placed, _ = parallel.put_rows(x, parallel.make_mesh(n_devices))
+    there = {shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}
+    assert there == {array.ctypes.data for array in made}
+    np.testing.assert_array_equal(placed[:1001], x)
+
+
 @pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
 def test_kernel_sees_its_part_of_the_rows(mesh, mapper):
     x = np.arange(16.0, dtype=np.float32).reshape(8, 2)
