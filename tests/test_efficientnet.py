@@ -1,6 +1,7 @@
 """EfficientNet-Lite0 agrees with the PyTorch original and does not depend on how it is computed."""
 
 import functools
+import sys
 from pathlib import Path
 
 import jax
@@ -89,6 +90,7 @@ def test_finding_the_weights_imports_nothing(tmp_path, monkeypatch):
     file = package / "models" / "efficientnet-lite0-57934424.pth"
     file.write_bytes(b"")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)  # another test may have it
     assert efficientnet.find_weights() == file
     with pytest.raises(ValueError, match=r"57934424\.pth: sha256"):
         efficientnet.load()

@@ -135,7 +135,9 @@ def more_seeds(
         owner = jnp.where(improved[best] < closest, i, owner)
         return Seeds(centres.at[i].set(candidates[best]), improved[best], owner, i + 1)
 
-    def where_near(seeds: Seeds, candidates: jax.Array, near: jax.Array) -> Seeds:
+    def where_near(
+        seeds: Seeds, candidates: jax.Array, between: jax.Array, near: jax.Array
+    ) -> Seeds:
         """The same, the rows looked at that may be nearer to a candidate: bool ``[n]``."""
         centres, closest, owner, i = seeds
         at = lambda a, rows: a.at[rows].get(mode="clip")
@@ -157,15 +159,15 @@ def more_seeds(
             closest_ = closest_.at[rows].set(squared, mode="drop")
             return closest_, owner_.at[rows].set(i, mode="drop")
 
-        near &= may_be_nearer(seeds, chosen)
+        near &= may_be_nearer(seeds, between[:, best])
         closest, owner = over_flagged(near, _AT_ONCE, joined, (closest, owner))
         return Seeds(centres.at[i].set(chosen[0]), closest, owner, i + 1)
 
-    def may_be_nearer(seeds: Seeds, few: jax.Array) -> jax.Array:
-        """Where a row may be nearer to one of a few than to its own centre, bool ``[n]``."""
+    def may_be_nearer(seeds: Seeds, between: jax.Array) -> jax.Array:
+        """Where a row may be nearer to something than to its centre, bool ``[n]``; given how far
+        from it each centre ``[k]`` is, squared."""
         # Squared distances are within one part in a hundred of the true ones.
-        reach = least_between(seeds.centres, few)[seeds.owner]
-        return (4 * 1.03 * seeds.closest >= reach) & (weights > 0)
+        return (4 * 1.03 * seeds.closest >= between[seeds.owner]) & (weights > 0)
 
     def step(seeds: Seeds) -> Seeds:
         potential = seeds.closest * weights
@@ -182,11 +184,12 @@ def more_seeds(
         )
         if not prune:
             return everywhere(seeds, candidates)
-        near = may_be_nearer(seeds, candidates)
+        between = least_between(seeds.centres, candidates)
+        near = may_be_nearer(seeds, jnp.min(between, axis=1))
         share = parallel.psum(jnp.mean(near, dtype=jnp.float32), axis_name)
         return jax.lax.cond(
             share < _WORTHWHILE * parallel.psum(1.0, axis_name),
-            lambda: where_near(seeds, candidates, near),
+            lambda: where_near(seeds, candidates, between, near),
             lambda: everywhere(seeds, candidates),
         )
 
@@ -218,11 +221,11 @@ def drawn(
 
 
 def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:
-    """At most the squared distance of each centre ``[k, d]`` to the nearest of a few ``[c, d]``."""
+    """Bounds ``[k, c]`` below the squared distances of centres ``[k, d]`` to a few ``[c, d]``."""
     sizes = jnp.sum(centres**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
     squared = sizes - 2 * jnp.dot(centres, few.T, precision=HIGHEST)
     rounding = (centres.shape[1] + 16) * 2.0**-22 * sizes
-    return jnp.min(squared - rounding, axis=1)
+    return squared - rounding
 
 
 def choose_blocks(key: jax.Array, sums: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
