@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.bounds import check_whole
 from jaxcurate.kmeans.fit import assign, iterate, seeded
-from jaxcurate.kmeans.frame import Metric, checked_shape, frame_of
+from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Chunks, Rows, place
@@ -19,7 +19,7 @@ from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.pool import Pool
 from jaxcurate.selection import checked_rows
-from jaxcurate.tree import ClusterTree, TreeLevel
+from jaxcurate.tree import ClusterTree, Metric, TreeLevel
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""

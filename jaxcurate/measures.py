@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.balance import gini, normalised_entropy
-from jaxcurate.kmeans.frame import Metric, frame_of
+from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.selection import checked_rows
-from jaxcurate.tree import ClusterTree
+from jaxcurate.tree import ClusterTree, Metric
 
 _CENTRES = 65536
 

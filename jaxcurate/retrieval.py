@@ -1,6 +1,6 @@
 """Retrieval: the rows of a pool that are nearest to each query, by blocked brute force."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.tree import Metric
 
-Metric = Literal["cosine", "euclidean"]
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
 _QUERIES = 4096

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.frame import Metric, frame_of
+from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
@@ -35,6 +35,7 @@ from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, t
 from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.pool import Pool
+from jaxcurate.tree import Metric
 
 KNOWN_INITS = "'k-means++', 'k-means||', 'random'"
 Init = Literal["k-means++", "k-means||", "random"] | np.ndarray

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.parallel import RowsLike
+from jaxcurate.tree import Metric
 
 _CHUNK = 65536
 _CACHED = 2**16
 """Numbers at a time that stay in a core's cache as float64."""
-
-Metric = Literal["euclidean", "cosine"]
 
 
 @dataclass(frozen=True)
