@@ -94,7 +94,7 @@ def hierarchical_kmeans(
     others; then every other row is assigned, in chunks. The tree is over all of ``x`` in any
     case, and memory for the embeddings is taken by what is fitted alone.
 
-    Over several processes (:func:`jaxcurate.parallel.initialize`) all call it with the same
+    Over several processes (:func:`jaxcurate.processes.initialize`) all call it with the same
     arguments, and all get the whole tree; each reads the rows of its own devices.
 
     Args:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.kmeans import frame, outside, split
 from jaxcurate.kmeans.lazy import Lazy
 
@@ -149,7 +149,7 @@ def idle(x, mesh):
 def main():
     what, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     if options["num_processes"] > 1:
-        parallel.initialize(**options)
+        processes.initialize(**options)
     x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
     mesh = parallel.make_mesh()
     few = {"few": True} if what == "few" else {}

@@ -150,7 +150,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path, rows, what, how, options)
 
 
 def test_initialize_says_what_is_missing():
-    program = "from jaxcurate import parallel; parallel.initialize()"
+    program = "from jaxcurate import processes; processes.initialize()"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )

@@ -83,7 +83,7 @@ def kmeans(
 ) -> KMeans:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
-    Over several processes (:func:`jaxcurate.parallel.initialize`) all call it with the same
+    Over several processes (:func:`jaxcurate.processes.initialize`) all call it with the same
     arguments, and all get the whole result; each reads the rows of its own devices.
 
     Args:
@@ -94,9 +94,10 @@ def kmeans(
             ``"random"`` (distinct rows), or centroids ``[k, d]``.
         max_iter: Lloyd's iterations at most; they stop once no label changes.
         seed: of the seeding. The same seed and number of devices give the same bits.
-        memory_limit: bytes of host and device memory that ``x`` may take; beyond it ``x`` is
-            read in chunks, a pass for each iteration. What is a number for each row does not
-            count. Several processes share it.
+        memory_limit: bytes of host and device memory to stay within; where ``x`` takes more it is
+            read in chunks, a pass for each iteration. A quarter of it goes to the rows at least,
+            even where a few numbers for each row, and the centroids, leave less. Several
+            processes share it.
         metric: ``"euclidean"``, or ``"cosine"`` for spherical k-means: rows and centroids have
             length 1, and distances are ``2 - 2 cos``.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
