@@ -1,6 +1,7 @@
 """Greedy k-means++ seeding: one jitted loop over the centres, on sharded rows."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,15 +9,20 @@ import jax.numpy as jnp
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.dense import over_flagged
+from jaxcurate.kmeans.draws import Draws, draw, kept, nearer, take
 from jaxcurate.kmeans.scores import HIGHEST
 
 _AT_ONCE = 4096
 """Rows at a time in the distances to candidates."""
+_STEPS = 8
+"""Steps that draws are made ahead for, at most."""
+_COLUMNS_A_STEP = 16
+"""Columns for each of them: distances to draws take less memory than the rows."""
 _PRUNE_FROM = 16
 """Columns from which on a distance costs more than the question whether it is needed."""
 _PRUNE_ROWS = 8192
 """Rows of a device from which on."""
-_WORTHWHILE = 0.3
+_WORTHWHILE = 0.1
 """Above this share of the rows, bringing them together costs more than passing over the rest."""
 
 
@@ -48,6 +54,13 @@ def n_candidates(n_clusters: int) -> int:
     return 2 + int(math.log(n_clusters))
 
 
+def n_ahead(n_clusters: int, d: int) -> int:
+    """Draws to make at once, for some steps: of ``d`` columns these share the cost."""
+    trials, steps = n_candidates(n_clusters), min(_STEPS, d // _COLUMNS_A_STEP)
+    # As distances fall some draws no longer count: half a step's more make up for them.
+    return steps * trials + trials // 2 if steps > 1 else trials
+
+
 def greedy_kmeans_plus_plus(
     x: jax.Array,
     weights: jax.Array,
@@ -56,12 +69,12 @@ def greedy_kmeans_plus_plus(
     n_clusters: int,
     block: int,
     axis_name: str | None,
-    prune: bool | None = None,
+    plain: bool = False,
 ) -> jax.Array:
     """Chooses ``k`` centres among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
     options = dict(block=block, axis_name=axis_name)
     seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
-    return more_seeds(x, weights, key, seeds, n_clusters, prune=prune, **options).centres
+    return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centres
 
 
 def first_seed(
@@ -74,7 +87,10 @@ def first_seed(
     axis_name: str | None,
 ) -> Seeds:
     """The seeding with one centre chosen, any row. Arguments as in :func:`more_seeds`."""
-    first = drawn(x, weights, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name)
+    nothing = jnp.zeros_like(weights)
+    first = draw(
+        x, weights, nothing, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name
+    ).rows
     closest = squared_distances_to(first, x, jnp.sum(x**2, axis=1))[0]
     centres = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first[0])
     return Seeds(centres, closest, jnp.zeros_like(closest, jnp.int32), jnp.int32(1))
@@ -89,29 +105,28 @@ def more_seeds(
     *,
     block: int,
     axis_name: str | None,
-    prune: bool | None = None,
+    plain: bool = False,
 ) -> Seeds:
     """Chooses more centres among the rows, far from each other, by greedy D^2 sampling.
 
     At each step candidates are drawn with probability proportional to the weighted squared
     distance to the nearest centre so far, and the one that lowers the potential most is kept.
-    The sums that the draws hang on are made by blocks of rows and joined in one order, so that
-    they do not depend on how many devices share the rows.
+    They are drawn for some steps at once (:mod:`jaxcurate.kmeans.draws`), so that one matrix
+    product gives the distances for all of these steps; the probabilities are those of each step.
 
     A row whose centre is more than twice as far from every candidate as from the row cannot be
-    nearer to any of them, and is passed over. Beside the rows, a few numbers for each are held.
+    nearer to any of them. Where that leaves few rows, the others are passed over.
 
     Args:
         x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
         key: a jax random key.
-        seeds: where the seeding stands.
-        stop: go on until so many centres are chosen. However often it stops on the way, the
-            centres are the same.
+        seeds: where the seeding stands, after :func:`first_seed` or a call of this.
+        stop: go on until so many centres are chosen, and to the last step that there are draws
+            for. However often it stops on the way, the centres are the same.
         block: rows to a partial sum.
         axis_name: the mapped axis over which rows are split.
-        prune: whether to look for rows to pass over; by default where that is cheap beside the
-            distances. The centres are the same, but for the rounding of near ties.
+        plain: draw for one step at a time and look at all rows, as suits a few rows under vmap.
 
     Returns:
         Where it stands then. Where fewer rows are distinct, the last centres repeat.
@@ -121,30 +136,39 @@ def more_seeds(
         Raff, Exact acceleration of k-means++ and k-means||, 2021.
     """
     n, d = x.shape
-    prune = d >= _PRUNE_FROM and n > _PRUNE_ROWS if prune is None else prune
+    k = len(seeds.centres)
+    trials = n_candidates(k)
+    n_draws = trials if plain else n_ahead(k, d)
     norms = jnp.sum(x**2, axis=1)
-    trials = n_candidates(len(seeds.centres))
 
-    def everywhere(seeds: Seeds, candidates: jax.Array) -> Seeds:
-        """The best candidate joins, every row looked at."""
-        centres, closest, owner, i = seeds
-        improved = jnp.minimum(squared_distances_to(candidates, x, norms), closest[None, :])
-        parts = jnp.sum((improved * weights[None, :]).reshape(trials, -1, block), axis=2)
-        costs = jnp.sum(parallel.all_gather(parts.T, axis_name), axis=0)
-        best = jnp.argmin(costs)
-        owner = jnp.where(improved[best] < closest, i, owner)
-        return Seeds(centres.at[i].set(candidates[best]), improved[best], owner, i + 1)
+    def joined(
+        seeds: Seeds, centre: jax.Array, closest: jax.Array, owner: jax.Array
+    ) -> tuple[Seeds, jax.Array]:
+        i = seeds.n_chosen
+        return Seeds(seeds.centres.at[i].set(centre), closest, owner, i + 1), centre
 
-    def where_near(
-        seeds: Seeds, candidates: jax.Array, between: jax.Array, near: jax.Array
-    ) -> Seeds:
-        """The same, the rows looked at that may be nearer to a candidate: bool ``[n]``."""
-        centres, closest, owner, i = seeds
+    def everywhere(
+        seeds: Seeds, candidates: jax.Array, squared: jax.Array
+    ) -> tuple[Seeds, jax.Array]:
+        """The best candidate joins, given its squared distance ``[c, n]`` from every row."""
+        potentials = jnp.minimum(squared, seeds.closest[None, :]) * weights[None, :]
+        sums = jnp.sum(potentials.reshape(len(candidates), -1, block), axis=2)
+        # By blocks, joined in one order: they do not depend on how many devices share the rows.
+        sums = parallel.all_gather(jax.lax.optimization_barrier(sums).T, axis_name)
+        best = jnp.argmin(jnp.sum(sums, axis=0))
+        squared = squared[best]
+        owner = jnp.where(squared < seeds.closest, seeds.n_chosen, seeds.owner)
+        return joined(seeds, candidates[best], jnp.minimum(squared, seeds.closest), owner)
+
+    def where_near(seeds: Seeds, candidates: jax.Array) -> tuple[Seeds, jax.Array]:
+        """The same, looking only at rows that may be nearer to a candidate."""
         at = lambda a, rows: a.at[rows].get(mode="clip")
+        between = least_between(seeds.centres, candidates)
+        near = may_be_nearer(seeds, jnp.min(between, axis=1))
 
         def gained(rows: jax.Array, gains: jax.Array) -> jax.Array:
             squared = squared_distances_to(candidates, at(x, rows), at(norms, rows))
-            less = jnp.maximum(at(closest, rows)[None, :] - squared, 0)
+            less = jnp.maximum(at(seeds.closest, rows)[None, :] - squared, 0)
             w = weights.at[rows].get(mode="fill", fill_value=0)
             return gains + jnp.sum(less * w[None, :], axis=1)
 
@@ -152,16 +176,16 @@ def more_seeds(
         best = jnp.argmax(parallel.psum(gains, axis_name))
         chosen = jax.lax.dynamic_slice(candidates, (best, 0), (1, d))
 
-        def joined(rows: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple:
+        def moved(rows: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple:
             squared = squared_distances_to(chosen, at(x, rows), at(norms, rows))[0]
-            rows = jnp.where(squared < at(closest, rows), rows, n)  # n is dropped
-            closest_, owner_ = pair
-            closest_ = closest_.at[rows].set(squared, mode="drop")
-            return closest_, owner_.at[rows].set(i, mode="drop")
+            rows = jnp.where(squared < at(seeds.closest, rows), rows, n)  # n is dropped
+            closest, owner = pair
+            closest = closest.at[rows].set(squared, mode="drop")
+            return closest, owner.at[rows].set(seeds.n_chosen, mode="drop")
 
         near &= may_be_nearer(seeds, between[:, best])
-        closest, owner = over_flagged(near, _AT_ONCE, joined, (closest, owner))
-        return Seeds(centres.at[i].set(chosen[0]), closest, owner, i + 1)
+        pair = seeds.closest, seeds.owner
+        return joined(seeds, chosen[0], *over_flagged(near, _AT_ONCE, moved, pair))
 
     def may_be_nearer(seeds: Seeds, between: jax.Array) -> jax.Array:
         """Where a row may be nearer to something than to its centre, bool ``[n]``; given how far
@@ -169,55 +193,49 @@ def more_seeds(
         # Squared distances are within one part in a hundred of the true ones.
         return (4 * 1.03 * seeds.closest >= between[seeds.owner]) & (weights > 0)
 
-    def step(seeds: Seeds) -> Seeds:
-        potential = seeds.closest * weights
-        # Every row lies on a centre (k exceeds the distinct rows): any row will do.
-        total = parallel.psum(jnp.sum(potential), axis_name)
-        potential = jnp.where(total > 0, potential, weights)
-        candidates = drawn(
+    def some_steps(seeds: Seeds) -> Seeds:
+        """As many steps as there are draws for."""
+        draws = draw(
             x,
-            potential,
+            weights,
+            seeds.closest,
             jax.random.fold_in(key, seeds.n_chosen),
-            trials,
+            n_draws,
             block=block,
             axis_name=axis_name,
         )
-        if not prune:
-            return everywhere(seeds, candidates)
-        between = least_between(seeds.centres, candidates)
+
+        def all_with(step: Callable[[Seeds, jax.Array], tuple[Seeds, jax.Array]]) -> Seeds:
+            """Steps while draws last, given one that goes by the numbers of its candidates."""
+
+            def one(at: tuple[Seeds, Draws]) -> tuple[Seeds, Draws]:
+                which, draws = take(at[1], trials)
+                seeds, centre = step(at[0], which)
+                return seeds, nearer(draws, centre)
+
+            def last(at: tuple[Seeds, Draws]) -> jax.Array:
+                return (at[0].n_chosen < k) & (jnp.sum(kept(at[1])) >= trials)
+
+            several = n_draws > trials
+            at = seeds, draws
+            return (jax.lax.while_loop(last, one, at) if several else one(at))[0]
+
+        def over_all_rows() -> Seeds:
+            squared = squared_distances_to(draws.rows, x, norms, draws.at)
+            return all_with(lambda seeds, at: everywhere(seeds, draws.rows[at], squared[at]))
+
+        def over_rows_near() -> Seeds:
+            return all_with(lambda seeds, at: where_near(seeds, draws.rows[at]))
+
+        if plain or d < _PRUNE_FROM or n <= _PRUNE_ROWS:
+            return over_all_rows()
+        between = least_between(seeds.centres, draws.rows[:trials])
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
         share = parallel.psum(jnp.mean(near, dtype=jnp.float32), axis_name)
-        return jax.lax.cond(
-            share < _WORTHWHILE * parallel.psum(1.0, axis_name),
-            lambda: where_near(seeds, candidates, between, near),
-            lambda: everywhere(seeds, candidates),
-        )
+        few = share < _WORTHWHILE * parallel.psum(1.0, axis_name)
+        return jax.lax.cond(few, over_rows_near, over_all_rows)
 
-    return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, step, seeds)
-
-
-def drawn(
-    x: jax.Array,
-    potential: jax.Array,
-    key: jax.Array,
-    n_draws: int,
-    *,
-    block: int,
-    axis_name: str | None,
-) -> jax.Array:
-    """Rows ``[n_draws, d]``, each with a probability proportional to its potential ``[n]``."""
-    blocks = potential.reshape(-1, block)
-    sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
-    chosen, rest = choose_blocks(key, sums, n_draws)
-    local = chosen - parallel.axis_index(axis_name) * len(blocks)
-    here = (local >= 0) & (local < len(blocks))
-    mass = blocks[jnp.clip(local, 0, len(blocks) - 1)]
-    inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
-    inner = jnp.minimum(inner, block - 1)
-    has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
-    inner = jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
-    rows = x[jnp.clip(local, 0, len(blocks) - 1) * block + inner]
-    return parallel.psum(jnp.where(here[:, None], rows, 0), axis_name)
+    return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, some_steps, seeds)
 
 
 def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:
@@ -228,26 +246,9 @@ def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:
     return squared - rounding
 
 
-def choose_blocks(key: jax.Array, sums: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
-    """Draws points on a line that is made of blocks, uniformly.
-
-    Args:
-        key: a jax random key.
-        sums: float32 ``[b]``, the length of each block.
-        n_draws: how many points.
-
-    Returns:
-        The block of each point, int32 ``[n_draws]``, and how far into it the point lies. Where
-        rounding points past the end, the longest block, which is sure to have some length.
-    """
-    ends = jnp.cumsum(sums)
-    points = jax.random.uniform(key, (n_draws,)) * ends[-1]
-    chosen = jnp.searchsorted(ends, points, side="right")
-    chosen = jnp.where(chosen < len(sums), chosen, jnp.argmax(sums))
-    return chosen, points - (ends[chosen] - sums[chosen])
-
-
-def squared_distances_to(rows: jax.Array, x: jax.Array, norms: jax.Array) -> jax.Array:
+def squared_distances_to(
+    rows: jax.Array, x: jax.Array, norms: jax.Array, at: jax.Array | None = None
+) -> jax.Array:
     """Squared distances ``[c, n]``, each to within one part in a hundred.
 
     Where the expanded square loses more than that to rounding, the difference is squared.
@@ -256,10 +257,13 @@ def squared_distances_to(rows: jax.Array, x: jax.Array, norms: jax.Array) -> jax
         rows: float32 ``[c, d]``, few.
         x: float32 ``[n, d]``, ``n`` a multiple of 16.
         norms: float32 ``[n]``, squared, of ``x``.
+        at: int32 ``[c]``: which of ``x`` each row is, ``n`` for none; saves work.
     """
     (c, d), piece = rows.shape, 16
     sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
     squared = sizes - 2 * jnp.dot(rows, x.T, precision=HIGHEST)
+    itself = jnp.arange(c), jnp.full(c, len(x)) if at is None else at
+    squared = squared.at[itself].set(jnp.inf, mode="drop")
     # The expanded square is off by at most (d + 16) 2^-23 of the sizes.
     rough = jnp.any(squared <= 100 * (d + 16) * 2.0**-23 * sizes, axis=0)
     pieces = x.reshape(-1, piece, d)
@@ -270,4 +274,5 @@ def squared_distances_to(rows: jax.Array, x: jax.Array, norms: jax.Array) -> jax
         return squared.at[:, which].set(jnp.sum(differences**2, axis=3), mode="drop")
 
     flags = jnp.any(rough.reshape(-1, piece), axis=1)
-    return over_flagged(flags, 8, exact, squared.reshape(c, -1, piece)).reshape(c, -1)
+    squared = over_flagged(flags, 8, exact, squared.reshape(c, -1, piece)).reshape(c, -1)
+    return squared.at[itself].set(0, mode="drop")

@@ -152,7 +152,7 @@ def _fit_batch(
             n_clusters=n_splits,
             block=min(width, 256),
             axis_name=None,
-            prune=False,
+            plain=True,
         )
         state = lloyd(
             x,

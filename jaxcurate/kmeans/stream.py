@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate import parallel
+from jaxcurate.kmeans.draws import Draws, choose_blocks, kept, nearer, take
 from jaxcurate.kmeans.lloyd import assigned, measured
 from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
 from jaxcurate.kmeans.nearest import rounding_of, settle
 from jaxcurate.kmeans.rows import Chunks, Rows
 from jaxcurate.kmeans.scores import Best, Precision
-from jaxcurate.kmeans.seeding import choose_blocks, n_candidates, squared_distances_to
+from jaxcurate.kmeans.seeding import n_ahead, n_candidates, squared_distances_to
 from jaxcurate.kmeans.state import NO_STOPS, Stops, from_devices, to_devices
 from jaxcurate.kmeans.sums import sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
@@ -228,48 +229,67 @@ def seed_chunks(
     Returns:
         float32 ``[k, d]``.
     """
-    block, n = chunks.block, len(chunks.x)
+    n, d = chunks.x.shape
     trials = n_candidates(n_clusters)
     kernel = parallel.spmd(
-        _improve, chunks.mesh, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=block
+        _improve, chunks.mesh, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=chunks.block
     )
     # Padding lies behind the rows of the last chunk alone, so that blocks follow each other.
-    n_padded = parallel.padded_size(n, block)
-    is_row = (np.arange(n_padded) < n).astype(np.float32)
-    at = Picks(np.zeros((n_clusters, chunks.x.shape[1]), np.float32), is_row, np.int32(0))
+    n_padded = parallel.padded_size(n, chunks.block)
+    nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
+    at = Picks(*nothing, np.int32(0))
     if stops.phase == "seeding":
         at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, None))
-    every = stops.every(max(1, n_clusters // trials), n_clusters)
+    every, told = stops.every(max(1, n_clusters // trials), n_clusters), int(at.n_chosen)
     while at.n_chosen < n_clusters:
-        centres, closest, i = at
-        # Where every row lies on a centre any row will do.
-        blocks = (closest if closest.any() else is_row).reshape(-1, block)
-        chosen, rest = choose_blocks(
-            jax.random.fold_in(key, i), jnp.asarray(blocks.sum(axis=1)), trials if i else 1
-        )
-        mass = blocks[np.asarray(chosen)]
-        inner = (np.cumsum(mass, axis=1) <= np.asarray(rest)[:, None]).sum(axis=1)
-        inner = np.minimum(inner, block - 1)
-        empty = np.take_along_axis(mass, inner[:, None], axis=1)[:, 0] == 0
-        inner[empty] = mass[empty].argmax(axis=1)
-        candidates = chunks.take(np.asarray(chosen) * block + inner)
-        improved = np.zeros((len(candidates), n_padded), np.float32)
-        costs = np.zeros(len(candidates), np.float64)
-        for part, rows in chunks:
-            before = np.full(rows.x.shape[0], np.inf, np.float32)
-            if i:
-                before[: rows.n] = closest[part]
-            now, sums = kernel(rows.x, rows.weights, before, candidates)
-            improved[:, part] = parallel.fetch(now)[: rows.n].T
-            costs += parallel.fetch(sums).astype(np.float64).sum(axis=0)
-        best = int(np.argmin(costs))
-        centres[i] = candidates[best]
-        at = Picks(centres, improved[best], i + np.int32(1))
-        if at.n_chosen % every == 0:
+        if at.n_chosen >= told + every:
+            told = int(at.n_chosen)
             stops.tell(
                 lambda at=at: from_devices("seeding", jax.tree.map(np.copy, at), _PICKS_SPECS, n)
             )
+        n_tried = trials if at.n_chosen else 1
+        draws = _drawn(
+            chunks,
+            at.closest,
+            jax.random.fold_in(key, at.n_chosen),
+            n_ahead(n_clusters, d) if at.n_chosen else 1,
+        )
+        while at.n_chosen < n_clusters and int(jnp.sum(kept(draws))) >= n_tried:
+            centres, closest, i = at
+            which, draws = take(draws, n_tried)
+            candidates = draws.rows[which]
+            improved = np.zeros((n_tried, n_padded), np.float32)
+            costs = np.zeros(n_tried, np.float64)
+            for part, rows in chunks:
+                before = np.full(rows.x.shape[0], np.inf, np.float32)
+                if i:
+                    before[: rows.n] = closest[part]
+                now, sums = kernel(rows.x, rows.weights, before, candidates)
+                improved[:, part] = parallel.fetch(now)[: rows.n].T
+                costs += parallel.fetch(sums).astype(np.float64).sum(axis=0)
+            best = int(np.argmin(costs))
+            centres[i] = candidates[best]
+            draws = nearer(draws, centres[i])
+            at = Picks(centres, improved[best], i + np.int32(1))
     return at.centres
+
+
+def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
+    """As :func:`jaxcurate.kmeans.draws.draw`, with ``closest`` padded to whole blocks."""
+    block = chunks.block
+    # Where every row lies on a centre any row will do.
+    mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)
+    blocks = mass.astype(np.float32).reshape(-1, block)
+    points, chances = jax.random.uniform(key, (2, n_draws))
+    chosen, rest = map(np.asarray, choose_blocks(points, jnp.asarray(blocks.sum(axis=1))))
+    mass = blocks[chosen]
+    inner = (np.cumsum(mass, axis=1) <= rest[:, None]).sum(axis=1)
+    inner = np.minimum(inner, block - 1)
+    empty = np.take_along_axis(mass, inner[:, None], axis=1)[:, 0] == 0
+    inner[empty] = mass[empty].argmax(axis=1)
+    at = chosen * block + inner
+    then = jnp.asarray(closest[at])
+    return Draws(jnp.asarray(chunks.take(at)), jnp.asarray(at), then, then, chances, jnp.int32(0))
 
 
 def _assign_and_sum(

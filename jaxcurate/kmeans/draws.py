@@ -1,0 +1,114 @@
+"""Draws of rows by their potential, made some steps ahead and thinned as the potential falls."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcurate import parallel
+
+
+class Draws(NamedTuple):
+    """Rows drawn independently with probabilities proportional to ``w c``: weight times squared
+    distance to the nearest centre at that time.
+
+    Distances only fall. What was drawn by ``c`` and is kept with probability ``c' / c`` is drawn
+    by ``c'`` (rejection sampling), so that the draws serve as the centres become more.
+    """
+
+    rows: jax.Array
+    """float32 ``[b, d]``."""
+    at: jax.Array
+    """int32 ``[b]``: which of this device's rows each one is, ``n`` where it is another's."""
+    then: jax.Array
+    """float32 ``[b]``, each one's squared distance to the nearest centre when it was drawn."""
+    now: jax.Array
+    """float32 ``[b]``, and at present."""
+    chances: jax.Array
+    """float32 ``[b]`` in [0, 1): a draw is kept while this share is left of its distance."""
+    n_used: jax.Array
+    """int32: those before are used up."""
+
+
+def draw(
+    x: jax.Array,
+    weights: jax.Array,
+    closest: jax.Array,
+    key: jax.Array,
+    n_draws: int,
+    *,
+    block: int,
+    axis_name: str | None,
+) -> Draws:
+    """Draws rows by their weight times squared distance, or where that is nothing by weight.
+
+    The sums that the draws hang on are made by blocks of rows and joined in one order, so that
+    they do not depend on how many devices share the rows.
+
+    Args:
+        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        weights: float32 ``[n]``.
+        closest: float32 ``[n]``, squared distances to the nearest centre.
+        key: a jax random key.
+        n_draws: how many.
+        block: rows to a partial sum.
+        axis_name: the mapped axis over which rows are split.
+    """
+    potential = closest * weights
+    total = parallel.psum(jnp.sum(potential), axis_name)
+    # Every row lies on a centre (k exceeds the distinct rows): any row will do.
+    blocks = jnp.where(total > 0, potential, weights).reshape(-1, block)
+    sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
+    points, chances = jax.random.uniform(key, (2, n_draws))
+    chosen, rest = choose_blocks(points, sums)
+    local = chosen - parallel.axis_index(axis_name) * len(blocks)
+    here = (local >= 0) & (local < len(blocks))
+    local = jnp.clip(local, 0, len(blocks) - 1)
+    mass = blocks[local]
+    inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
+    inner = jnp.minimum(inner, block - 1)
+    has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
+    at = local * block + jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
+    rows = parallel.psum(jnp.where(here[:, None], x[at], 0), axis_name)
+    then = parallel.psum(jnp.where(here, closest[at], 0), axis_name)
+    return Draws(rows, jnp.where(here, at, len(x)), then, then, chances, jnp.int32(0))
+
+
+def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where points lie on a line that is made of blocks.
+
+    Args:
+        points: float32 ``[c]`` in [0, 1), from one end of the line to the other.
+        sums: float32 ``[b]``, the length of each block.
+
+    Returns:
+        The block of each point, int32 ``[c]``, and how far into it the point lies. Where rounding
+        points past the end, the longest block, which is sure to have some length.
+    """
+    ends = jnp.cumsum(sums)
+    points = points * ends[-1]
+    chosen = jnp.searchsorted(ends, points, side="right")
+    chosen = jnp.where(chosen < len(sums), chosen, jnp.argmax(sums))
+    return chosen, points - (ends[chosen] - sums[chosen])
+
+
+def kept(draws: Draws) -> jax.Array:
+    """Which draws are neither used up nor thinned out, bool ``[b]``."""
+    # Of one that nothing has come nearer to all is left, even where that is zero.
+    left = (draws.chances * draws.then < draws.now) | (draws.now == draws.then)
+    return left & (jnp.arange(len(draws.rows)) >= draws.n_used)
+
+
+def take(draws: Draws, n: int) -> tuple[jax.Array, Draws]:
+    """The first ``n`` that are kept, int32 ``[n]``, and the draws without these.
+
+    There must be so many: ``jnp.sum(kept(draws)) >= n``.
+    """
+    which = jnp.flatnonzero(kept(draws), size=n)
+    return which, draws._replace(n_used=which[-1] + 1)
+
+
+def nearer(draws: Draws, centre: jax.Array) -> Draws:
+    """The draws once there is one more centre ``[d]``."""
+    squared = jnp.sum((draws.rows - centre[None, :]) ** 2, axis=1)
+    return draws._replace(now=jnp.minimum(draws.now, squared))
