@@ -59,7 +59,7 @@ def draw(
     # Every row lies on a centre (k exceeds the distinct rows): any row will do.
     blocks = jnp.where(total > 0, potential, weights).reshape(-1, block)
     sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
-    points, chances = jax.random.uniform(key, (2, n_draws))
+    points, chances = points_and_chances(key, n_draws)
     chosen, rest = choose_blocks(points, sums)
     local = chosen - parallel.axis_index(axis_name) * len(blocks)
     here = (local >= 0) & (local < len(blocks))
@@ -72,6 +72,12 @@ def draw(
     rows = parallel.psum(jnp.where(here[:, None], x[at], 0), axis_name)
     then = parallel.psum(jnp.where(here, closest[at], 0), axis_name)
     return Draws(rows, jnp.where(here, at, len(x)), then, then, chances, jnp.int32(0))
+
+
+def points_and_chances(key: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
+    """All that is random in draws: float32 ``[n_draws]`` in [0, 1), where and how likely kept."""
+    uniform = lambda key: jax.random.uniform(key, (n_draws,))
+    return uniform(key), uniform(jax.random.fold_in(key, 1))
 
 
 def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.draws import Draws, choose_blocks, kept, nearer, take
+from jaxcurate.kmeans.draws import Draws, choose_blocks, kept, nearer, points_and_chances, take
 from jaxcurate.kmeans.lloyd import assigned, measured
 from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
 from jaxcurate.kmeans.nearest import rounding_of, settle
@@ -280,7 +280,7 @@ def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) ->
     # Where every row lies on a centre any row will do.
     mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)
     blocks = mass.astype(np.float32).reshape(-1, block)
-    points, chances = jax.random.uniform(key, (2, n_draws))
+    points, chances = points_and_chances(key, n_draws)
     chosen, rest = map(np.asarray, choose_blocks(points, jnp.asarray(blocks.sum(axis=1))))
     mass = blocks[chosen]
     inner = (np.cumsum(mass, axis=1) <= rest[:, None]).sum(axis=1)
