@@ -43,19 +43,16 @@ class Pool:
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True) -> "Pool":
-        """Opens a pool's folder; the embeddings are read lazily with ``mmap``.
+        """Opens a pool's folder; with ``mmap`` everything is read when it is asked for.
 
         Raises:
             DamagedError: a file is missing, truncated or altered; it is named.
         """
         card = workdir.check_files(path)
         folder = epath.Path(path)
-        pool = cls(
-            workdir.load_array(folder / "embeddings.npy", mmap=mmap),
-            workdir.load_array(folder / "ids.npy"),
-            workdir.load_array(folder / "items.npy"),
-            card["pool"],
-        )
+        read = lambda name: workdir.load_array(folder / name, mmap=mmap)
+        ids, items = np.asarray(read("ids.npy")), np.asarray(read("items.npy"))
+        pool = cls(read("embeddings.npy"), ids, items, card["pool"])
         if not len(pool.embeddings) == len(pool.ids) == len(pool.items):
             raise workdir.DamagedError(f"{folder}: its arrays differ in length")
         return pool
