@@ -10,8 +10,13 @@ Cost, by counting and not by measurement: 3 TB of float32, and about 1.4e19 floa
 operations, two thirds of them at level 1 (fifty iterations over 743 M x 100 k x 1024): 80
 chip-hours where a chip sustains 50 TFLOP/s.
 
-The stages hold all embeddings in host memory as of now, so that this is for a machine that has as
-much; the settings can be tried on fewer rows, with fewer clusters, anywhere.
+Embeddings are read in chunks where they take more than memory_limit, 100 GB here; give what host
+and devices have room for, or 0 where all of them fit. Besides, by counting: some 150 bytes a row
+(id, labels, distances, what is sorted by them), 110 GB, and the centroids of level 1 a few times,
+41 GB each. Every iteration is a pass over the file, so that the seeding is "k-means||", six
+passes, instead of "k-means++", one for each of 100 k centres. On gs:// the pool is written and
+read through a temporary file, for which $TMPDIR needs as much room as the embeddings take. The
+settings can be tried on fewer rows, with fewer clusters, anywhere.
 
 Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, arXiv 2405.15613.
 """
@@ -33,8 +38,10 @@ def get_config(path: str = "embeddings.npy") -> ConfigDict:
                 n_splits=(100, 1, 1, 1),
                 n_resamples=(0, 10, 10, 10),
                 n_per_cluster=(1, 10, 5, 3),
+                init="k-means||",
             ),
             sample=Sampling(size=100_000_000),
             evaluate=Evaluation(arms=()),
+            memory_limit=100_000_000_000,
         )
     )

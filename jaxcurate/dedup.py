@@ -17,6 +17,7 @@ from jaxcurate import parallel, workdir
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
+from jaxcurate.kmeans.rows import fits
 from jaxcurate.pool import Pool
 from jaxcurate.tree import ClusterTree
 
@@ -118,7 +119,7 @@ def deduplicate(
             spanning forest, which connect the same rows at this threshold and any higher one.
         seed: of the quick k-means.
         memory_limit: bytes of memory that rows may take in the quick k-means; beyond it they
-            are streamed from a temporary file.
+            are streamed from a temporary file, in few passes: seeded by ``"k-means||"``.
         mesh: the devices to use; all by default.
         progress: told the pairs of tiles that are compared.
 
@@ -148,7 +149,8 @@ def deduplicate(
         with _unit_rows(x, first, memory_limit) as unit:
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
-                flat = kmeans(unit, k, max_iter=10, seed=seed, memory_limit=memory_limit, mesh=mesh)
+                init = "k-means++" if fits(*unit.shape, memory_limit) else "k-means||"
+                flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
                 labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
@@ -259,7 +261,7 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
     """
     shape = len(rows), x.shape[1]
     with tempfile.TemporaryDirectory() as folder:
-        if memory_limit is None or 4 * shape[0] * shape[1] <= memory_limit:
+        if fits(*shape, memory_limit):
             unit = np.empty(shape, np.float32)
         else:
             unit = np.lib.format.open_memmap(f"{folder}/unit.npy", "w+", np.float32, shape)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.tree import ClusterTree, TreeLevel
@@ -74,7 +75,8 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     _check_rows(tree, x)
     mesh = parallel.make_mesh() if mesh is None else mesh
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
-    labels, squared = assign_chunks(chunked(x, frame, mesh), frame.enter(leaf.centroids))
+    chunks = chunked(Lazy(x, frame=frame), mesh)
+    labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
     grown = leaf._replace(
         labels=np.concatenate([leaf.labels, labels]),
         distances=np.concatenate([leaf.distances, frame.leave_squared(squared)]),

@@ -14,7 +14,7 @@ from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
-from jaxcurate.kmeans.rows import Chunks, Rows, place
+from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.pool import Pool
@@ -79,6 +79,7 @@ def hierarchical_kmeans(
     max_iter: int = 50,
     init: str = "k-means++",
     metric: Metric = "euclidean",
+    memory_limit: int | None = None,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> ClusterTree:
@@ -92,21 +93,27 @@ def hierarchical_kmeans(
     A level can be made from some of its input rows: those that are valid (``rows``), or so many
     of them (:attr:`Level.n_fit`). They alone are clustered and resampled, as if there were no
     others; then every other row is assigned, in chunks. The tree is over all of ``x`` in any
-    case, and memory for the embeddings is taken by what is fitted alone.
+    case, and memory for the embeddings is taken by what is fitted alone, or by as much of it as
+    ``memory_limit`` has room for.
 
     Over several processes (:func:`jaxcurate.processes.initialize`) all call it with the same
     arguments, and all get the whole tree; each reads the rows of its own devices.
 
     Args:
-        x: ``[n, d]`` of real numbers, or a :class:`Pool`.
+        x: ``[n, d]`` of real numbers, or a :class:`Pool`; most likely a memory map.
         levels: bottom up; none may have more clusters than the one below has, or level 1 more
             than there are rows to fit it on.
         seed: of everything random, within [0, 2**32).
         rows: the valid rows, distinct whole numbers, such as those that deduplication kept; all
             by default. Give them to :func:`jaxcurate.sample` as well.
         max_iter: Lloyd's iterations at most, each time.
-        init: ``"k-means++"`` or ``"random"``.
+        init: ``"k-means++"``, ``"k-means||"`` (a few passes over the rows, where the former takes
+            one for each cluster) or ``"random"``.
         metric: ``"euclidean"``, or ``"cosine"`` for rows and centroids of length 1.
+        memory_limit: bytes of host and device memory that a level's input rows may take; where
+            they and those of a round take more they are read in chunks, as :func:`jaxcurate.kmeans`
+            does, a pass for each iteration. The result is the same up to the order of float32
+            sums. A few numbers for each row, and the centroids, are held besides.
         mesh: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
             are assigned, where it was fitted to a part of them.
@@ -128,12 +135,13 @@ def hierarchical_kmeans(
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
     mesh = parallel.make_mesh() if mesh is None else mesh
+    how = _How(max_iter, init, metric, memory_limit, mesh)
     made = []
     for number, level in enumerate(levels, 1):
         report = _Report(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
-        made.append(_fit_level(z, chosen, level, key, max_iter, init, metric, mesh, report))
+        made.append(_fit_level(z, chosen, level, key, how, report))
         z = made[-1].centroids
     return ClusterTree(tuple(made), pool, metric)
 
@@ -149,70 +157,108 @@ def _rows_to_fit(
     return None if valid is None or len(valid) == n else valid
 
 
+@dataclass(frozen=True)
+class _How:
+    """What is the same at every level."""
+
+    max_iter: int
+    init: str
+    metric: Metric
+    memory_limit: int | None
+    mesh: Mesh | None
+
+
 def _fit_level(
     z: np.ndarray,
     chosen: np.ndarray | None,
     level: Level,
     key: jax.Array,
-    max_iter: int,
-    init: str,
-    metric: Metric,
-    mesh: Mesh | None,
+    how: _How,
     report: "_Report",
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = Lazy(z, chosen)
     if chosen is not None:
-        frame_of(z, mesh=mesh, metric=metric)  # checks the rows that are only assigned
-    frame = frame_of(given, mesh=mesh, metric=metric)
+        frame_of(z, mesh=how.mesh, metric=how.metric)  # checks the rows that are only assigned
+    frame = frame_of(given, mesh=how.mesh, metric=how.metric)
+    if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], how.memory_limit):
+        frame = frame.rounded()  # rows enter it in every pass
     inside = given.inside(frame)
-    if not parallel.spans_processes(mesh):
-        inside = inside[:]  # many processes never hold all rows, one reads them once
-
-    def fit(rows: Rows, round_: int) -> jax.Array:
-        k = min(level.n_clusters, rows.n)
-        start = seeded(rows, k, init, jax.random.fold_in(key, round_))
-        return iterate(rows, start, max_iter, unit=frame.unit)
-
-    everything = place(inside, mesh)
-    report(0)
-    centroids = fit(everything, 0)
-    labels, distances = assign(everything, centroids)
-    report(1)
-    if level.resampled:
-        # All rounds are padded to the most rows that one can have, to share one compilation.
-        most = min(level.n_clusters * level.n_per_cluster, len(inside))
-        for round_ in range(1, level.n_resamples + 1):
-            order = distances
-            if level.resample == "random":
-                words = jax.random.key_data(key).tolist()
-                order = np.random.default_rng([*words, round_]).random(len(labels))
-            first = closest_rows(labels, order, level.n_per_cluster)
-            centroids = fit(place(inside[first], mesh, at_least=most), round_)
-            labels, distances = assign(everything, centroids)
-            report(round_ + 1)
-    before_split = np.asarray(centroids), np.bincount(labels, minlength=len(centroids))
+    if how.memory_limit is None and not parallel.spans_processes(how.mesh):
+        inside = Lazy(inside[:])  # many processes never hold all rows, one reads them once
+    coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report)
+    centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
+    n_parts = np.minimum(n_parts, level.n_splits)
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
             inside,
             labels,
             level.n_splits,
             jax.random.fold_in(key, 1),
-            max_iter,
-            mesh,
+            how.max_iter,
+            how.mesh,
             unit=frame.unit,
+            memory_limit=how.memory_limit,
         )
     if chosen is not None:
         fitted = labels, distances
-        chunks = _Told(**vars(chunked(z, frame, mesh)), told=report.rows)
+        chunks = chunked(Lazy(z, frame=frame), how.mesh, how.memory_limit)
+        chunks = _Told(**vars(chunks), told=report.rows)
         if level.n_splits > 1:
-            coarse, counts = before_split
-            n_parts = np.minimum(counts, level.n_splits)
-            labels, distances = assign_to_parts(chunks, coarse, n_parts, np.asarray(centroids))
+            labels, distances = assign_to_parts(chunks, coarse, n_parts, centroids)
         else:
-            labels, distances = assign_chunks(chunks, np.asarray(centroids))
+            labels, distances = assign_chunks(chunks, centroids)
         labels[chosen], distances[chosen] = fitted
-    return TreeLevel(frame.leave(np.asarray(centroids)), labels, frame.leave_squared(distances))
+    return TreeLevel(frame.leave(centroids), labels, frame.leave_squared(distances))
+
+
+def _clustered(
+    inside: Lazy, level: Level, key: jax.Array, how: _How, unit: bool, report: "_Report"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centroids ``[k, d]`` after all rounds, and every row's label and squared distance to its own.
+
+    Args:
+        inside: ``[m, d]``, in the frame.
+        level: of which the splits are still to be made.
+        key: a jax random key.
+        how: what is the same at every level.
+        unit: spherical k-means.
+        report: told how many of the k-means runs are done.
+    """
+    in_a_round = _rows_of_a_round(level, len(inside))
+
+    def within_limit(rows: Lazy, at_least: int = 0, beside: int = 0) -> Rows | Chunks:
+        held = max(len(rows), at_least) + beside
+        if fits(held, rows.shape[1], how.memory_limit):
+            return place(rows, how.mesh, at_least)
+        return chunks_within(rows, how.mesh, how.memory_limit, level.n_clusters)
+
+    def fit(rows: Rows | Chunks, round_: int) -> jax.Array | np.ndarray:
+        k = min(level.n_clusters, len(rows.x) if isinstance(rows, Chunks) else rows.n)
+        start = seeded(rows, k, how.init, jax.random.fold_in(key, round_))
+        return iterate(rows, start, how.max_iter, unit=unit)
+
+    everything = within_limit(inside, beside=in_a_round)
+    report(0)
+    centroids = fit(everything, 0)
+    labels, distances = assign(everything, centroids)
+    report(1)
+    for round_ in range(1, 1 + (level.n_resamples if level.resampled else 0)):
+        order = distances
+        if level.resample == "random":
+            words = jax.random.key_data(key).tolist()
+            order = np.random.default_rng([*words, round_]).random(len(labels))
+        first = closest_rows(labels, order, level.n_per_cluster)
+        # All rounds are padded to the most rows that one can have, to share one compilation.
+        centroids = fit(within_limit(inside.part(first), in_a_round), round_)
+        labels, distances = assign(everything, centroids)
+        report(round_ + 1)
+    return np.asarray(centroids), labels, distances
+
+
+def _rows_of_a_round(level: Level, n: int) -> int:
+    """The most rows, of ``n``, that a round of resampling can have."""
+    return min(level.n_clusters * level.n_per_cluster, n) if level.resampled else 0
 
 
 def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The items of a run: where each kind comes from, and one way to read and to embed them."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -7,7 +8,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import embed as encoders
 from jaxcurate import experiment, parallel, sources
-from jaxcurate.pool import Pool, make_pool
+from jaxcurate.pool import Block
 from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
 
@@ -65,22 +66,10 @@ class Items:
         fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
         return encoders.make_encoder(settings, fitting, self.mesh)
 
-    def embedded(
-        self, what: str, source: sources.Source, name: str
-    ) -> tuple[Pool, list[list[str]]]:
-        """The items of a source that can be read, embedded; and of the others, id and reason."""
-        size, rows, ids, embeddings = self.settings.embed.batch_size, [], [], []
-        reading = self.reading(what, np.arange(len(source)), size, source)
-        for batch in reading:
-            rows.append(batch.rows)
-            ids.append(batch.ids)
-            embeddings.append(
-                encoders.embed(self.encoder, batch.images, batch_size=size, mesh=self.mesh)
-            )
-        if not rows:
-            raise ValueError(f"{name} has no item that can be read")
-        skipped = [[item.id, item.reason] for item in reading.unreadable]
-        return make_pool(*map(np.concatenate, (embeddings, ids, rows))), skipped
+    def embedded(self, what: str, source: sources.Source, name: str) -> "Embedded":
+        """The items of a source that can be read, embedded batch by batch."""
+        size = self.settings.embed.batch_size
+        return Embedded(self, self.reading(what, np.arange(len(source)), size, source), name)
 
     def reading(
         self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
@@ -101,6 +90,29 @@ class Items:
         images = [batch.images for batch in reading]
         check_all_read(reading)
         return np.concatenate(images)
+
+
+class Embedded:
+    """Blocks of a pool, made as they are iterated over, once."""
+
+    def __init__(self, items: Items, reading: sources.Reading, name: str) -> None:
+        self._items, self._reading, self._name = items, reading, name
+
+    def __iter__(self) -> Iterator[Block]:
+        """Raises a ValueError where there is no item that can be read."""
+        size, batch = self._items.settings.embed.batch_size, None
+        for batch in self._reading:
+            embeddings = encoders.embed(
+                self._items.encoder, batch.images, batch_size=size, mesh=self._items.mesh
+            )
+            yield Block(embeddings, batch.ids, batch.rows)
+        if batch is None:
+            raise ValueError(f"{self._name} has no item that can be read")
+
+    @property
+    def unreadable(self) -> list[list[str]]:
+        """Id and reason of each item that could not be read, once all have been asked for."""
+        return [[item.id, item.reason] for item in self._reading.unreadable]
 
 
 def check_all_read(reading: sources.Reading) -> None:

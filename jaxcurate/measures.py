@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jaxcurate import parallel
 from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.selection import checked_rows
@@ -97,7 +98,7 @@ def coverage(
         measured = x
     mesh = parallel.make_mesh() if mesh is None else mesh
     frame = frame_of(measured, metric=metric)
-    chunks = chunked(measured, frame, mesh)
+    chunks = chunked(Lazy(measured, frame=frame), mesh)
     nearest = np.full(len(measured), np.inf, np.float32)
     for begin in range(0, len(rows), _CENTRES):  # no more distances are held than for so many
         centres = frame.enter(x[rows[begin : begin + _CENTRES]])

@@ -1,13 +1,15 @@
 """A pool: embeddings with the ids of the items they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from jaxcurate import workdir
+from jaxcurate.priorities import keys_of
+from jaxcurate.rowfile import RowFile
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def blocks(self) -> Iterator["Block"]:
+        """All rows, some megabytes at a time."""
+        for part in workdir.blocks(self.embeddings):
+            yield Block(self.embeddings[part], self.ids[part], self.items[part])
+
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the pool to a folder, whole or not at all; ``about`` joins its card."""
         about = {**(about or {}), "pool": self.fingerprint, "n": len(self)}
@@ -36,22 +43,27 @@ class Pool:
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True) -> "Pool":
-        """Opens a pool's folder; the embeddings are read lazily with ``mmap``.
+        """Opens a pool's folder; with ``mmap`` everything is read when it is asked for.
 
         Raises:
             DamagedError: a file is missing, truncated or altered; it is named.
         """
         card = workdir.check_files(path)
         folder = epath.Path(path)
-        pool = cls(
-            workdir.load_array(folder / "embeddings.npy", mmap=mmap),
-            workdir.load_array(folder / "ids.npy"),
-            workdir.load_array(folder / "items.npy"),
-            card["pool"],
-        )
+        read = lambda name: workdir.load_array(folder / name, mmap=mmap)
+        ids, items = np.asarray(read("ids.npy")), np.asarray(read("items.npy"))
+        pool = cls(read("embeddings.npy"), ids, items, card["pool"])
         if not len(pool.embeddings) == len(pool.ids) == len(pool.items):
             raise workdir.DamagedError(f"{folder}: its arrays differ in length")
         return pool
+
+
+class Block(NamedTuple):
+    """Some rows of a pool, as a :class:`Pool` has them all."""
+
+    embeddings: np.ndarray
+    ids: np.ndarray
+    items: np.ndarray
 
 
 def make_pool(
@@ -60,7 +72,7 @@ def make_pool(
     """A pool from arrays.
 
     Args:
-        embeddings: ``[n, d]`` of finite numbers; kept as float32.
+        embeddings: ``[n, d]`` of finite numbers; kept as float32. A memory map of these stays one.
         ids: distinct strings ``[n]``; the row numbers by default.
         items: positions in the source ``[n]``; the row numbers by default.
 
@@ -70,17 +82,65 @@ def make_pool(
     embeddings = np.asarray(embeddings, np.float32)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
+    for part in workdir.blocks(embeddings):
+        _check_finite(embeddings[part], part.start)
     n = len(embeddings)
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise ValueError(f"embeddings has a NaN or an infinity, first in row {row}")
-    ids = np.arange(n).astype(str) if ids is None else np.asarray(ids, dtype=np.str_)
+    ids = row_ids(np.arange(n)) if ids is None else np.asarray(ids, dtype=np.str_)
     items = np.arange(n) if items is None else np.asarray(items, np.int64)
     if ids.shape != (n,) or items.shape != (n,):
         raise ValueError(f"ids and items must have {n} entries, one for each embedding")
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < n:
-        raise ValueError(f"ids must be distinct, but {str(unique[counts > 1][0])!r} is there twice")
-    parts = [workdir.array_digest(embeddings), workdir.array_digest(ids)]
-    return Pool(embeddings, ids, items, workdir.fingerprint(parts))
+    keys_of(ids)  # refuses one that is there twice
+    return Pool(embeddings, ids, items, _fingerprint(workdir.array_digest(embeddings), ids))
+
+
+def write_pool(
+    path: epath.PathLike, blocks: Iterable[Block], about: Callable[[], Mapping[str, Any]]
+) -> Pool:
+    """Writes a pool that comes block by block, whole or not at all.
+
+    No more of the embeddings is held than a block. The fingerprint is that which
+    :func:`make_pool` gives all rows together.
+
+    Args:
+        path: the folder.
+        blocks: at least one; float32, unicode and int64.
+        about: called once all blocks are there; what it gives joins the card.
+
+    Returns:
+        The pool, its embeddings a memory map.
+
+    Raises:
+        ValueError: an embedding has a NaN or an infinity, or an id is there twice.
+    """
+    path, card, ids, items = epath.Path(path), {}, [], []
+    with workdir.new_folder(path, card) as folder:
+        with RowFile(folder / "embeddings.npy") as file:
+            for block in blocks:
+                _check_finite(block.embeddings, len(file))
+                file.append(block.embeddings)
+                ids.append(block.ids)
+                items.append(block.items)
+        ids, items = np.concatenate(ids), np.concatenate(items)
+        keys_of(ids)
+        workdir.save_array(folder / "ids.npy", ids)
+        workdir.save_array(folder / "items.npy", items)
+        fingerprint = _fingerprint(file.digest, ids)
+        card |= {**about(), "pool": fingerprint, "n": len(ids)}
+    return Pool(workdir.load_array(path / "embeddings.npy", mmap=True), ids, items, fingerprint)
+
+
+def row_ids(rows: np.ndarray) -> np.ndarray:
+    """Numbers of rows as ids, unicode ``[n]`` no wider than the largest needs."""
+    return np.asarray(rows).astype(f"<U{len(str(np.max(rows)))}")
+
+
+def _check_finite(embeddings: np.ndarray, first: int) -> None:
+    """Raises a ValueError unless all is finite; ``first`` is the number of the first row."""
+    finite = np.isfinite(embeddings).all(axis=1)
+    if not finite.all():
+        row = first + int(np.argmin(finite))
+        raise ValueError(f"embeddings has a NaN or an infinity, first in row {row}")
+
+
+def _fingerprint(digest: str, ids: np.ndarray) -> str:
+    return workdir.fingerprint([digest, workdir.array_digest(ids)])

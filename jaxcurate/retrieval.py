@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.frame import checked_shape, frame_of
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.parallel import ROWS, SAME, RowsLike
 from jaxcurate.tree import Metric
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -28,7 +28,7 @@ class Neighbours(NamedTuple):
 
 
 def nearest_rows(
-    embeddings: np.ndarray,
+    embeddings: RowsLike,
     queries: np.ndarray,
     n_per_query: int,
     metric: Metric = "cosine",
@@ -42,7 +42,8 @@ def nearest_rows(
     nothing of the size of pool times queries is held.
 
     Args:
-        embeddings: ``[n, d]``, an array or a memory map, read a chunk at a time.
+        embeddings: ``[n, d]``, an array, a memory map or
+            :class:`~jaxcurate.kmeans.lazy.Lazy`, read a chunk at a time.
         queries: ``[q, d]``.
         n_per_query: how many for each query; all where the pool has fewer.
         metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.
@@ -156,7 +157,7 @@ def _of_length_one(x: np.ndarray) -> np.ndarray:
 
 
 def _distances(
-    embeddings: np.ndarray, queries: np.ndarray, rows: np.ndarray, metric: Metric
+    embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
     """Of the chosen rows alone, in float64 and without cancellation; float32 ``[q, c]``."""
     out = np.empty(rows.shape, np.float32)

@@ -51,7 +51,8 @@ class Clustering:
     n_fit: tuple[int, ...] = ()
     """Rows that a level's centroids are made from, 0 for all; empty: all at every level."""
     max_iter: int = 50
-    init: Literal["k-means++", "random"] = "k-means++"
+    init: Literal["k-means++", "k-means||", "random"] = "k-means++"
+    """``"k-means++"`` takes a pass over the rows for each cluster, ``"k-means||"`` six in all."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
     resample: Literal["closest", "random"] = "closest"
     """Which points a cluster gives to a round of resampling."""
@@ -237,6 +238,11 @@ class Settings:
     seed: int = 0
     n_devices: int = 0
     """0 for all; on a CPU, a device for each core."""
+    memory_limit: int = 0
+    """Bytes of host and device memory that embeddings may take in `dedup` and `cluster`, where
+    they are read in chunks beyond it; 0 for no limit. The other stages read a few megabytes at a
+    time in any case. As with the number of devices, a change is no reason to do a stage again: the
+    results are the same up to the order of float32 sums."""
     mapper: Literal["shard_map", "pmap"] = "shard_map"
 
     def __post_init__(self) -> None:
@@ -244,6 +250,8 @@ class Settings:
             raise ValueError(f"seed={self.seed} must be within [0, 2**31)")
         if self.n_devices < 0:
             raise ValueError(f"n_devices={self.n_devices} must not be negative")
+        if self.memory_limit < 0:
+            raise ValueError(f"memory_limit={self.memory_limit} must not be negative")
         if self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} must be at least 1")
         if self.evaluate.flat_level > len(self.cluster.levels):

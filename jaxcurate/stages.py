@@ -1,8 +1,9 @@
 """What each stage does: from the files of the stages before it to files of its own."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from jaxcurate import (
 from jaxcurate.arms import Arms
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.items import Items, check_all_read, read_held_out
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.mixing import indices_of
-from jaxcurate.pool import Pool, make_pool
+from jaxcurate.pool import Block, Pool, write_pool
 from jaxcurate.progress import Progress
 from jaxcurate.retrieval import Neighbours, nearest_rows
 from jaxcurate.settings import Settings
@@ -61,14 +63,15 @@ class Stages(Items):
 
     def embed(self, card: Card) -> dict[str, Any]:
         """Source to ``pool/``: an embedding for every item that can be read."""
-        pool, skipped = self.embedded("embedding", self.source, self.settings.source)
-        if skipped:
-            id_, reason = skipped[0]
+        blocks = self.embedded("embedding", self.source, self.settings.source)
+        about = lambda: card(unreadable=blocks.unreadable)
+        pool = write_pool(self.path / "pool", blocks, about)
+        if blocks.unreadable:
+            id_, reason = blocks.unreadable[0]
             self.progress.line(
-                f"  {len(skipped)} item(s) could not be read and were left out, the first "
-                f"{id_!r} ({reason}); {self.path / 'pool' / workdir.CARD} lists them"
+                f"  {len(blocks.unreadable)} item(s) could not be read and were left out, the "
+                f"first {id_!r} ({reason}); {self.path / 'pool' / workdir.CARD} lists them"
             )
-        pool.save(self.path / "pool", card(unreadable=skipped))
         return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
 
     def dedup(self, card: Card) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class Stages(Items):
             n_clusters=settings.n_clusters or None,
             n_neighbours=settings.n_neighbours,
             seed=self.settings.seed,
+            memory_limit=self.settings.memory_limit or None,
             mesh=self.mesh,
             progress=self.progress,
         )
@@ -104,6 +108,7 @@ class Stages(Items):
             max_iter=settings.max_iter,
             init=settings.init,
             metric=settings.metric,
+            memory_limit=self.settings.memory_limit or None,
             mesh=self.mesh,
             progress=self.progress,
         )
@@ -217,33 +222,52 @@ class Stages(Items):
         The folder is a work directory for ``sample``.
         """
         settings, pool, tree = self.settings.grow, self._pool(), self._tree()
-        new, skipped = self.embedded("embedding", self.newcomers, settings.source)
-        ids = np.char.add(settings.prefix, new.ids)
-        known = np.intersect1d(ids, pool.ids)
+        new = self.embedded("embedding", self.newcomers, settings.source)
+        about: dict[str, Any] = {}
+
+        def told() -> dict[str, Any]:
+            n = len(self.newcomers) - len(new.unreadable)
+            about.update(card(unreadable=new.unreadable, old=len(pool), new=n))
+            return about
+
+        with workdir.new_folder(self.folders["grow"], about) as folder:
+            blocks = itertools.chain(pool.blocks(), self._as_new(new, pool))
+            grown = write_pool(folder / "pool", blocks, told)
+            larger = growth.grow(tree, grown.embeddings[len(pool) :], mesh=self.mesh)
+            larger = dataclasses.replace(larger, pool=grown.fingerprint)
+            levels = growth.drift(larger, grown.embeddings, len(pool))
+            larger.save(folder / "tree", about)
+            plain = [level.to_plain() for level in levels]
+            (folder / "drift.json").write_text(json.dumps(plain, indent=2) + "\n")
+            for level in levels:
+                workdir.save_array(folder / f"growth_l{level.level}.npy", level.growth)
+        for level in levels:
+            self.progress.line(f"  {level.reason}")
+        new_and_not = {"new": about["new"], "not read": len(new.unreadable)}
+        return {"items": len(grown), **new_and_not}
+
+    def _as_new(self, blocks: Iterable[Block], pool: Pool) -> Iterator[Block]:
+        """Blocks as they join a pool: under their prefix, and of no item of its source.
+
+        Raises:
+            ValueError: their embeddings have another width; or, in the end, ids are in the pool
+                already.
+        """
+        settings, ids, width = self.settings.grow, [], pool.embeddings.shape[1]
+        for block in blocks:
+            if block.embeddings.shape[1] != width:
+                raise ValueError(
+                    f"{settings.source} has embeddings of {block.embeddings.shape[1]} columns, "
+                    f"but those of the pool have {width}"
+                )
+            ids.append(np.char.add(settings.prefix, block.ids))
+            yield Block(block.embeddings, ids[-1], np.full(len(block.items), -1))
+        known = np.intersect1d(np.concatenate(ids), pool.ids)
         if len(known):
             raise ValueError(
                 f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
                 f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
             )
-        larger = growth.grow(tree, new.embeddings, mesh=self.mesh)
-        grown = make_pool(
-            np.concatenate([pool.embeddings, new.embeddings]),
-            np.concatenate([pool.ids, ids]),
-            np.concatenate([pool.items, np.full(len(new), -1)]),  # not of the pool's source
-        )
-        larger = dataclasses.replace(larger, pool=grown.fingerprint)
-        levels = growth.drift(larger, grown.embeddings, len(pool))
-        about = card(unreadable=skipped, old=len(pool), new=len(new))
-        with workdir.new_folder(self.folders["grow"], about) as folder:
-            grown.save(folder / "pool", about)
-            larger.save(folder / "tree", about)
-            told = [level.to_plain() for level in levels]
-            (folder / "drift.json").write_text(json.dumps(told, indent=2) + "\n")
-            for level in levels:
-                workdir.save_array(folder / f"growth_l{level.level}.npy", level.growth)
-        for level in levels:
-            self.progress.line(f"  {level.reason}")
-        return {"items": len(grown), "new": len(new), "not read": len(skipped)}
 
     def _pool(self) -> Pool:
         return Pool.load(self.path / "pool")
@@ -282,13 +306,12 @@ class Stages(Items):
         settings = self.settings.sample.mix
         if self.references is None:
             return None
-        queries, skipped = self.embedded("references", self.references, settings.references)
-        if skipped:
+        blocks = self.embedded("references", self.references, settings.references)
+        queries = np.concatenate([block.embeddings for block in blocks])
+        if skipped := blocks.unreadable:
             self.progress.line(f"  {len(skipped)} reference(s) could not be read: {skipped[0]}")
-        among = pool.embeddings if valid is None else pool.embeddings[valid]
-        near = nearest_rows(
-            among, queries.embeddings, settings.n_per_query, settings.metric, mesh=self.mesh
-        )
+        among = Lazy(pool.embeddings, valid)
+        near = nearest_rows(among, queries, settings.n_per_query, settings.metric, mesh=self.mesh)
         return near if valid is None else near._replace(rows=valid[near.rows])
 
     def _measures(self, arms: Arms, indices: np.ndarray) -> dict[str, Any]:

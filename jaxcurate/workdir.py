@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+
+_BLOCK_BYTES = 2**24
 
 CARD = "card.json"
 """The file that makes a folder whole: written last, it names all others."""
@@ -28,12 +32,14 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any]) -> Iterator[epath
 
     Args:
         path: where the folder will stand; what stands there is replaced.
-        about: what the folder was made from, and anything else for its card.
+        about: what the folder was made from, and anything else for its card. It is read on
+            leaving the block, which may add to it what it has found.
 
     Yields:
         An empty folder beside ``path``.
     """
     path = epath.Path(path)
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*-*"):  # of a process that was killed
         stale.rmtree()
@@ -57,6 +63,9 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any]) -> Iterator[epath
             fresh.rename(path)
     except BaseException:
         fresh.rmtree(missing_ok=True)
+        for parent in made:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
         raise
 
 
@@ -131,16 +140,21 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
 
     Args:
         path: the file.
-        mmap: read lazily, where the file system can.
+        mmap: read lazily; a file that is not local from a temporary copy.
 
     Raises:
         DamagedError: the file is not a whole ``.npy`` file.
     """
     try:
-        if mmap and os.path.exists(path):
+        if mmap and is_local(path):
             return np.load(os.fspath(path), mmap_mode="r", allow_pickle=False)
         with path.open("rb") as file:
-            return np.load(file, allow_pickle=False)
+            if not mmap:
+                return np.load(file, allow_pickle=False)
+            with tempfile.NamedTemporaryFile() as copy:  # the map outlives its name
+                shutil.copyfileobj(file, copy, _BLOCK_BYTES)
+                copy.flush()
+                return np.load(copy.name, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error
 
@@ -151,11 +165,51 @@ def sha256(path: epath.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class ArrayDigest:
+    """The SHA-256 of an array that comes block by block: of its contents, then type and shape.
+
+    In this order, since how many rows there are may be known at the end only.
+    """
+
+    def __init__(self) -> None:
+        self._sha256, self._n, self._rows = hashlib.sha256(), 0, ("", ())
+
+    def update(self, rows: np.ndarray) -> None:
+        """Takes further rows ``[b, ...]``, of the type and shape of those before."""
+        self._sha256.update(np.ascontiguousarray(rows).view(np.uint8).data)
+        self._n += len(rows)
+        self._rows = rows.dtype.str, rows.shape[1:]
+
+    def __len__(self) -> int:
+        """How many rows there were."""
+        return self._n
+
+    def hexdigest(self) -> str:
+        """Of all rows so far."""
+        dtype, shape = self._rows
+        whole = self._sha256.copy()
+        whole.update(f"{dtype}{(self._n, *shape)}".encode())
+        return whole.hexdigest()
+
+
 def array_digest(array: np.ndarray) -> str:
-    """The SHA-256 of an array's type, shape and contents, in hexadecimal."""
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    """The SHA-256 of an array's contents, type and shape, in hexadecimal."""
+    digest = ArrayDigest()
+    for part in blocks(array):
+        digest.update(array[part])
     return digest.hexdigest()
+
+
+def blocks(array: np.ndarray) -> Iterator[slice]:
+    """Some megabytes of rows at a time: at least one slice, be it of nothing."""
+    rows = max(1, _BLOCK_BYTES * len(array) // max(1, array.nbytes))
+    for begin in range(0, max(1, len(array)), rows):
+        yield slice(begin, begin + rows)
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Whether a path is one of this machine's, and not such as ``gs://bucket``."""
+    return "://" not in os.fspath(path)
 
 
 def fingerprint(value: Any) -> str:

@@ -52,7 +52,17 @@ def fits(x, mesh, few=False):
             max_iter=30,
             mesh=mesh,
         )
-        for number, level in enumerate(tree.levels, 1):
+        streamed = jc.hierarchical_kmeans(
+            x,
+            [jc.Level(12, 1, 5)],
+            5,
+            rows=np.arange(300, len(x)),
+            init="k-means||",
+            max_iter=3,
+            memory_limit=limit - 4 * 300 * x.shape[1],
+            mesh=mesh,
+        )
+        for number, level in enumerate([*tree.levels, *streamed.levels], 1):
             found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
         labels = np.arange(len(x)) % 8
         parts = split.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)

@@ -129,6 +129,23 @@ def test_only_what_changed_is_done_again(jaxcurate, place):
     assert states.count(" done ") == 6
 
 
+def test_a_memory_limit_changes_no_more_than_float_order(jaxcurate, place):
+    """It is no reason to do anything again either."""
+    np.save(place / "x.npy", np.random.default_rng(0).normal(size=(3000, 6)).astype(np.float32))
+    jaxcurate("run")
+    limit = "--config.memory_limit=30_000"
+    _, _, err = jaxcurate("run", limit)
+    assert err.count("done before") == 6
+    trees = [jc.ClusterTree.load(place / "work/tree")]
+    shutil.rmtree(place / "work/tree")
+    code, _, err = jaxcurate("cluster", limit)
+    assert code == 0, err
+    trees.append(jc.ClusterTree.load(place / "work/tree"))
+    for one, other in zip(*(tree.levels for tree in trees), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_allclose(one.centroids, other.centroids, rtol=1e-4, atol=1e-5)
+
+
 def test_status_of_nothing_is_missing_and_writes_nothing(jaxcurate, place):
     code, out, _ = jaxcurate("status")
     assert code == 0
@@ -469,6 +486,11 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         (["--config.cluster.n_splits=(2,1)"], ["n_splits and n_resamples exclude"]),
         (["--config.cluster.resample=all"], ["config.cluster.resample", "all"]),
         (["--config.seed=-1"], ["seed"]),
+        (["--config.memory_limit=-1"], ["memory_limit=-1 must not be negative"]),
+        (
+            ["--config.memory_limit=10", "--config.seed=1"],
+            ["memory_limit=10 is too small", "are the least for rows of 6 numbers"],
+        ),
         (["--config.seed=2147483648"], ["seed=2147483648"]),
         (["--unknown_flag"], ["unknown_flag"]),
         (["extra"], ["extra", "usage"]),

@@ -1,10 +1,12 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import parallel
+from jaxcurate import hierarchy, parallel
 from jaxcurate.hierarchy import closest_rows
-from jaxcurate.kmeans import outside
+from jaxcurate.kmeans import outside, split
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,8 @@ def test_splits(x):
         ({"levels": [jc.Level(5)], "max_iter": -1}, "max_iter=-1"),
         ({"levels": [jc.Level(5)], "seed": -1}, "seed=-1 must be within"),
         ({"levels": [jc.Level(5)], "seed": 2**32}, "seed=4294967296 must be within"),
+        ({"levels": [jc.Level(5)], "memory_limit": 100}, "memory_limit=100 is too small"),
+        ({"levels": [jc.Level(5)], "memory_limit": -1}, "memory_limit=-1 is too small"),
         ({"levels": [jc.Level(1)], "x": np.full((3, 3), np.nan)}, "x has a NaN"),
         ({"levels": [jc.Level(5)], "rows": np.arange(4)}, "5 clusters, but there are only 4 rows"),
         ({"levels": [jc.Level(5)], "rows": np.array([], int)}, "there are only 0 rows"),
@@ -213,3 +217,55 @@ def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
     names, done, totals = zip(*told[2:], strict=True)
     assert set(names) == {"level 1: rows assigned"} and set(totals) == {len(x)}
     assert done[0] == 0 and done[-1] == len(x) and len(done) > 2 and list(done) == sorted(set(done))
+
+
+STREAMED = {
+    "rounds": ([jc.Level(60, 2, 20), jc.Level(40, 1, 2)], {}, 9_000),
+    "splits": ([jc.Level(12, n_splits=9)], {"rows": np.arange(500, 12_000)}, 300_000),
+    "cosine": (
+        [jc.Level(30, 1, 9, n_fit=7000, resample="random"), jc.Level(9)],
+        {"metric": "cosine", "init": "k-means||"},
+        100_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STREAMED)
+def test_what_does_not_fit_in_memory_streams(case, tmp_path):
+    levels, options, limit = STREAMED[case]
+    d = 2 if case == "rounds" else 16
+    rng = np.random.default_rng(0)
+    centres = 9 * rng.normal(size=(40, d))
+    labels = rng.choice(40, 12_000, p=rng.dirichlet(np.full(40, 0.4)))
+    x = (centres[labels] + rng.normal(size=(12_000, d))).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    whole = jc.hierarchical_kmeans(x, levels, 3, max_iter=15, **options)
+    made = dict.fromkeys((hierarchy, split), 0)
+
+    def counted(module):
+        def made_by(*arguments, of=module.chunks_within):
+            made[module] += 1
+            return of(*arguments)
+
+        return mock.patch.object(module, "chunks_within", made_by)
+
+    with counted(hierarchy), counted(split):
+        streamed = jc.hierarchical_kmeans(
+            mapped, levels, 3, max_iter=15, memory_limit=limit, **options
+        )
+    assert made[hierarchy] == {"rounds": 3, "splits": 1, "cosine": 1}[case]
+    assert bool(made[split]) == (case == "splits")
+    for one, other in zip(whole.levels, streamed.levels, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_allclose(one.centroids, other.centroids, rtol=1e-4, atol=1e-4)
+        assert other.distances.sum() == pytest.approx(one.distances.sum(), rel=1e-4)
+
+
+def test_a_limit_that_has_room_changes_no_bit(x):
+    for levels in (LEVELS, [jc.Level(10, n_splits=4)]):
+        whole = jc.hierarchical_kmeans(x, levels)
+        limited = jc.hierarchical_kmeans(x, levels, memory_limit=10**6)
+        for one, other in zip(whole.levels, limited.levels, strict=True):
+            for u, v in zip(one, other, strict=True):
+                np.testing.assert_array_equal(u, v)

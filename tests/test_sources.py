@@ -181,6 +181,11 @@ def test_rows_of_an_array_are_items(tmp_path):
     (batch,) = read_images(source, [4, 0], batch_size=9, n_threads=1)
     assert batch.ids.tolist() == ["4", "0"]
     np.testing.assert_array_equal(batch.images, x[[4, 0]].astype(np.float32))
+    told = []
+    first, last = read_images(source, batch_size=3, progress=told.append)
+    assert (first.ids.tolist(), last.ids.tolist(), told) == (["0", "1", "2"], ["3", "4"], [3, 2])
+    assert first.images.dtype == np.float32
+    np.testing.assert_array_equal(last.images, x[3:].astype(np.float32))
 
 
 def test_array_fingerprint_is_of_the_content(tmp_path):

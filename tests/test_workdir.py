@@ -9,7 +9,8 @@ import pytest
 from etils import epath
 
 from jaxcurate import workdir
-from jaxcurate.pool import Pool, make_pool
+from jaxcurate.pool import Block, Pool, make_pool, write_pool
+from jaxcurate.rowfile import RowFile
 
 WRITE_FOREVER = """
 import sys
@@ -92,6 +93,88 @@ def test_pool_is_saved_and_loaded(tmp_path):
     assert loaded.fingerprint == pool.fingerprint
     assert make_pool(np.eye(3)[::-1], ["x", "y", "z"]).fingerprint != pool.fingerprint
     assert isinstance(loaded.embeddings, np.memmap)
+
+
+def blocks_of(pool, size):
+    for begin in range(0, len(pool), size):
+        part = slice(begin, begin + size)
+        yield Block(pool.embeddings[part], pool.ids[part], pool.items[part])
+
+
+def test_a_pool_is_written_block_by_block(tmp_path):
+    x = np.random.default_rng(0).normal(size=(107, 5)).astype(np.float32)
+    pool = make_pool(x, items=np.arange(107) * 2)
+    pool.save(tmp_path / "whole", {"seen": 107})
+    seen = []
+
+    def blocks():
+        for block in blocks_of(pool, 10):
+            seen.append(block)
+            yield block
+
+    written = write_pool(tmp_path / "written", blocks(), lambda: {"seen": 10 * len(seen) - 3})
+    assert isinstance(written.embeddings, np.memmap)
+    assert written.fingerprint == pool.fingerprint
+    whole, written = (workdir.check_files(tmp_path / name) for name in ("whole", "written"))
+    assert whole == written  # the files' checksums as well
+    np.save(tmp_path / "x.npy", x)
+    with (
+        open(tmp_path / "x.npy", "rb") as ours,
+        open(tmp_path / "written/embeddings.npy", "rb") as theirs,
+    ):
+        assert ours.read() == theirs.read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.embeddings.__setitem__((7, 1), np.nan), "first in row 17"),
+        (lambda b: b.ids.__setitem__(7, "3"), "'3' is there twice"),
+    ],
+)
+def test_nothing_is_left_of_a_bad_pool(tmp_path, change, message):
+    def blocks():
+        for number, block in enumerate(blocks_of(make_pool(np.ones((30, 2))), 10)):
+            block = Block(*map(np.array, block))
+            if number == 1:
+                change(block)
+            yield block
+
+    with pytest.raises(ValueError, match=message):
+        write_pool(tmp_path / "new/pool", blocks(), dict)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_memory_map_makes_a_pool_without_a_copy(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(5, dtype=np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert np.shares_memory(make_pool(mapped).embeddings, mapped)
+
+
+@pytest.mark.parametrize("rows", [np.ones((2, 3)), np.array([{}, {}]), np.ones((2, 4), int)])
+def test_a_file_of_rows_takes_rows_of_one_kind(tmp_path, rows):
+    with (
+        pytest.raises(ValueError, match=r"follows one of rows|Object arrays"),
+        RowFile(epath.Path(tmp_path / "x.npy")) as file,
+    ):
+        file.append(np.ones((2, 4)))
+        file.append(rows)
+
+
+def test_rows_go_to_a_place_that_is_not_local(tmp_path, monkeypatch):
+    """A path that cannot be gone back in, nor mapped, is written once and read once."""
+    path = epath.Path(tmp_path / "x.npy")
+    monkeypatch.setattr(workdir, "is_local", lambda path: False)
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    with RowFile(path) as file:
+        file.append(x[:20])
+        assert not path.exists()
+        file.append(x[20:])
+    assert file.digest == workdir.array_digest(x)
+    loaded = workdir.load_array(path, mmap=True)
+    assert isinstance(loaded, np.memmap)
+    path.unlink()
+    np.testing.assert_array_equal(loaded, x)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from etils import epath
 from PIL import Image
 
 from jaxcurate import workdir
+from jaxcurate.rowfile import RowFile
 
 FORMATS = ("auto", "png", "npy")
 
@@ -49,9 +50,12 @@ def export_items(
                 with file.open("wb") as out:
                     Image.fromarray(image).save(out, "PNG")
         else:
-            ids, arrays = zip(*items, strict=True)
+            ids = []
+            with RowFile(folder / "items.npy") as file:
+                for id_, array in items:
+                    ids.append(id_)
+                    file.append(array[None])
             workdir.save_array(folder / "ids.npy", np.array(ids, np.str_))
-            workdir.save_array(folder / "items.npy", np.stack(arrays))
 
 
 def _inside(folder: epath.Path, name: str) -> epath.Path:

@@ -22,7 +22,7 @@ from jaxcurate.kmeans.lloyd import (
 )
 from jaxcurate.kmeans.oversampling import kmeans_parallel
 from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
-from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, place
+from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.scores import Precision
 from jaxcurate.kmeans.seeding import (
     SEEDS_SPECS,
@@ -32,7 +32,7 @@ from jaxcurate.kmeans.seeding import (
     seeds_like,
 )
 from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, to_devices
-from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
+from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.pool import Pool
 from jaxcurate.tree import Metric
@@ -131,7 +131,7 @@ def kmeans(
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative")
     key = jax.random.key(seed)
-    streamed = memory_limit is not None and 4 * x.size > memory_limit
+    streamed = not fits(*x.shape, memory_limit)
     if streamed and x.dtype == np.float32:
         frame = frame.rounded()  # rows enter it in every pass
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
@@ -140,20 +140,19 @@ def kmeans(
         raise ValueError("shard_centroids=True goes neither with streaming nor with states")
     stops = Stops(state, on_state, state_every)
     options = dict(precision=precision, unit=frame.unit, stops=stops)
-    seeding = stops.phase != "iterating"
+    inside = Lazy(x, frame=frame)
     if streamed:
-        chunks = chunks_within(x, frame, mesh, memory_limit, n_clusters)
-        if start is None and seeding:
-            start = _seeded_chunks(chunks, n_clusters, init, key, stops)
-        found = KMeans(*iterate_chunks(chunks, start, n_clusters, max_iter, **options))
+        rows = chunks_within(inside, mesh, memory_limit, n_clusters)
     else:
-        rows = place(Lazy(x, frame=frame), mesh)
-        if start is None and seeding:
-            start = seeded(rows, n_clusters, init, key, stops)
-        if shard_centroids:
-            found = _fitted_in_a_ring(rows, start, max_iter, precision, frame.unit)
-        else:
-            found = fitted(rows, start, n_clusters, max_iter, **options)
+        rows = place(inside, mesh)
+    if start is None and stops.phase != "iterating":
+        start = seeded(rows, n_clusters, init, key, stops)
+    if streamed:
+        found = KMeans(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
+    elif shard_centroids:
+        found = _fitted_in_a_ring(rows, start, max_iter, precision, frame.unit)
+    else:
+        found = fitted(rows, start, n_clusters, max_iter, **options)
     return replace(
         found,
         centroids=frame.leave(found.centroids),
@@ -162,21 +161,25 @@ def kmeans(
 
 
 def seeded(
-    rows: Rows, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
+    rows: Rows | Chunks, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
 ) -> jax.Array | np.ndarray:
     """Initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
         ValueError: ``init`` is not a known name.
     """
+    if isinstance(rows, Chunks):
+        n, take, chunks = len(rows.x), rows.take, lambda: rows
+    else:
+        n, take = rows.n, lambda chosen: parallel.fetch(rows.x[chosen])
+        chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
-        return _greedily_seeded(rows, n_clusters, key, stops)
-    take = lambda chosen: parallel.fetch(rows.x[chosen])
+        seed = seed_chunks if isinstance(rows, Chunks) else _greedily_seeded
+        return seed(rows, n_clusters, key, stops)
     if init == "k-means||":
-        whole = lambda: [(slice(0, rows.n), rows)]
-        return kmeans_parallel(whole, take, rows.n, n_clusters, key, rows.mesh)
+        return kmeans_parallel(chunks, take, n, n_clusters, key, rows.mesh)
     if init == "random":
-        return take(_distinct(rows.n, n_clusters, key))
+        return take(np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False)))
     raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
 
 
@@ -201,25 +204,6 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
         seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
         stops.tell(lambda s=seeds: from_devices("seeding", s, SEEDS_SPECS, rows.n))
     return seeds.centres
-
-
-def _seeded_chunks(
-    chunks: Chunks, n_clusters: int, init: str, key: jax.Array, stops: Stops
-) -> np.ndarray:
-    """:func:`seeded` for rows in chunks."""
-    n = len(chunks.x)
-    if init == "k-means++":
-        return seed_chunks(chunks, n_clusters, key, stops)
-    if init == "k-means||":
-        return kmeans_parallel(lambda: chunks, chunks.take, n, n_clusters, key, chunks.mesh)
-    if init == "random":
-        return chunks.take(_distinct(n, n_clusters, key))
-    raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
-
-
-def _distinct(n: int, n_clusters: int, key: jax.Array) -> np.ndarray:
-    """The numbers of distinct rows, ``[k]``."""
-    return np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False))
 
 
 def fitted(
@@ -282,10 +266,12 @@ def _fitted_in_a_ring(
 
 
 def iterate(
-    rows: Rows, centroids: jax.Array | np.ndarray, max_iter: int, *, unit: bool = False
-) -> jax.Array:
+    rows: Rows | Chunks, centroids: jax.Array | np.ndarray, max_iter: int, *, unit: bool = False
+) -> jax.Array | np.ndarray:
     """Centroids ``[k, d]`` after Lloyd's iterations, all in the frame of the rows."""
     k = len(centroids)
+    if isinstance(rows, Chunks):
+        return iterate_chunks(rows, np.asarray(centroids), k, max_iter, unit=unit).centroids
     return _iterated(rows, centroids, k, max_iter, "float32", unit, NO_STOPS).centroids
 
 
@@ -330,8 +316,10 @@ def _iterated(
         stops.tell(lambda s=state: from_devices("iterating", s, LLOYD_SPECS, rows.n))
 
 
-def assign(rows: Rows, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
+    if isinstance(rows, Chunks):
+        return assign_chunks(rows, np.asarray(centroids))
     kernel = parallel.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))
     return parallel.fetch(labels)[: rows.n], parallel.fetch(distances)[: rows.n]

@@ -12,8 +12,8 @@ from jaxcurate.parallel import RowsLike
 class Lazy:
     """Some rows ``[n, d]`` of a store; slices and arrays of numbers take from them."""
 
-    store: RowsLike
-    """``[m, d]``, most likely a memory map."""
+    store: "RowsLike | Lazy"
+    """``[m, d]``, most likely a memory map; or rows that are lazy themselves."""
     chosen: np.ndarray | None = None
     """int64 ``[n]``: which rows of the store; None for all."""
     frame: Frame | None = None
@@ -35,6 +35,15 @@ class Lazy:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         taken = self.store[rows if self.chosen is None else self.chosen[rows]]
         return taken if self.frame is None else self.frame.enter(taken)
+
+    def part(self, rows: slice | np.ndarray) -> "Lazy":
+        """Some of these rows, not read yet."""
+        if self.chosen is not None:
+            return replace(self, chosen=self.chosen[rows])
+        if isinstance(rows, slice):
+            part = self.store.part if isinstance(self.store, Lazy) else self.store.__getitem__
+            return replace(self, store=part(rows))  # a slice of a memory map is not read yet
+        return replace(self, chosen=rows)
 
     def inside(self, frame: Frame) -> "Lazy":
         """The same rows, put in the frame when they are asked for."""

@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.frame import Frame
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.rows import Chunks, chunks_of
 from jaxcurate.parallel import ROWS, SAME
@@ -16,11 +16,18 @@ _LEAST = 256
 """Rows that a device gets at a time at least."""
 
 
-def chunked(x: np.ndarray, frame: Frame, mesh: Mesh | None) -> Chunks:
-    """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer."""
+def chunked(x: Lazy, mesh: Mesh | None, memory_limit: int | None = None) -> Chunks:
+    """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
+
+    Args:
+        x: in their frame.
+        mesh: the devices to use.
+        memory_limit: bytes that the few chunks which are alive at a time may take together.
+    """
     shards = parallel.n_shards(mesh)
-    fitting = _CHUNK_BYTES // (4 * x.shape[1]) // shards
-    return chunks_of(x, frame, mesh, max(_LEAST, min(fitting, -(-len(x) // shards))))
+    n_bytes = _CHUNK_BYTES if memory_limit is None else min(_CHUNK_BYTES, memory_limit // 4)
+    fitting = n_bytes // (4 * x.shape[1]) // shards
+    return chunks_of(x, mesh, max(_LEAST, min(fitting, -(-len(x) // shards))))
 
 
 def assign_to_parts(

@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.frame import Frame
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.parallel import RowsLike
 
@@ -63,9 +62,8 @@ def block_rows() -> int:
 class Chunks:
     """Rows that are read, put in their frame and placed a chunk at a time, one chunk ahead."""
 
-    x: np.ndarray
-    """``[n, d]``, most likely a memory map."""
-    frame: Frame
+    x: Lazy
+    """``[n, d]``, in their frame, most likely of a memory map."""
     mesh: Mesh | None
     n_rows: int
     """Rows to a chunk, a multiple of what the devices' blocks hold."""
@@ -92,8 +90,8 @@ class Chunks:
         return -(-len(self.x) // self.n_rows)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The rows ``[m, d]`` of the given numbers, in their frame."""
-        return self.frame.enter(self.x[rows])
+        """The rows ``[m, d]`` of the given numbers."""
+        return self.x[rows]
 
     @cached_property
     def _reader(self) -> ThreadPoolExecutor:
@@ -101,14 +99,16 @@ class Chunks:
         return ThreadPoolExecutor(1, thread_name_prefix="chunk")
 
     def _placed(self, part: slice) -> Rows:
-        rows = Lazy(self.x[part], frame=self.frame)  # a part of a memory map is not yet read
-        return place(rows, self.mesh, self.n_rows, self.block)
+        return place(self.x.part(part), self.mesh, self.n_rows, self.block)
 
 
-def chunks_within(
-    x: np.ndarray, frame: Frame, mesh: Mesh | None, memory_limit: int, n_clusters: int
-) -> Chunks:
-    """Chunks of which as many as are alive at a time fit in ``memory_limit`` bytes.
+def fits(n: int, d: int, memory_limit: int | None) -> bool:
+    """Whether ``n`` rows of ``d`` numbers take at most so many bytes; None is no limit."""
+    return memory_limit is None or 4 * n * d <= memory_limit
+
+
+def chunks_within(x: Lazy, mesh: Mesh | None, memory_limit: int, n_clusters: int) -> Chunks:
+    """Chunks of rows in their frame, of which all that are alive at a time fit in so many bytes.
 
     Raises:
         ValueError: not even the smallest chunk fits.
@@ -131,13 +131,14 @@ def chunks_within(
             f"memory_limit={memory_limit} is too small: {least} bytes are the least for rows of "
             f"{d} numbers on {shards} device(s)"
         )
-    return replace(chunks_of(x, frame, mesh, a_device), spare=spare)
+    most = 1 << (-(-n // shards) - 1).bit_length()  # few rows need not be padded to more
+    return replace(chunks_of(x, mesh, min(a_device, max(_SMALLEST_STEP, most))), spare=spare)
 
 
-def chunks_of(x: np.ndarray, frame: Frame, mesh: Mesh | None, a_device: int) -> Chunks:
+def chunks_of(x: Lazy, mesh: Mesh | None, a_device: int) -> Chunks:
     """Chunks that give each device so many rows, at least 16, or a little fewer."""
     below = lambda rows: 1 << (rows.bit_length() - 1) if rows else 0
     # Rather many blocks than large ones: what rows are near to is known for each block.
     block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
     block = min(block, block_rows())
-    return Chunks(x, frame, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)
+    return Chunks(x, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)

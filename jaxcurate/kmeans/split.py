@@ -10,9 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import lloyd
+from jaxcurate.kmeans.rows import chunks_within
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
-from jaxcurate.parallel import RowsLike
+from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
 
 _SMALLEST_BUCKET = 16
 _BATCH_ROWS = 2**16
@@ -30,7 +33,7 @@ class _Batch(NamedTuple):
 
 
 def split_clusters(
-    x: RowsLike,
+    x: Lazy,
     labels: np.ndarray,
     n_splits: int,
     key: jax.Array,
@@ -38,6 +41,7 @@ def split_clusters(
     mesh: Mesh | None = None,
     *,
     unit: bool = False,
+    memory_limit: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Splits every cluster by a k-means among its own rows.
 
@@ -45,84 +49,114 @@ def split_clusters(
     vmap. A cluster of at most ``n_splits`` rows becomes one cluster for each row.
 
     Args:
-        x: float32 ``[n, d]``, in their frame.
+        x: float32 ``[n, d]``, in their frame; read a batch of clusters at a time.
         labels: int32 ``[n]``.
         n_splits: parts to a cluster.
         key: a jax random key.
         max_iter: Lloyd's iterations at most.
         mesh: whose processes split a part of the clusters each, on one device.
         unit: spherical k-means.
+        memory_limit: bytes that a batch may take; a cluster that takes more streams.
 
     Returns:
         Centroids float32 ``[k, d]``, labels int32 ``[n]`` and squared distances float32 ``[n]``
         to the own centroid. The parts of a cluster stand together, in the order of ``labels``.
     """
+    n, d = x.shape
+    room = np.inf if memory_limit is None else memory_limit // _bytes_a_row(d, n_splits)
+    at_once = int(min(_BATCH_ROWS, max(_SMALLEST_BUCKET, room)))
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts
     n_parts = np.minimum(counts, n_splits)
     first_part = np.cumsum(n_parts) - n_parts
-    centroids = np.empty((int(n_parts.sum()), x.shape[1]), np.float32)
-    new_labels = np.empty(len(x), np.int32)
-    # As if every row were a cluster, which holds where there are no more rows than parts.
-    place = np.arange(len(x)) - starts[labels[order]]
-    few = counts[labels[order]] <= n_splits
-    new_labels[order[few]] = (first_part[labels[order]] + place)[few]
-    centroids[new_labels[order[few]]] = x[order[few]]
+    centroids = np.empty((int(n_parts.sum()), d), np.float32)
+    new_labels = np.empty(n, np.int32)
+    # Where there are no more rows than parts every row is a cluster.
+    alone = np.flatnonzero(np.repeat(counts <= n_splits, counts))
+    for begin in range(0, len(alone), at_once):
+        places = alone[begin : begin + at_once]
+        rows = order[places]
+        new_labels[rows] = first_part[labels[rows]] + places - starts[labels[rows]]
+        centroids[new_labels[rows]] = x[rows]
 
     def rows_of(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
-        """The rows ``[b, width]`` of the clusters, and which of these are real."""
+        """The rows of the clusters, one cluster after another, and where ``[b, width]`` they go."""
         slots = np.arange(batch.width)[None, :]
         real = slots < counts[batch.clusters][:, None]
-        return order[np.where(real, starts[batch.clusters][:, None] + slots, 0)], real
+        return order[(starts[batch.clusters][:, None] + slots)[real]], real
 
     def split(batches: Sequence[_Batch]) -> tuple[np.ndarray, np.ndarray]:
         """The centroids of the parts, and the part of each row among those of its cluster."""
-        found = [np.empty((0, n_splits, x.shape[1]), np.float32)], [np.empty(0, np.int32)]
+        found = [np.empty((0, n_splits, d), np.float32)], [np.empty(0, np.int32)]
         for batch in batches:
             rows, real = rows_of(batch)
+            if batch.width > room:
+                own_key = jax.random.fold_in(key, batch.clusters[0])
+                parts, own = _fit_streamed(
+                    x.part(rows), n_splits, own_key, max_iter, memory_limit, unit
+                )
+                found[0].append(parts[None])
+                found[1].append(own)
+                continue
             weights = np.pad(real.astype(np.float32), ((0, batch.padding), (0, 0)))
-            xs = x[rows.ravel()].reshape(*rows.shape, -1) * real[..., None]
-            xs = np.pad(xs, ((0, batch.padding), (0, 0), (0, 0)))
+            xs = np.zeros((*weights.shape, d), np.float32)
+            by = np.argsort(rows)  # a file is read from its beginning to its end
+            xs.reshape(-1, d)[np.flatnonzero(real)[by]] = x[rows[by]]
             ids = jnp.asarray(np.pad(batch.clusters, (0, batch.padding)))
             parts, own = _fit_batch(
                 xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter, unit=unit
             )
-            found[0].append(np.asarray(parts)[: len(rows)])
-            found[1].append(np.asarray(own)[: len(rows)][real])
+            found[0].append(np.asarray(parts)[: len(real)])
+            found[1].append(np.asarray(own)[: len(real)][real])
         return np.concatenate(found[0]), np.concatenate(found[1])
 
-    batches = list(_batches(counts, n_splits))
+    batches = list(_batches(counts, n_splits, at_once))
     parts, own = parallel.share(batches, split, mesh)
     for batch in batches:
         first = first_part[batch.clusters][:, None]
         rows, real = rows_of(batch)
-        n_rows = np.count_nonzero(real)
-        centroids[first + np.arange(n_splits)[None, :]] = parts[: len(rows)]
-        new_labels[rows[real]] = np.broadcast_to(first, real.shape)[real] + own[:n_rows]
-        parts, own = parts[len(rows) :], own[n_rows:]
+        centroids[first + np.arange(n_splits)[None, :]] = parts[: len(real)]
+        new_labels[rows] = np.broadcast_to(first, real.shape)[real] + own[: len(rows)]
+        parts, own = parts[len(real) :], own[len(rows) :]
 
     def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
         found = [np.empty(0, np.float32)]
         for begin in begins:
-            part = slice(begin, begin + _BATCH_ROWS)
+            part = slice(begin, begin + at_once)
             found.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
         return (np.concatenate(found),)
 
-    (distances,) = parallel.share(range(0, len(x), _BATCH_ROWS), measured, mesh)
+    (distances,) = parallel.share(range(0, n, at_once), measured, mesh)
     return centroids, new_labels, distances
 
 
-def _batches(counts: np.ndarray, n_splits: int) -> Iterator[_Batch]:
+def _bytes_a_row(d: int, n_splits: int) -> int:
+    """What a row of a batch takes: itself and the parts' centroids some times, and its scores."""
+    return 4 * (12 * d + 4 * n_splits)
+
+
+def _batches(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Batch]:
     """The clusters that have more rows than parts, in batches of one width."""
     large = np.flatnonzero(counts > n_splits)
     widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_BUCKET)
     for width in np.unique(widths).tolist():
         bucket = large[widths == width]
-        size = max(1, _BATCH_ROWS // width)
+        size = max(1, at_once // width)
         for begin in range(0, len(bucket), size):
             clusters = bucket[begin : begin + size]
             yield _Batch(clusters, width, min(size, len(bucket)) - len(clusters))
+
+
+def _fit_streamed(
+    x: Lazy, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in chunks."""
+    frame = frame_of(x, metric="cosine" if unit else "euclidean").rounded()
+    chunks = chunks_within(Lazy(x, frame=frame), None, memory_limit, n_splits)
+    start = seed_chunks(chunks, n_splits, key)
+    found = iterate_chunks(chunks, start, n_splits, max_iter, unit=unit)
+    return frame.leave(found.centroids), found.labels
 
 
 @functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcurate.pool import row_ids
 from jaxcurate.sources.items import Annotations, Item
 
 _BLOCK_BYTES = 1 << 24
@@ -58,6 +59,12 @@ class ArraySource:
 
     def read(self, row: int) -> Item:
         return Item(str(row), np.array(self.array[row], np.float32))
+
+    def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, n = int(rows[0]), len(rows)
+        in_a_run = np.array_equal(rows, np.arange(first, first + n))
+        block = self.array[first : first + n] if in_a_run else self.array[rows]
+        return row_ids(rows), np.array(block, np.float32)
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         unknown = np.full(len(rows), "", np.str_)

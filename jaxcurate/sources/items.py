@@ -1,7 +1,7 @@
 """What a source of items is: `Item`, `Source`, and the annotations kept apart from both."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -67,3 +67,11 @@ class Source(Protocol):
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         """Returns the labels and domains of rows. For evaluation only: curation never sees them."""
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """What a source offers besides that reads many rows as fast as one, each of them readable."""
+
+    def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcurate.sources.items import Item, Source, UnreadableItem
+from jaxcurate.sources.items import InBlocks, Item, Source, UnreadableItem
 
 _ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
 
@@ -60,6 +60,9 @@ class Reading:
 
     def __iter__(self) -> Iterator[Batch]:
         self.unreadable = []
+        if isinstance(self._source, InBlocks):
+            yield from self._blocks(self._source)
+            return
         rows, items = [], []
         for row, item in self._outcomes():
             if isinstance(item, UnreadableItem):
@@ -72,6 +75,14 @@ class Reading:
                 rows, items = [], []
         if rows:
             yield _batch(rows, items)
+
+    def _blocks(self, source: InBlocks) -> Iterator[Batch]:
+        """Batches of a source that needs no threads."""
+        for start in range(0, len(self._rows), self._batch_size):
+            rows = np.asarray(self._rows[start : start + self._batch_size], np.int64)
+            yield Batch(rows, *source.read_block(rows))
+            if self._progress is not None:
+                self._progress(len(rows))
 
     def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
         """Yields rows in order, each with its item or why there is none."""
@@ -127,7 +138,8 @@ def read_images(
         source: what to read.
         rows: positions to read; by default all.
         batch_size: items per batch.
-        n_threads: threads that read and decode; by default one a processor.
+        n_threads: threads that read and decode; by default one a processor. A source that
+            is read in blocks (`jaxcurate.sources.items.InBlocks`) needs none.
         progress: called with the number of rows done since its last call, skipped ones included.
 
     Returns:
