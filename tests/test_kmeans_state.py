@@ -35,11 +35,11 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize(
-    ("memory_limit", "mapper"), [(None, "shard_map"), (400_000, "shard_map"), (None, "pmap")]
+    ("memory_limit", "mapper"), [(None, "shard_map"), (800_000, "shard_map"), (None, "pmap")]
 )
 def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper, monkeypatch):
     monkeypatch.setattr(parallel, "mapper", mapper)
-    x = blobs(5000, 24, 12)
+    x = blobs(5000, 48, 12)  # the seeding draws for some steps at once
     options = dict(max_iter=12, seed=3, memory_limit=memory_limit)
     whole = jc.kmeans(x, 70, **options)
     states = []

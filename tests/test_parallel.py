@@ -83,8 +83,9 @@ def test_unknown_mapper_is_refused(mesh):
         parallel.spmd(moments, mesh, (ROWS, ROWS), SPECS, mapper="vmap")
 
 
-def test_both_mappers_give_the_same_bits(mesh):
-    x = np.random.default_rng(0).normal(size=(3000, 7)).astype(np.float32)
+@pytest.mark.parametrize("d", [7, 48])  # draws for one step, and for some
+def test_both_mappers_give_the_same_bits(d, mesh):
+    x = np.random.default_rng(0).normal(size=(3000, d)).astype(np.float32)
     placed, weights = parallel.put_rows(x, mesh, 256)
     results = []
     for mapper in ("shard_map", "pmap"):
