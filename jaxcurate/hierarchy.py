@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.bounds import check_whole
+from jaxcurate.bounds import check_seed, check_whole
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -125,8 +125,7 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
-    if not 0 <= seed < 2**32:  # beyond, jax would take the remainder
-        raise ValueError(f"seed={seed} must be within [0, 2**32)")
+    check_seed(seed)
     check_whole("max_iter", max_iter, 0)
     if metric not in get_args(Metric):
         raise ValueError(f"metric={metric!r}; known: 'euclidean', 'cosine'")

@@ -234,6 +234,8 @@ def test_pool_and_array_are_clustered_alike():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"seed": -1}, "seed=-1 must be within"),
+        ({"seed": 2**32}, "seed=4294967296 must be within"),
         ({"x": np.array([[1.0, np.nan]])}, "x has a NaN or an infinity, first in row 0"),
         ({"x": np.array([[1.0], [np.inf]])}, "first in row 1"),
         ({"x": np.ones(4)}, "x must have two axes"),

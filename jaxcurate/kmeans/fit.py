@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.bounds import check_seed
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import (
@@ -93,7 +94,8 @@ def kmeans(
         init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
             ``"random"`` (distinct rows), or centroids ``[k, d]``.
         max_iter: Lloyd's iterations at most; they stop once no label changes.
-        seed: of the seeding. The same seed and number of devices give the same bits.
+        seed: of the seeding, within [0, 2**32). The same seed and number of devices give the
+            same bits.
         memory_limit: bytes of host and device memory to stay within; where ``x`` takes more it is
             read in chunks, a pass for each iteration. A quarter of it goes to the rows at least,
             even where a few numbers for each row, and the centroids, leave less. Several
@@ -123,6 +125,7 @@ def kmeans(
     for name, value, known in (("metric", metric, Metric), ("precision", precision, Precision)):
         if value not in get_args(known):
             raise ValueError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
+    check_seed(seed)
     if state_every < 1:
         raise ValueError(f"state_every={state_every} is not positive")
     frame = frame_of(x, mesh=mesh, metric=metric)
