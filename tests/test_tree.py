@@ -114,6 +114,8 @@ def test_a_tree_knows_its_metric(tree, tmp_path):
         ([np.array([0.5])], "labels of level 1"),
         ([np.array([0, 1, 2]), np.array([0, 0])], "level 1 has labels outside its 2"),
         ([np.array([0, -1])], "level 1 has labels outside"),
+        ([np.array([0, 2**32 + 1]), np.array([0, 0])], "level 1 has labels outside"),
+        ([np.array([0, -(2**32)])], "level 1 has labels outside"),
     ],
 )
 def test_labels_that_make_no_tree_are_refused(labels, message):
