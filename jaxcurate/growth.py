@@ -173,14 +173,14 @@ def refit_branch(
     _check_rows(tree, x, tree.n_points)
     if not 2 <= level <= len(tree.levels):
         raise ValueError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
+    rows = tree.members(level, cluster)
+    if not len(rows):
+        raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
     ids = [tree.children(level, cluster)]
     for number in range(level - 1, 1, -1):
         below = [tree.children(number, int(one)) for one in ids[-1]]
         ids.append(np.sort(np.concatenate(below)))
     ids.reverse()  # of the branch's clusters at levels 1, 2, ...
-    rows = tree.members(level, cluster)
-    if not len(rows):
-        raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
     branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)

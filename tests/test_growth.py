@@ -207,6 +207,21 @@ def test_a_branch_with_fewer_rows_than_clusters_keeps_empty_ones():
     assert tree.levels[0].centroids[3] == 3
 
 
+def test_an_empty_branch_has_nothing_to_refit():
+    """Whether it has empty clusters below, as at level 2, or none at all, as at level 3."""
+    x = np.array([[0.0], [1]], np.float32)
+    labels = [0, 0], [0, 1], [0, 0, 1]
+    centroids = (np.zeros((k, 1), np.float32) for k in (2, 3, 2))
+    levels = [
+        jc.TreeLevel(made, np.array(of, np.int32), np.zeros(len(of), np.float32))
+        for made, of in zip(centroids, labels, strict=True)
+    ]
+    tree = jc.ClusterTree((*levels, jc.TreeLevel(levels[2].centroids[:2], *levels[0][1:])))
+    for level, cluster in ((2, 1), (2, 2), (3, 1), (4, 1)):
+        with pytest.raises(ValueError, match=f"cluster={cluster} of level {level} has no rows"):
+            refit_branch(tree, x, level, cluster)
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
