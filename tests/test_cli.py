@@ -537,6 +537,8 @@ def test_a_plain_config_will_do(jaxcurate, place):
 def test_a_config_that_fails_is_told(jaxcurate, place):
     (place / "config.py").write_text("def get_config(source):\n    return 1 / 0\n")
     refused(jaxcurate("run"), "division by zero")
+    (place / "config.py").write_text("def get_config(source):\n    raise ValueError('too few')\n")
+    refused(jaxcurate("run"), "jaxcurate: too few")
     assert not (place / "work").exists()
 
 
