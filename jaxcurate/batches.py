@@ -66,6 +66,8 @@ class Batches(Sequence[np.ndarray]):
         if equal not in _LAWS:
             raise ValueError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
         priorities(0, seed)  # refuses a bad seed
+        # Those of numpy would overflow, and JSON does not hold them.
+        batch_size, n_steps, seed = int(batch_size), int(n_steps), int(seed)
         n = tree.n_points
         rows = np.arange(n) if rows is None else checked_rows(rows, n)
         if not len(rows):
@@ -142,6 +144,9 @@ class OneByOne(Sequence[int]):
             raise IndexError(f"place {place} of {len(self)}")
         step, within = divmod(int(place) % len(self), self._batches.batch_size)
         return int(self._batch(step)[within])
+
+    def __repr__(self) -> str:
+        return f"OneByOne({self._batches!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OneByOne, (self._batches,)

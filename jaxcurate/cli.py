@@ -75,7 +75,7 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
     except KeyError as error:
         raise ValueError(f"the configuration has no field {error}") from error
     except Exception as error:  # a configuration is a program, and may fail in any way
-        raise ValueError(f"{error}") from error
+        raise ValueError(_reason(error)) from error
     if len(rest) != 2 or rest[1] not in COMMANDS:
         raise ValueError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
     if config.value is None:
@@ -83,6 +83,13 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
     if not path.value:
         raise ValueError(f"--workdir is missing; usage: {USAGE}")
     return rest[1], config.value.to_dict(), path.value, quiet.value
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, without the traceback that ml_collections writes into a config's own."""
+    while "Traceback" in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return str(error)
 
 
 def _set_up_devices(n_devices: int) -> None:

@@ -173,18 +173,18 @@ def refit_branch(
     _check_rows(tree, x, tree.n_points)
     if not 2 <= level <= len(tree.levels):
         raise ValueError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
+    rows = tree.members(level, cluster)
+    if not len(rows):
+        raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
     ids = [tree.children(level, cluster)]
     for number in range(level - 1, 1, -1):
         below = [tree.children(number, int(one)) for one in ids[-1]]
         ids.append(np.sort(np.concatenate(below)))
     ids.reverse()  # of the branch's clusters at levels 1, 2, ...
-    rows = tree.members(level, cluster)
-    if not len(rows):
-        raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
     branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)
-    return replace(tree, levels=_grafted(tree, branch, rows, ids, level, cluster))
+    return replace(tree, levels=_grafted(tree, branch, rows, ids, level))
 
 
 def _grafted(
@@ -193,7 +193,6 @@ def _grafted(
     rows: np.ndarray,
     ids: Sequence[np.ndarray],
     level: int,
-    cluster: int,
 ) -> tuple[TreeLevel, ...]:
     """The tree's levels with a branch in the place of what was below a cluster.
 
@@ -202,8 +201,7 @@ def _grafted(
         branch: over its ``rows``.
         rows: int64 ``[m]``.
         ids: for each of the branch's levels, the ids that its clusters take, at least as many.
-        level: of the cluster.
-        cluster: the one that the branch hangs from.
+        level: of the cluster that the branch hangs from.
     """
     levels = [TreeLevel(*(np.array(array) for array in one)) for one in tree.levels[:level]]
     below = rows
@@ -214,9 +212,10 @@ def _grafted(
         # Ids beyond the new clusters stay, empty, with their centroids and parents.
         below = ids[number][: len(new.centroids)]
         old.centroids[below] = new.centroids
-    top = levels[level - 1]
-    offsets = levels[level - 2].centroids[below].astype(np.float64) - top.centroids[cluster]
-    top.distances[below] = np.sum(offsets**2, axis=1)
+    # Also those that stay: their parents' centroids are new.
+    for lower, upper, made in zip(levels[:-1], levels[1:], ids, strict=True):
+        offsets = lower.centroids[made].astype(np.float64) - upper.centroids[upper.labels[made]]
+        upper.distances[made] = np.sum(offsets**2, axis=1)
     return (*levels, *tree.levels[level:])
 
 

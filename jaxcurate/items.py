@@ -40,12 +40,23 @@ class Items:
     def references(self) -> sources.Source | None:
         """What the retrieved part of the subset is near to; None where there is no such part."""
         settings = self.settings.sample.mix
-        return self._open(settings.split, settings.references) if settings.retrieved else None
+        return self._alike(settings.split, settings.references) if settings.retrieved else None
 
     @cached_property
     def newcomers(self) -> sources.Source:
         """The items that the pool grows by."""
-        return self._open(self.settings.grow.split, self.settings.grow.source)
+        return self._alike(self.settings.grow.split, self.settings.grow.source)
+
+    def _alike(self, split: str, source: str) -> sources.Source:
+        """A source of items that can be embedded as the pool's are.
+
+        Raises:
+            ValueError: it has rows of another width, or one has pictures and the other has none.
+        """
+        other = self._open(split, source)
+        if (of := _kind(other)) != (here := _kind(self.source)):
+            raise ValueError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
+        return other
 
     def _open(self, split: str, source: str = "") -> sources.Source:
         settings = self.settings
@@ -113,6 +124,12 @@ class Embedded:
     def unreadable(self) -> list[list[str]]:
         """Id and reason of each item that could not be read, once all have been asked for."""
         return [[item.id, item.reason] for item in self._reading.unreadable]
+
+
+def _kind(source: sources.Source) -> str:
+    """What the items of a source are."""
+    rows = isinstance(source, sources.ArraySource)
+    return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
 
 
 def check_all_read(reading: sources.Reading) -> None:

@@ -54,6 +54,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
     """
     rows = np.asarray(rows)
     checked_rows(np.unique(rows), tree.n_points)
+    rows = rows.astype(np.int64)  # an empty list is of floats
     told = []
     for number in range(1, len(tree.levels) + 1):
         filled = tree.point_counts(number) > 0

@@ -121,19 +121,22 @@ class Pipeline:
                     f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
                     f"level 1, but {source} has only {n} item(s)"
                 )
+            if settings.dedup.enabled and n < settings.dedup.n_clusters:
+                raise ValueError(
+                    f"dedup.n_clusters asks for {settings.dedup.n_clusters} clusters, but {source} "
+                    f"has only {n} item(s)"
+                )
         elif stages & self._that_read_the_source:
-            card = workdir.read_card(self.stages.folders["embed"]) or {
-                "made_from": {"source": None}
-            }
-            made_from = card["made_from"].get("source")
-            if made_from != self.stages.source.fingerprint:
+            # A pool that was saved by hand was made from nothing that is known.
+            made_from = (workdir.read_card(self.stages.folders["embed"]) or {}).get("made_from", {})
+            if made_from.get("source") != self.stages.source.fingerprint:
                 raise ValueError(
                     f"{self.stages.folders['embed']} was made from source "
-                    f"{made_from}, but {settings.source} is now "
+                    f"{made_from.get('source')}, but {settings.source} is now "
                     f"{self.stages.source.fingerprint}: `embed` comes first"
                 )
             of = _as_json(_plain(settings.embed))
-            if stages & self._that_embed and card["made_from"]["embed"] != of:
+            if stages & self._that_embed and made_from.get("embed") != of:
                 raise ValueError(
                     f"{self.stages.folders['embed']} was made with other settings of config.embed, "
                     "by which other items are embedded: `embed` comes first"

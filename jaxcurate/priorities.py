@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxcurate.bounds import check_whole
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 _OTHER = 1 << 32
@@ -26,7 +28,7 @@ def priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray
         uint64 ``[n]``.
 
     Raises:
-        ValueError: the seed is negative or too large.
+        ValueError: the seed is no whole number, negative or too large.
 
     References:
         Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014.
@@ -121,10 +123,11 @@ def _mix(z: np.ndarray) -> None:
 
 def _start(seed: int, stream: int) -> int:
     """Where the counter begins, in whole numbers of Python."""
-    if not 0 <= seed <= _MASK:
-        raise ValueError(f"seed={seed} must be within [0, 2**64)")
+    check_whole("seed", seed, 0)
+    if seed > _MASK:
+        raise ValueError(f"seed={seed} must be below 2**64")
     state = 0
-    for part in (seed, stream):
+    for part in map(int, (seed, stream)):  # numpy's whole numbers would overflow
         z = np.array([(state ^ part) * _GOLDEN + _GOLDEN & _MASK], np.uint64)
         _mix(z)
         state = int(z[0])

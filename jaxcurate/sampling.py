@@ -70,6 +70,7 @@ def sample(
     if ids is not None and len(ids) != tree.n_points:
         raise ValueError(f"ids has {len(ids)} entries, but the tree {tree.n_points} points")
     leaves = tree.levels[0].labels if rows is None else tree.levels[0].labels[rows]
+    max_repeats = min(max_repeats, max(size, 1))  # more cannot show, and might overflow
     available = len(leaves) * max_repeats
     if size > available:
         warnings.warn(

@@ -204,6 +204,8 @@ class ClusterTree:
         for number, array in enumerate(arrays, 1):
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
                 raise ValueError(f"labels of level {number} must be integers [m], m > 0")
+            if not 0 <= array.min() <= array.max() < 2**31:  # int32 would name other clusters
+                raise ValueError(f"level {number} has labels outside [0, 2**31)")
         sizes = [len(above) for above in arrays[1:]]
         sizes += [int(array.max()) + 1 for array in arrays[-1:]]
         levels = [

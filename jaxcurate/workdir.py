@@ -17,6 +17,8 @@ _BLOCK_BYTES = 2**24
 
 CARD = "card.json"
 """The file that makes a folder whole: written last, it names all others."""
+_CHECKSUM = "checksum"
+"""The card's entry for itself: the fingerprint of all that it tells besides."""
 
 
 class DamagedError(ValueError):
@@ -52,8 +54,9 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any]) -> Iterator[epath
             str(f.relative_to(fresh)): {"bytes": f.stat().length, "sha256": sha256(f)}
             for f in _files(fresh)
         }
-        card = json.dumps({**about, "files": files}, indent=2, sort_keys=True)
-        (fresh / CARD).write_text(card + "\n")
+        card = json.loads(json.dumps({**about, "files": files}))  # as it will be read
+        card[_CHECKSUM] = fingerprint(card)
+        (fresh / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
         if path.exists():
             old = path.parent / f".{path.name}.old-{unique}"
             path.rename(old)
@@ -82,17 +85,20 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
     """The card of a whole folder; None where there is none.
 
     Raises:
-        DamagedError: the card cannot be read, or a file that it names is missing or has another
-            size. (Contents are checked by :func:`check_files`.)
+        DamagedError: the card cannot be read or was altered, or a file that it names is missing
+            or has another size. (Contents are checked by :func:`check_files`.)
     """
     path = epath.Path(path)
     if not (path / CARD).exists():
         return None
     try:
         card = json.loads((path / CARD).read_text())
+        checksum = card.pop(_CHECKSUM, None)  # older cards have none
         sizes = {name: entry["bytes"] for name, entry in card["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path / CARD} is damaged ({error})") from error
+    if checksum not in (None, fingerprint(card)):
+        raise DamagedError(f"{path / CARD} is damaged: it is not what its checksum tells")
     for name, size in sizes.items():
         file = path / name
         if not file.exists():

@@ -192,6 +192,15 @@ def test_one_by_one_is_the_same_rows():
     assert rows[-1] == batches[59][23]
     with pytest.raises(IndexError, match="place 1440 of 1440"):
         rows[1440]
+    # Where loaders resume they hold sources against each other by what these call themselves.
+    assert repr(rows) == repr(OneByOne(drawn(9, "rows")[2]))
+
+
+def test_numbers_of_numpy_make_the_same_batches():
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
+    ours, numpys = Batches(tree, 2, 3, seed=5), Batches(tree, np.int64(2), 3, seed=np.int64(5))
+    assert ours.fingerprint == numpys.fingerprint
+    np.testing.assert_array_equal(list(ours), list(numpys))
 
 
 @pytest.mark.parametrize("equal", ["rows", "clusters"])

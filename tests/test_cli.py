@@ -342,6 +342,24 @@ def test_a_mixture_says_why(jaxcurate, place):
     assert np.isin(np.arange(50, 54), rows).all()  # each is nearest to itself
 
 
+@pytest.mark.parametrize("encoder", ["pixels", "pca"])
+def test_items_of_another_kind_are_refused_before_anything_is_done(jaxcurate, place, encoder):
+    np.save(place / "narrow.npy", np.ones((3, 2), np.float32))
+    (place / "pictures").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "pictures/0.png")
+    before = everything_in(place)
+    embed = [f"--config.embed.encoder={encoder}", "--config.embed.n_components=3"]
+    for others, kind in (
+        (f"npy:{place}/narrow.npy", "narrow.npy has rows of 2 columns"),
+        (f"folder:{place}/pictures", "pictures has pictures"),
+    ):
+        words = kind, "x.npy, the pool, has rows of 6 columns"
+        references = f"--config.sample.mix.references={others}"
+        refused(jaxcurate("run", *embed, *mixture(0.5, 0.5, 0, references)), *words)
+        refused(jaxcurate("run", *embed, f"--config.grow.source={others}"), *words)
+        assert everything_in(place) == before
+
+
 def test_references_that_name_too_few_are_told(jaxcurate, place):
     np.save(place / "wanted.npy", np.load(place / "x.npy")[:2])
     references = f"--config.sample.mix.references=npy:{place}/wanted.npy"
@@ -519,6 +537,8 @@ def test_a_plain_config_will_do(jaxcurate, place):
 def test_a_config_that_fails_is_told(jaxcurate, place):
     (place / "config.py").write_text("def get_config(source):\n    return 1 / 0\n")
     refused(jaxcurate("run"), "division by zero")
+    (place / "config.py").write_text("def get_config(source):\n    raise ValueError('too few')\n")
+    refused(jaxcurate("run"), "jaxcurate: too few")
     assert not (place / "work").exists()
 
 
@@ -643,6 +663,24 @@ def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
     refused(jaxcurate("sample", "--config.seed=1"), "tree", *pools)
     refused(jaxcurate("export", "--config.export.format=npy"), "curated", *pools)
     assert everything_in(place / "work") == before
+
+
+def test_a_pool_that_was_saved_by_hand(jaxcurate, place):
+    """It can be clustered and sampled; stages that need its items say what is missing."""
+    jc.make_pool(np.load(place / "x.npy")).save(place / "work/pool")
+    assert jaxcurate("cluster")[0] == jaxcurate("sample")[0] == 0
+    before = everything_in(place)
+    for stage in ("export", "evaluate", "report", "grow", "dedup"):
+        flags = [DEDUP] if stage == "dedup" else [f"--config.grow.source=npy:{place}/x.npy"]
+        refused(jaxcurate(stage, *flags), "made from source None", "`embed` comes first")
+    assert everything_in(place) == before
+
+
+def test_more_neighbourhoods_than_items_change_nothing(jaxcurate, place):
+    before = everything_in(place)
+    flags = [DEDUP, "--config.dedup.n_clusters=201"]
+    refused(jaxcurate("run", *flags), "dedup.n_clusters asks for 201", "200 item")
+    assert everything_in(place) == before
 
 
 def test_a_shortfall_is_reported(jaxcurate, place):

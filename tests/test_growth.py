@@ -207,6 +207,37 @@ def test_a_branch_with_fewer_rows_than_clusters_keeps_empty_ones():
     assert tree.levels[0].centroids[3] == 3
 
 
+def test_empty_clusters_of_a_branch_are_measured_to_where_its_centroids_are_now():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    tree = jc.hierarchical_kmeans(x, [jc.Level(30), jc.Level(12), jc.Level(2)])
+    # Of one branch a few rows are left, fewer than it has clusters at either level below.
+    rows = np.concatenate([tree.members(3, 0)[::7], tree.members(3, 1)])
+    leaf = tree.levels[0]
+    leaf = leaf._replace(labels=leaf.labels[rows], distances=leaf.distances[rows])
+    tree = refit_branch(jc.ClusterTree((leaf, *tree.levels[1:])), x[rows], 3, 0)
+    assert len(tree.members(3, 0)) < len(tree.children(3, 0))
+    below = x[rows]
+    for one in tree.levels:
+        squared = ((below - one.centroids[one.labels]) ** 2).sum(1)
+        np.testing.assert_allclose(one.distances, squared, rtol=1e-4, atol=1e-5)
+        below = one.centroids
+
+
+def test_an_empty_branch_has_nothing_to_refit():
+    """Whether it has empty clusters below, as at level 2, or none at all, as at level 3."""
+    x = np.array([[0.0], [1]], np.float32)
+    labels = [0, 0], [0, 1], [0, 0, 1]
+    centroids = (np.zeros((k, 1), np.float32) for k in (2, 3, 2))
+    levels = [
+        jc.TreeLevel(made, np.array(of, np.int32), np.zeros(len(of), np.float32))
+        for made, of in zip(centroids, labels, strict=True)
+    ]
+    tree = jc.ClusterTree((*levels, jc.TreeLevel(levels[2].centroids[:2], *levels[0][1:])))
+    for level, cluster in ((2, 1), (2, 2), (3, 1), (4, 1)):
+        with pytest.raises(ValueError, match=f"cluster={cluster} of level {level} has no rows"):
+            refit_branch(tree, x, level, cluster)
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [

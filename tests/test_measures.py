@@ -16,6 +16,7 @@ def test_balance_of_levels_by_hand():
     assert low.entropy == pytest.approx(0.5)
     assert low.gini == pytest.approx(0.5)
     assert (high.n_clusters, high.empty, high.entropy) == (3, pytest.approx(2 / 3), 0)
+    assert [level.empty for level in level_balance(tree, [])] == [1, 1]
     even = level_balance(tree, np.array([0, 2, 3, 5]))[0]
     assert (even.empty, even.entropy, even.gini) == (0, pytest.approx(1), pytest.approx(0))
 

@@ -76,7 +76,12 @@ def test_bad_ids_are_refused(ids, message):
         keys_of(ids)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64])
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint64])
+def test_seeds_may_be_whole_numbers_of_numpy(kind):
+    np.testing.assert_array_equal(priorities(5, kind(7), 2), priorities(5, 7, 2))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True])
 def test_bad_seeds_are_refused(seed):
     with pytest.raises(ValueError, match=f"seed={seed}"):
         priorities(3, seed)

@@ -246,6 +246,13 @@ def test_whole_copies_first():
     np.testing.assert_array_equal(np.bincount(taken), [2, 2, 1, 1, 1, 1])
 
 
+@pytest.mark.parametrize("max_repeats", [2**63 - 1, 10**30])
+def test_as_many_repeats_as_it_takes(max_repeats):
+    tree = jc.ClusterTree.from_labels([np.array([0, 1, 1, 2]), np.array([0, 0, 0, 1])])
+    taken = jc.sample(tree, 10, max_repeats=max_repeats)
+    np.testing.assert_array_equal(taken, jc.sample(tree, 10, max_repeats=10))
+
+
 def test_shortfall_is_reported():
     tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
     with pytest.warns(ShortfallWarning, match="5 items wanted, the pool holds 3"):

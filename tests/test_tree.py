@@ -60,6 +60,26 @@ def test_damage_is_refused_by_name(tree, tmp_path, damage):
         jc.ClusterTree.load(tmp_path / "tree")
 
 
+def test_no_byte_of_a_card_can_change_unseen(tmp_path):
+    """It tells the pool, the metric and how many levels there are."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    tree = jc.hierarchical_kmeans(jc.make_pool(x), [jc.Level(9), jc.Level(3)], metric="cosine")
+    tree.save(tmp_path / "tree")
+    file = tmp_path / "tree/card.json"
+    content = file.read_bytes()
+    first_file, rest = content.index(b"l1_distances.npy"), content.index(b"l2_labels.npy")
+    refused = 0
+    for place in (*range(first_file), *range(rest, len(content))):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            loaded = jc.ClusterTree.load(tmp_path / "tree")
+        except DamagedError:
+            refused += 1
+        else:  # the name of its checksum, without which it passes for an older card
+            assert (loaded.pool, loaded.metric, len(loaded.levels)) == (tree.pool, "cosine", 2)
+    assert refused == first_file + len(content) - rest - len("checksum")
+
+
 def test_an_unfinished_folder_is_no_tree(tmp_path):
     (tmp_path / "tree").mkdir()
     with pytest.raises(DamagedError, match="never completed"):
@@ -100,6 +120,7 @@ def test_a_tree_knows_its_metric(tree, tmp_path):
     tree.save(tmp_path / "old")
     card = json.loads((tmp_path / "old/card.json").read_text())
     assert card.pop("metric") == "euclidean"
+    del card["checksum"]  # older cards do not have that either
     (tmp_path / "old/card.json").write_text(json.dumps(card))
     assert jc.ClusterTree.load(tmp_path / "old").metric == "euclidean"
     with pytest.raises(ValueError, match="metric='dot'; known: 'euclidean', 'cosine'"):
@@ -114,6 +135,8 @@ def test_a_tree_knows_its_metric(tree, tmp_path):
         ([np.array([0.5])], "labels of level 1"),
         ([np.array([0, 1, 2]), np.array([0, 0])], "level 1 has labels outside its 2"),
         ([np.array([0, -1])], "level 1 has labels outside"),
+        ([np.array([0, 2**32 + 1]), np.array([0, 0])], "level 1 has labels outside"),
+        ([np.array([0, -(2**32)])], "level 1 has labels outside"),
     ],
 )
 def test_labels_that_make_no_tree_are_refused(labels, message):

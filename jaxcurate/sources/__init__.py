@@ -1,5 +1,6 @@
 """Where items come from: datasets, folders and arrays, read alike."""
 
+from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.items import Annotations, Item, Source, UnreadableItem
 from jaxcurate.sources.opening import open_source
 from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
@@ -17,6 +18,7 @@ from jaxcurate.sources.weblike import prepare
 __all__ = [
     "RECIPES",
     "Annotations",
+    "ArraySource",
     "Batch",
     "Domain",
     "Item",
