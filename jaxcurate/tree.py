@@ -10,6 +10,7 @@ from etils import epath
 from scipy.sparse import csr_array
 
 from jaxcurate import workdir
+from jaxcurate.bounds import check_whole
 
 Metric = Literal["euclidean", "cosine"]
 _BLOCK = 1 << 15
@@ -120,7 +121,8 @@ class ClusterTree:
             ValueError: there is no such level or cluster.
         """
         k = self.n_clusters(level)
-        if not 0 <= cluster < k:
+        check_whole("cluster", cluster, 0)
+        if cluster >= k:
             raise ValueError(f"cluster={cluster}, but level {level} has clusters 0 to {k - 1}")
         return self._below(level, np.array([cluster]))
 
@@ -144,7 +146,8 @@ class ClusterTree:
         Raises:
             ValueError: there is no such point.
         """
-        if not 0 <= row < self.n_points:
+        check_whole("row", row, 0)
+        if row >= self.n_points:
             raise ValueError(f"row={row}, but the tree has points 0 to {self.n_points - 1}")
         found = [int(self.levels[0].labels[row])]
         for above in self.levels[1:]:

@@ -184,6 +184,8 @@ def test_members_and_paths_agree_with_labels(tree):
         (lambda tree: tree.children(2, -1), "cluster=-1"),
         (lambda tree: tree.path(200), "row=200, but the tree has points 0 to 199"),
         (lambda tree: tree.path(-1), "row=-1"),
+        (lambda tree: tree.path(1.5), "row=1.5 must be a whole number"),
+        (lambda tree: tree.members(1, 1.5), "cluster=1.5 must be a whole number"),
     ],
 )
 def test_what_is_not_there_is_named(tree, ask, message):
