@@ -220,7 +220,7 @@ def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
 
 
 STREAMED = {
-    "rounds": ([jc.Level(60, 2, 20), jc.Level(40, 1, 2)], {}, 9_000),
+    "rounds": ([jc.Level(60, 2, 100), jc.Level(40, 1, 2)], {}, 40_000),
     "splits": ([jc.Level(12, n_splits=9)], {"rows": np.arange(500, 12_000)}, 300_000),
     "cosine": (
         [jc.Level(30, 1, 9, n_fit=7000, resample="random"), jc.Level(9)],
