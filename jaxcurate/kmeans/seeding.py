@@ -17,7 +17,8 @@ _AT_ONCE = 4096
 _STEPS = 8
 """Steps that draws are made ahead for, at most."""
 _COLUMNS_A_STEP = 16
-"""Columns for each of them: distances to draws take less memory than the rows."""
+"""Columns for each of them, so that distances to draws take no more memory than the rows, or not
+much."""
 _PRUNE_FROM = 16
 """Columns from which on a distance costs more than the question whether it is needed."""
 _PRUNE_ROWS = 8192
@@ -144,6 +145,7 @@ def more_seeds(
     def joined(
         seeds: Seeds, centre: jax.Array, closest: jax.Array, owner: jax.Array
     ) -> tuple[Seeds, jax.Array]:
+        """The seeding with one more centre, and this centre."""
         i = seeds.n_chosen
         return Seeds(seeds.centres.at[i].set(centre), closest, owner, i + 1), centre
 
