@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxcurate.checks import InputError
 from jaxcurate.sampling import Strategy, sample
 from jaxcurate.tree import ClusterTree, TreeLevel
 
@@ -31,7 +32,7 @@ def sample_uniform(
             there is no centroid to be close to.
     """
     if strategy == "closest":
-        raise ValueError("strategy='closest' means nothing to uniform sampling")
+        raise InputError("strategy='closest' means nothing to uniform sampling")
     one = ClusterTree.from_labels([np.zeros(tree.n_points, np.int32)])
     return sample(one, size, strategy, max_repeats, seed, rows=rows, ids=ids)
 

@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxcurate import workdir
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.permutation import permuted
 from jaxcurate.priorities import priorities
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 Equal = Literal["rows", "clusters"]
@@ -64,14 +63,14 @@ class Batches(Sequence[np.ndarray]):
         check_whole("batch_size", batch_size, 1)
         check_whole("n_steps", n_steps, 0)
         if equal not in _LAWS:
-            raise ValueError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
+            raise InputError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
         priorities(0, seed)  # refuses a bad seed
         # Those of numpy would overflow, and JSON does not hold them.
         batch_size, n_steps, seed = int(batch_size), int(n_steps), int(seed)
         n = tree.n_points
         rows = np.arange(n) if rows is None else checked_rows(rows, n)
         if not len(rows):
-            raise ValueError("rows is empty: nothing to draw from")
+            raise InputError("rows is empty: nothing to draw from")
         self.batch_size, self.n_steps = batch_size, n_steps
         branches = _branches(tree, rows)
         self._draw = _LAWS[equal](branches, batch_size, seed)
@@ -120,9 +119,9 @@ class Walk(Iterator[np.ndarray]):
         """
         step, of = state.get("step"), state.get("batches")
         if of != self._batches.fingerprint:
-            raise ValueError(f"the state is of batches {of}, not {self._batches.fingerprint}")
+            raise InputError(f"the state is of batches {of}, not {self._batches.fingerprint}")
         if type(step) is not int or not 0 <= step <= len(self._batches):
-            raise ValueError(f"step={step!r} of the state is not within 0 to {len(self._batches)}")
+            raise InputError(f"step={step!r} of the state is not within 0 to {len(self._batches)}")
         self._step = step
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxcurate.checks import InputError
+
 COMMANDS = (
     *("run", "embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow"),
     "status",
@@ -73,15 +75,15 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
     try:
         rest = values(list(argv))
     except KeyError as error:
-        raise ValueError(f"the configuration has no field {error}") from error
+        raise InputError(f"the configuration has no field {error}") from error
     except Exception as error:  # a configuration is a program, and may fail in any way
-        raise ValueError(_reason(error)) from error
+        raise InputError(_reason(error)) from error
     if len(rest) != 2 or rest[1] not in COMMANDS:
-        raise ValueError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
+        raise InputError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
     if config.value is None:
-        raise ValueError(f"--config is missing; usage: {USAGE}")
+        raise InputError(f"--config is missing; usage: {USAGE}")
     if not path.value:
-        raise ValueError(f"--workdir is missing; usage: {USAGE}")
+        raise InputError(f"--workdir is missing; usage: {USAGE}")
     return rest[1], config.value.to_dict(), path.value, quiet.value
 
 

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from jaxcurate import parallel, workdir
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
@@ -134,12 +135,12 @@ def deduplicate(
     x = np.asarray(x)
     checked_shape(x, "x")
     if threshold is not None and not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
+        raise InputError(f"threshold={threshold} must be above 0 and at most 1")
     if n_neighbours < 0:
-        raise ValueError(f"n_neighbours={n_neighbours} is negative")
+        raise InputError(f"n_neighbours={n_neighbours} is negative")
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
-        raise ValueError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
+        raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
     mesh = parallel.make_mesh() if mesh is None else mesh
     first, group = first_of_same(digests)
     others = np.setdiff1d(np.arange(len(x)), first)
@@ -270,7 +271,7 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             finite = np.isfinite(part).all(axis=1)
             if not finite.all():
                 row = rows[begin + int(np.argmin(finite))]
-                raise ValueError(f"x has a NaN or an infinity, first in row {row}")
+                raise InputError(f"x has a NaN or an infinity, first in row {row}")
             reach = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-300)
             part /= reach  # so that squares neither vanish nor overflow
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
@@ -306,10 +307,10 @@ def _neighbourhoods(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, centroids and distances of rows in a tree's level."""
     if tree.n_points != n:
-        raise ValueError(f"tree has {tree.n_points} points, but x has {n} rows")
+        raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")
     labels, centroids = tree.point_labels(level), tree.levels[level - 1].centroids
     if not centroids.shape[1]:
-        raise ValueError("tree has no centroids to tell which clusters are near each other")
+        raise InputError("tree has no centroids to tell which clusters are near each other")
     return labels[rows], centroids, tree.levels[0].distances[rows]
 
 

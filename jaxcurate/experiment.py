@@ -11,6 +11,7 @@ import scipy.stats
 from jax.sharding import Mesh
 
 from jaxcurate import ssl
+from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import Progress
 from jaxcurate.ssl import probe
 
@@ -84,7 +85,7 @@ def compare(
     seeds = [run.seed for run in next(iter(arms.values()))]
     for name, own in arms.items():
         if [run.seed for run in own] != seeds:
-            raise ValueError(f"arm {name!r} must have the seeds of the others: {seeds}")
+            raise InputError(f"arm {name!r} must have the seeds of the others: {seeds}")
     runs, n_seeds = [run for own in arms.values() for run in own], len(seeds)
 
     def told(done: int, total: int) -> None:

@@ -9,6 +9,7 @@ import scipy.stats
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -108,7 +109,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
     """
     _check_rows(tree, x, tree.n_points)
     if not 0 < n_old < len(x):
-        raise ValueError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
+        raise InputError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
     told = []
     for number in range(1, len(tree.levels) + 1):
         labels = tree.point_labels(number)
@@ -172,10 +173,10 @@ def refit_branch(
     """
     _check_rows(tree, x, tree.n_points)
     if not 2 <= level <= len(tree.levels):
-        raise ValueError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
+        raise InputError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
     rows = tree.members(level, cluster)
     if not len(rows):
-        raise ValueError(f"cluster={cluster} of level {level} has no rows to cluster")
+        raise InputError(f"cluster={cluster} of level {level} has no rows to cluster")
     ids = [tree.children(level, cluster)]
     for number in range(level - 1, 1, -1):
         below = [tree.children(number, int(one)) for one in ids[-1]]
@@ -224,11 +225,11 @@ def _check_rows(tree: ClusterTree, x: np.ndarray, n: int | None = None) -> None:
     checked_shape(x, "x")
     width = tree.levels[0].centroids.shape[1]
     if not width:
-        raise ValueError("tree has no centroids: it was made from labels alone")
+        raise InputError("tree has no centroids: it was made from labels alone")
     if x.shape[1] != width:
-        raise ValueError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
+        raise InputError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
     if n not in (None, len(x)):
-        raise ValueError(f"x has {len(x)} rows, but the tree has {n} points")
+        raise InputError(f"x has {len(x)} rows, but the tree has {n} points")
     frame_of(x, metric=tree.metric)  # refuses numbers that are not finite, rows of no direction
 
 

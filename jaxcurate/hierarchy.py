@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.bounds import check_seed, check_whole
+from jaxcurate.checks import InputError, check_seed, check_whole, checked_rows
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -18,7 +18,6 @@ from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
 from jaxcurate.pool import Pool
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree, Metric, TreeLevel
 
 Progress = Callable[[str, int, int], None]
@@ -56,11 +55,11 @@ class Level:
         ):
             check_whole(name, getattr(self, name), least)
         if self.resample not in ("closest", "random"):
-            raise ValueError(f"resample={self.resample!r}; known: 'closest', 'random'")
+            raise InputError(f"resample={self.resample!r}; known: 'closest', 'random'")
         if self.n_splits > 1 and self.resampled:
-            raise ValueError("n_splits and n_resamples exclude each other on one level")
+            raise InputError("n_splits and n_resamples exclude each other on one level")
         if 0 < self.n_fit < self.n_clusters * self.n_splits:
-            raise ValueError(
+            raise InputError(
                 f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
             )
 
@@ -128,7 +127,7 @@ def hierarchical_kmeans(
     check_seed(seed)
     check_whole("max_iter", max_iter, 0)
     if metric not in get_args(Metric):
-        raise ValueError(f"metric={metric!r}; known: 'euclidean', 'cosine'")
+        raise InputError(f"metric={metric!r}; known: 'euclidean', 'cosine'")
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
@@ -279,12 +278,12 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
 
 def _check_levels(levels: Sequence[Level], n: int) -> None:
     if not levels:
-        raise ValueError("levels is empty")
+        raise InputError("levels is empty")
     below, what = n, "rows"
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits
         if total > below:
-            raise ValueError(
+            raise InputError(
                 f"level {number} asks for {total} clusters, but there are only {below} {what}"
             )
         below, what = total, f"clusters at level {number}"

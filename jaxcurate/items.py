@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import embed as encoders
 from jaxcurate import experiment, parallel, sources
+from jaxcurate.checks import InputError
 from jaxcurate.pool import Block
 from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
@@ -55,7 +56,7 @@ class Items:
         """
         other = self._open(split, source)
         if (of := _kind(other)) != (here := _kind(self.source)):
-            raise ValueError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
+            raise InputError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
         return other
 
     def _open(self, split: str, source: str = "") -> sources.Source:
@@ -118,7 +119,7 @@ class Embedded:
             )
             yield Block(embeddings, batch.ids, batch.rows)
         if batch is None:
-            raise ValueError(f"{self._name} has no item that can be read")
+            raise InputError(f"{self._name} has no item that can be read")
 
     @property
     def unreadable(self) -> list[list[str]]:
@@ -136,7 +137,7 @@ def check_all_read(reading: sources.Reading) -> None:
     """Refuses items that were readable when the pool was made, and no longer are."""
     if reading.unreadable:
         item = reading.unreadable[0]
-        raise ValueError(f"item {item.id!r} can no longer be read: {item.reason}")
+        raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
 
 
 def read_held_out(source: sources.Source) -> experiment.HeldOut:

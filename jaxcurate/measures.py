@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.balance import gini, normalised_entropy
+from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree, Metric
 
 _CENTRES = 65536
@@ -89,9 +89,9 @@ def coverage(
     """
     rows = checked_rows(np.unique(rows), len(x))
     if not len(rows):
-        raise ValueError("rows is empty: nothing covers the pool")
+        raise InputError("rows is empty: nothing covers the pool")
     if n_measured is not None and n_measured < 1:
-        raise ValueError(f"n_measured={n_measured} must be at least 1")
+        raise InputError(f"n_measured={n_measured} must be at least 1")
     if n_measured is not None and n_measured < len(x):
         drawn = np.random.default_rng([seed, 3]).choice(len(x), n_measured, replace=False)
         measured = x[np.sort(drawn)]
@@ -137,13 +137,13 @@ def kl_to_uniform(
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or not 1 <= points.shape[1] <= 3 or not len(points):
-        raise ValueError(f"points must be [n, d] with d of 1, 2 or 3, not {points.shape}")
+        raise InputError(f"points must be [n, d] with d of 1, 2 or 3, not {points.shape}")
     low, high = (np.broadcast_to(corner, points.shape[1]) for corner in (low, high))
     if not (high > low).all():
-        raise ValueError("high must lie above low")
+        raise InputError("high must lie above low")
     width = np.broadcast_to((high - low) / 12 if bandwidth is None else bandwidth, low.shape)
     if not (width > 0).all():
-        raise ValueError(f"bandwidth={bandwidth} must be above 0")
+        raise InputError(f"bandwidth={bandwidth} must be above 0")
     n_grid = n_grid or (60 if len(low) == 3 else 300)
     density = np.zeros((n_grid ** (len(low) - 1), n_grid))
     block = max(1, 2**24 // density.shape[0])

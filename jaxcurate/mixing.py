@@ -8,11 +8,10 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcurate.baselines import sample_uniform
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 
@@ -40,10 +39,10 @@ class Mix:
     def __post_init__(self) -> None:
         for name, share in vars(self).items():
             if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share} must be within [0, 1]")
+                raise InputError(f"{name}={share} must be within [0, 1]")
         total = sum(vars(self).values())
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"curated, retrieved and raw add up to {total:g}, not to 1")
+            raise InputError(f"curated, retrieved and raw add up to {total:g}, not to 1")
 
     def sizes(self, size: int) -> dict[str, int]:
         """Whole numbers in these shares that add up to ``size``: largest remainders first."""
@@ -96,7 +95,7 @@ def mix(
     allowed = np.zeros(tree.n_points, bool)
     allowed[slice(None) if rows is None else checked_rows(rows, tree.n_points)] = True
     if wanted["retrieved"] and neighbours is None:
-        raise ValueError(f"retrieved={shares.retrieved} needs neighbours, but there are none")
+        raise InputError(f"retrieved={shares.retrieved} needs neighbours, but there are none")
     if neighbours is not None:
         checked_rows(np.unique(neighbours.rows), tree.n_points, "neighbours")
     curated = sample(tree, wanted["curated"], strategy, seed=seed, rows=rows, ids=ids)

@@ -23,6 +23,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxcurate.checks import InputError
+
 Mapper = Literal["shard_map", "pmap"]
 
 AXIS = "rows"
@@ -72,13 +74,13 @@ def make_mesh(n_devices: int | None = None) -> Mesh | None:
     present = jax.device_count()
     n_devices = present if n_devices is None else n_devices
     if not 1 <= n_devices <= present:
-        raise ValueError(f"n_devices={n_devices}, but {present} device(s) are present")
+        raise InputError(f"n_devices={n_devices}, but {present} device(s) are present")
     if n_devices == 1:
         return None
     devices = np.asarray(jax.devices()[:n_devices])
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     if len(_owners(mesh)) < jax.process_count():
-        raise ValueError(
+        raise InputError(
             f"n_devices={n_devices} leaves some of the {jax.process_count()} processes without a "
             f"device; {present} are present"
         )
@@ -131,9 +133,9 @@ def spmd(
     """
     chosen = globals()["mapper"] if mapper is None else mapper
     if chosen not in ("shard_map", "pmap"):
-        raise ValueError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
+        raise InputError(f"mapper={chosen!r}; known: 'shard_map', 'pmap'")
     if chosen == "pmap" and spans_processes(mesh):
-        raise ValueError("mapper='pmap' works in one process; use 'shard_map' over several")
+        raise InputError("mapper='pmap' works in one process; use 'shard_map' over several")
     read = tuple(tell() for tell in compiled_for)
     return _mapped(kernel, mesh, in_specs, out_specs, chosen, read, **static)
 
@@ -269,7 +271,7 @@ def share(
             ``work(items)``.
 
     Raises:
-        ValueError: ``work`` raised it in some process; every process raises the first.
+        InputError: ``work`` raised it in some process; every process raises the first.
         RuntimeError: the same for any other error.
     """
     if not spans_processes(mesh):
@@ -281,15 +283,19 @@ def share(
         own = work(items[len(items) * place // n : len(items) * (place + 1) // n])
         packed = _packed(*own)
     except Exception as error:
-        failure, packed = error, _packed(error=np.array([type(error).__name__, str(error)]))
+        failure, packed = error, _packed(error=np.array([_kind(error), str(error)]))
     given = [dict(np.load(io.BytesIO(one), allow_pickle=False)) for one in _gather(packed, mesh)]
     for process, one in zip(processes, given, strict=True):
         if "error" in one:
             kind, message = one["error"].tolist()
-            if kind == "ValueError":
-                raise ValueError(message) from failure
+            if kind == InputError.__name__:
+                raise InputError(message) from failure
             raise RuntimeError(f"process {process} failed: {kind}: {message}") from failure
     return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, given), strict=True))
+
+
+def _kind(error: Exception) -> str:
+    return (InputError if isinstance(error, InputError) else type(error)).__name__
 
 
 def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:

@@ -17,6 +17,7 @@ import jax
 from etils import epath
 
 from jaxcurate import parallel, workdir
+from jaxcurate.checks import InputError
 from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
 from jaxcurate.stages import Stages
@@ -98,18 +99,18 @@ class Pipeline:
         """Refuses what cannot work while nothing has been written yet."""
         settings, stages = self.settings, set(stages)
         if "dedup" in stages and not settings.dedup.enabled:
-            raise ValueError("deduplication is off: config.dedup.enabled=True turns it on")
+            raise InputError("deduplication is off: config.dedup.enabled=True turns it on")
         if "grow" in stages and not settings.grow.source:
-            raise ValueError("there is nothing to grow by: config.grow.source names new items")
+            raise InputError("there is nothing to grow by: config.grow.source names new items")
         needs = [(stage, NEEDS[stage]) for stage in stages & set(NEEDS)]
         if settings.dedup.enabled:
             needs += [(stage, "dedup") for stage in stages & {"cluster", "sample", "evaluate"}]
         for stage, needed in needs:
             before = self.stages.folders[needed]
             if needed not in stages and workdir.read_card(before) is None:
-                raise ValueError(f"{before} is missing: `{stage}` needs `{needed}` first")
+                raise InputError(f"{before} is missing: `{stage}` needs `{needed}` first")
         if self._has_grown and stages & ({"embed"} | self._that_read_the_source):
-            raise ValueError(
+            raise InputError(
                 f"{self.stages.folders['embed']} has grown by items that {settings.source} does "
                 "not have: from here go on `cluster`, `sample` and, by embeddings, `dedup`"
             )
@@ -117,12 +118,12 @@ class Pipeline:
             n, source = len(self.stages.source), settings.source
             level = settings.cluster.levels[0]
             if n < level.n_clusters * level.n_splits:
-                raise ValueError(
+                raise InputError(
                     f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
                     f"level 1, but {source} has only {n} item(s)"
                 )
             if settings.dedup.enabled and n < settings.dedup.n_clusters:
-                raise ValueError(
+                raise InputError(
                     f"dedup.n_clusters asks for {settings.dedup.n_clusters} clusters, but {source} "
                     f"has only {n} item(s)"
                 )
@@ -130,14 +131,14 @@ class Pipeline:
             # A pool that was saved by hand was made from nothing that is known.
             made_from = (workdir.read_card(self.stages.folders["embed"]) or {}).get("made_from", {})
             if made_from.get("source") != self.stages.source.fingerprint:
-                raise ValueError(
+                raise InputError(
                     f"{self.stages.folders['embed']} was made from source "
                     f"{made_from.get('source')}, but {settings.source} is now "
                     f"{self.stages.source.fingerprint}: `embed` comes first"
                 )
             of = _as_json(_plain(settings.embed))
             if stages & self._that_embed and made_from.get("embed") != of:
-                raise ValueError(
+                raise InputError(
                     f"{self.stages.folders['embed']} was made with other settings of config.embed, "
                     "by which other items are embedded: `embed` comes first"
                 )
@@ -148,8 +149,8 @@ class Pipeline:
         if "evaluate" in stages and settings.evaluate.arms:
             try:
                 self.stages.held_out_sources  # noqa: B018  opens them
-            except ValueError as error:
-                raise ValueError(
+            except InputError as error:
+                raise InputError(
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
                 ) from error
 
@@ -251,7 +252,7 @@ class Pipeline:
                     "new": self.stages.newcomers.fingerprint,
                     "grow": _plain(settings.grow),
                 }
-        raise ValueError(f"stage={stage!r}; known: {', '.join(STAGES)}")
+        raise InputError(f"stage={stage!r}; known: {', '.join(STAGES)}")
 
     def _about(self, stage: str, **more: Any) -> dict[str, Any]:
         """What the card of a stage's folder tells."""

@@ -6,6 +6,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from jaxcurate.checks import InputError
+
 T = TypeVar("T")
 
 
@@ -25,21 +27,21 @@ def to_dataclass(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
             dataclass itself.
     """
     if not isinstance(fields, Mapping):
-        raise ValueError(f"{where} must be a mapping, not {fields!r}")
+        raise InputError(f"{where} must be a mapping, not {fields!r}")
     known = {field.name: field for field in dataclasses.fields(cls)}
     for name in fields:
         if name not in known:
-            raise ValueError(f"{where}.{name} is unknown; known are {', '.join(known)}")
+            raise InputError(f"{where}.{name} is unknown; known are {', '.join(known)}")
     for name, field in known.items():
         no_default = field.default is field.default_factory is dataclasses.MISSING
         if no_default and name not in fields:
-            raise ValueError(f"{where}.{name} is missing")
+            raise InputError(f"{where}.{name} is missing")
     kinds = typing.get_type_hints(cls)
     values = {name: _typed(kinds[name], value, f"{where}.{name}") for name, value in fields.items()}
     try:
         return cls(**values)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
@@ -47,7 +49,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         if value not in parts:
-            raise ValueError(f"{where}={value!r}; known: {', '.join(map(repr, parts))}")
+            raise InputError(f"{where}={value!r}; known: {', '.join(map(repr, parts))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in parts:
@@ -56,11 +58,11 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return _typed(only, value, where)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{where} must be a list, not {value!r}")
+            raise InputError(f"{where} must be a list, not {value!r}")
         if parts[-1] is Ellipsis:
             parts = (parts[0],) * len(value)
         if len(parts) != len(value):
-            raise ValueError(f"{where} must have {len(parts)} entries, not {len(value)}")
+            raise InputError(f"{where} must have {len(parts)} entries, not {len(value)}")
         return tuple(
             _typed(part, entry, f"{where}[{i}]")
             for i, (part, entry) in enumerate(zip(parts, value, strict=True))
@@ -70,5 +72,5 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{where} must be {kind.__name__}, not {value!r}")
+        raise InputError(f"{where} must be {kind.__name__}, not {value!r}")
     return value

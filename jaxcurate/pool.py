@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 from jaxcurate.priorities import keys_of
 from jaxcurate.rowfile import RowFile
 
@@ -81,14 +82,14 @@ def make_pool(
     """
     embeddings = np.asarray(embeddings, np.float32)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
-        raise ValueError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
+        raise InputError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
     for part in workdir.blocks(embeddings):
         _check_finite(embeddings[part], part.start)
     n = len(embeddings)
     ids = row_ids(np.arange(n)) if ids is None else np.asarray(ids, dtype=np.str_)
     items = np.arange(n) if items is None else np.asarray(items, np.int64)
     if ids.shape != (n,) or items.shape != (n,):
-        raise ValueError(f"ids and items must have {n} entries, one for each embedding")
+        raise InputError(f"ids and items must have {n} entries, one for each embedding")
     keys_of(ids)  # refuses one that is there twice
     return Pool(embeddings, ids, items, _fingerprint(workdir.array_digest(embeddings), ids))
 
@@ -139,7 +140,7 @@ def _check_finite(embeddings: np.ndarray, first: int) -> None:
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         row = first + int(np.argmin(finite))
-        raise ValueError(f"embeddings has a NaN or an infinity, first in row {row}")
+        raise InputError(f"embeddings has a NaN or an infinity, first in row {row}")
 
 
 def _fingerprint(digest: str, ids: np.ndarray) -> str:

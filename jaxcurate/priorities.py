@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
@@ -73,13 +73,13 @@ def keys_of(ids: np.ndarray) -> np.ndarray:
     """
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
-        raise ValueError(f"ids must be strings or whole numbers [n], not {ids.dtype} {ids.shape}")
+        raise InputError(f"ids must be strings or whole numbers [n], not {ids.dtype} {ids.shape}")
     keys = _hashed(ids) if ids.dtype.kind == "U" else ids.astype(np.uint64)
     ordered = np.sort(keys)
     if (ordered[1:] == ordered[:-1]).any():
         unique, counts = np.unique(ids, return_counts=True)
         if len(unique) < len(ids):
-            raise ValueError(
+            raise InputError(
                 f"ids must be distinct, but {str(unique[counts > 1][0])!r} is there twice"
             )
     return keys
@@ -125,7 +125,7 @@ def _start(seed: int, stream: int) -> int:
     """Where the counter begins, in whole numbers of Python."""
     check_whole("seed", seed, 0)
     if seed > _MASK:
-        raise ValueError(f"seed={seed} must be below 2**64")
+        raise InputError(f"seed={seed} must be below 2**64")
     state = 0
     for part in map(int, (seed, stream)):  # numpy's whole numbers would overflow
         z = np.array([(state ^ part) * _GOLDEN + _GOLDEN & _MASK], np.uint64)

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from jaxcurate.checks import InputError
+
 _HEARTBEAT_SECONDS = 30
 _PARTING_SECONDS = 10
 
@@ -49,7 +51,7 @@ def initialize(
             **options,
         )
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"cannot join the other processes: {error} Outside of a cluster that jax knows, give "
             "coordinator_address, num_processes and process_id"
         ) from error

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import Level
 
 _RATIOS = (25, 20, 10, 5)
@@ -36,9 +37,9 @@ def propose_levels(n: int, size: int) -> Proposal:
         appendix. https://arxiv.org/abs/2405.15613
     """
     if n < 200:
-        raise ValueError(f"n={n} rows are too few to cluster in levels: at least 200 are needed")
+        raise InputError(f"n={n} rows are too few to cluster in levels: at least 200 are needed")
     if not 1 <= size <= n:
-        raise ValueError(f"size={size} must be within 1 and the n={n} rows of the pool")
+        raise InputError(f"size={size} must be within 1 and the n={n} rows of the pool")
     reasons = []
     n_levels = 2 + sum(n >= bound for bound in (10**6, 10**8, 10**10))
     reasons.append(

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.parallel import ROWS, SAME, RowsLike
 from jaxcurate.tree import Metric
@@ -54,15 +55,15 @@ def nearest_rows(
         ValueError: naming the argument that cannot be used.
     """
     if n_per_query < 1:
-        raise ValueError(f"n_per_query={n_per_query} must be at least 1")
+        raise InputError(f"n_per_query={n_per_query} must be at least 1")
     if metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric={metric!r}; known: 'cosine', 'euclidean'")
+        raise InputError(f"metric={metric!r}; known: 'cosine', 'euclidean'")
     queries = np.asarray(queries)
     checked_shape(queries, "queries")
     frame = frame_of(embeddings, "embeddings")
     frame_of(queries, "queries")  # refuses what is not finite
     if queries.shape[1] != embeddings.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"queries have {queries.shape[1]} columns, the embeddings {embeddings.shape[1]}"
         )
     n_per_query = min(n_per_query, len(embeddings))

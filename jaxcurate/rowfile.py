@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 
 
 class RowFile:
@@ -53,7 +54,7 @@ class RowFile:
         """
         rows = np.ascontiguousarray(rows)
         if rows.dtype.hasobject:
-            raise ValueError("Object arrays cannot be saved: that would be a pickle")
+            raise InputError("Object arrays cannot be saved: that would be a pickle")
         header = np.lib.format.header_data_from_array_1_0(rows)
         like = {**header, "shape": header["shape"][1:]}
         if self._header is None:
@@ -61,7 +62,7 @@ class RowFile:
             self._write_header(0)
             self._begin = self._file.tell()
         if like != self._header:
-            raise ValueError(f"a block of {_told(like)} follows one of {_told(self._header)}")
+            raise InputError(f"a block of {_told(like)} follows one of {_told(self._header)}")
         self._file.write(rows.view(np.uint8).data)
         self._digest.update(rows)
 
@@ -80,7 +81,7 @@ class RowFile:
 
     def _finish(self) -> None:
         if self._header is None:
-            raise ValueError(f"{self._path} has got no rows")
+            raise InputError(f"{self._path} has got no rows")
         self._file.seek(0)
         self._write_header(len(self))
         # numpy leaves room in the header for any number of rows.

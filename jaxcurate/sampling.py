@@ -6,9 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import keys_of, priorities, short_priorities
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
@@ -64,11 +63,11 @@ def sample(
     check_whole("size", size, 0)
     check_whole("max_repeats", max_repeats, 1)
     if strategy not in ("random", "closest"):
-        raise ValueError(f"strategy={strategy!r}; known: 'random', 'closest'")
+        raise InputError(f"strategy={strategy!r}; known: 'random', 'closest'")
     if rows is not None:
         rows = checked_rows(rows, tree.n_points)
     if ids is not None and len(ids) != tree.n_points:
-        raise ValueError(f"ids has {len(ids)} entries, but the tree {tree.n_points} points")
+        raise InputError(f"ids has {len(ids)} entries, but the tree {tree.n_points} points")
     leaves = tree.levels[0].labels if rows is None else tree.levels[0].labels[rows]
     max_repeats = min(max_repeats, max(size, 1))  # more cannot show, and might overflow
     available = len(leaves) * max_repeats
@@ -129,12 +128,12 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     if capacities.ndim != 1 or not (
         np.issubdtype(capacities.dtype, np.integer) or capacities.size == 0
     ):
-        raise ValueError(
+        raise InputError(
             f"capacities must be whole numbers [m], not {capacities.dtype} {capacities.shape}"
         )
     check_whole("size", size, 0)
     if (capacities < 0).any():
-        raise ValueError("capacities must not be negative")
+        raise InputError("capacities must not be negative")
     children = len(capacities)
     root = np.zeros(children, np.int32)
     return _allocate(capacities.astype(np.int64), root, np.array([size]), seed, 0)
@@ -267,6 +266,6 @@ def _by_distance(tree: ClusterTree, rows: np.ndarray | None) -> np.ndarray:
     """Distances to the leaf's centroid as whole numbers of the same order, uint32."""
     distances = tree.levels[0].distances if rows is None else tree.levels[0].distances[rows]
     if np.isnan(distances).any():
-        raise ValueError("strategy='closest' needs distances, which this tree does not have")
+        raise InputError("strategy='closest' needs distances, which this tree does not have")
     bits = (distances + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0
     return np.where(np.signbit(distances) & (bits > 0), ~bits, bits | np.uint32(1 << 31))

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole
 from jaxcurate.embed import Embedding
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
@@ -34,7 +34,7 @@ class Deduplication:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold} must be from 0 to 1")
+            raise InputError(f"threshold={self.threshold} must be from 0 to 1")
         for name in ("n_clusters", "n_neighbours"):
             check_whole(name, getattr(self, name), 0)
 
@@ -61,17 +61,17 @@ class Clustering:
         lengths = {len(self.n_clusters), len(self.n_resamples), len(self.n_per_cluster)}
         lengths |= {len(optional) for optional in (self.n_splits, self.n_fit) if optional}
         if len(lengths) > 1 or 0 in lengths:
-            raise ValueError(
+            raise InputError(
                 "n_clusters, n_resamples, n_per_cluster, n_splits and n_fit must have one entry "
                 f"for each level, not {self.n_clusters}, {self.n_resamples}, "
                 f"{self.n_per_cluster}, {self.n_splits} and {self.n_fit}"
             )
         if self.max_iter < 1:
-            raise ValueError(f"max_iter={self.max_iter} must be at least 1")
+            raise InputError(f"max_iter={self.max_iter} must be at least 1")
         below = None
         for k in (level.n_clusters * level.n_splits for level in self.levels):
             if below is not None and k > below:
-                raise ValueError(f"n_clusters={self.n_clusters} must not grow from level to level")
+                raise InputError(f"n_clusters={self.n_clusters} must not grow from level to level")
             below = k
 
     @property
@@ -108,9 +108,9 @@ class Mixing:
 
     def __post_init__(self) -> None:
         if self.n_per_query < 1:
-            raise ValueError(f"n_per_query={self.n_per_query} must be at least 1")
+            raise InputError(f"n_per_query={self.n_per_query} must be at least 1")
         if self.shares.retrieved and not self.references:
-            raise ValueError(f"retrieved={self.retrieved} needs references to be near to")
+            raise InputError(f"retrieved={self.retrieved} needs references to be near to")
 
     @property
     def shares(self) -> Mix:
@@ -138,7 +138,7 @@ class Sampling:
         for name in ("size", "max_repeats"):
             check_whole(name, getattr(self, name), 1)
         if self.mix.is_mixed and self.max_repeats > 1:
-            raise ValueError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
+            raise InputError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
         _check_name(self.name)
 
 
@@ -151,7 +151,7 @@ class Exporting:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise ValueError(f"format={self.format!r}; known: {', '.join(FORMATS)}")
+            raise InputError(f"format={self.format!r}; known: {', '.join(FORMATS)}")
 
 
 ARMS = {
@@ -184,11 +184,11 @@ class Evaluation:
     def __post_init__(self) -> None:
         unknown = set(self.arms) - set(ARMS)
         if unknown or len(set(self.arms)) < len(self.arms):
-            raise ValueError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
+            raise InputError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
         if self.n_seeds < 1:
-            raise ValueError(f"n_seeds={self.n_seeds} must be at least 1")
+            raise InputError(f"n_seeds={self.n_seeds} must be at least 1")
         if self.flat_level < 1:
-            raise ValueError(f"flat_level={self.flat_level} must be at least 1")
+            raise InputError(f"flat_level={self.flat_level} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -247,15 +247,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
-            raise ValueError(f"seed={self.seed} must be within [0, 2**31)")
+            raise InputError(f"seed={self.seed} must be within [0, 2**31)")
         if self.n_devices < 0:
-            raise ValueError(f"n_devices={self.n_devices} must not be negative")
+            raise InputError(f"n_devices={self.n_devices} must not be negative")
         if self.memory_limit < 0:
-            raise ValueError(f"memory_limit={self.memory_limit} must not be negative")
+            raise InputError(f"memory_limit={self.memory_limit} must not be negative")
         if self.image_size < 1:
-            raise ValueError(f"image_size={self.image_size} must be at least 1")
+            raise InputError(f"image_size={self.image_size} must be at least 1")
         if self.evaluate.flat_level > len(self.cluster.levels):
-            raise ValueError(
+            raise InputError(
                 f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
                 f"{len(self.cluster.levels)} level(s)"
             )
@@ -263,7 +263,7 @@ class Settings:
 
 def _check_name(name: str) -> None:
     if not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"name={name!r} must be of letters, digits, '-' and '_'")
+        raise InputError(f"name={name!r} must be of letters, digits, '-' and '_'")
 
 
 def to_config(settings: Settings) -> "ConfigDict":

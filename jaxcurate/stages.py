@@ -21,6 +21,7 @@ from jaxcurate import (
     workdir,
 )
 from jaxcurate.arms import Arms
+from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.lazy import Lazy
@@ -256,7 +257,7 @@ class Stages(Items):
         settings, ids, width = self.settings.grow, [], pool.embeddings.shape[1]
         for block in blocks:
             if block.embeddings.shape[1] != width:
-                raise ValueError(
+                raise InputError(
                     f"{settings.source} has embeddings of {block.embeddings.shape[1]} columns, "
                     f"but those of the pool have {width}"
                 )
@@ -264,7 +265,7 @@ class Stages(Items):
             yield Block(block.embeddings, ids[-1], np.full(len(block.items), -1))
         known = np.intersect1d(np.concatenate(ids), pool.ids)
         if len(known):
-            raise ValueError(
+            raise InputError(
                 f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
                 f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
             )
@@ -279,7 +280,7 @@ class Stages(Items):
             workdir.check_files(self.path / "tree"),
         )
         if of["pool"] != here["pool"]:
-            raise ValueError(
+            raise InputError(
                 f"{self.path / 'tree'} was made from pool {of['pool']}, "
                 f"but the pool here is {here['pool']}"
             )
@@ -292,7 +293,7 @@ class Stages(Items):
         folder = self.folders["dedup"]
         here, of = workdir.read_card(self.folders["embed"]), workdir.check_sizes(folder)
         if of["pool"] != here["pool"]:
-            raise ValueError(
+            raise InputError(
                 f"{folder} was made from pool {of['pool']}, but the pool here is {here['pool']}"
             )
         return dedup.Duplicates.load(folder).kept

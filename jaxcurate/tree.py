@@ -10,7 +10,7 @@ from etils import epath
 from scipy.sparse import csr_array
 
 from jaxcurate import workdir
-from jaxcurate.bounds import check_whole
+from jaxcurate.checks import InputError, check_whole
 
 Metric = Literal["euclidean", "cosine"]
 _BLOCK = 1 << 15
@@ -43,20 +43,20 @@ class ClusterTree:
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):
-            raise ValueError(f"metric={self.metric!r}; known: 'euclidean', 'cosine'")
+            raise InputError(f"metric={self.metric!r}; known: 'euclidean', 'cosine'")
         if not self.levels:
-            raise ValueError("a tree needs at least one level")
+            raise InputError("a tree needs at least one level")
         below = self.n_points
         for number, level in enumerate(self.levels, 1):
             k = len(level.centroids)
             if level.labels.shape != (below,) or level.distances.shape != (below,):
-                raise ValueError(
+                raise InputError(
                     f"level {number} must have {below} labels and distances, one for each "
                     f"{'point' if number == 1 else 'cluster of the level below'}; "
                     f"it has {level.labels.shape} and {level.distances.shape}"
                 )
             if below and not 0 <= level.labels.min() <= level.labels.max() < k:
-                raise ValueError(f"level {number} has labels outside its {k} clusters")
+                raise InputError(f"level {number} has labels outside its {k} clusters")
             below = k
 
     def check_over(self, pool: str, n: int) -> None:
@@ -71,9 +71,9 @@ class ClusterTree:
                 know its pool.
         """
         if self.pool and self.pool != pool:
-            raise ValueError(f"the tree was made from pool {self.pool}, but the pool is {pool}")
+            raise InputError(f"the tree was made from pool {self.pool}, but the pool is {pool}")
         if self.n_points != n:
-            raise ValueError(f"the tree is over {self.n_points} points, the pool has {n} rows")
+            raise InputError(f"the tree is over {self.n_points} points, the pool has {n} rows")
 
     @property
     def n_points(self) -> int:
@@ -123,7 +123,7 @@ class ClusterTree:
         k = self.n_clusters(level)
         check_whole("cluster", cluster, 0)
         if cluster >= k:
-            raise ValueError(f"cluster={cluster}, but level {level} has clusters 0 to {k - 1}")
+            raise InputError(f"cluster={cluster}, but level {level} has clusters 0 to {k - 1}")
         return self._below(level, np.array([cluster]))
 
     def members(self, level: int, cluster: int) -> np.ndarray:
@@ -148,7 +148,7 @@ class ClusterTree:
         """
         check_whole("row", row, 0)
         if row >= self.n_points:
-            raise ValueError(f"row={row}, but the tree has points 0 to {self.n_points - 1}")
+            raise InputError(f"row={row}, but the tree has points 0 to {self.n_points - 1}")
         found = [int(self.levels[0].labels[row])]
         for above in self.levels[1:]:
             found.append(int(above.labels[found[-1]]))
@@ -206,9 +206,9 @@ class ClusterTree:
         arrays = [np.asarray(level) for level in labels]
         for number, array in enumerate(arrays, 1):
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
-                raise ValueError(f"labels of level {number} must be integers [m], m > 0")
+                raise InputError(f"labels of level {number} must be integers [m], m > 0")
             if not 0 <= array.min() <= array.max() < 2**31:  # int32 would name other clusters
-                raise ValueError(f"level {number} has labels outside [0, 2**31)")
+                raise InputError(f"level {number} has labels outside [0, 2**31)")
         sizes = [len(above) for above in arrays[1:]]
         sizes += [int(array.max()) + 1 for array in arrays[-1:]]
         levels = [
@@ -246,5 +246,5 @@ class ClusterTree:
 
     def _at(self, level: int) -> TreeLevel:
         if not 1 <= level <= len(self.levels):
-            raise ValueError(f"level={level}, but the tree has levels 1 to {len(self.levels)}")
+            raise InputError(f"level={level}, but the tree has levels 1 to {len(self.levels)}")
         return self.levels[level - 1]

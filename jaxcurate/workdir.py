@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxcurate.checks import InputError
+
 _BLOCK_BYTES = 2**24
 
 CARD = "card.json"
@@ -21,7 +23,7 @@ _CHECKSUM = "checksum"
 """The card's entry for itself: the fingerprint of all that it tells besides."""
 
 
-class DamagedError(ValueError):
+class DamagedError(InputError):
     """A file is missing, truncated or altered; the message names it."""
 
 

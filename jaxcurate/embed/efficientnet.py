@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxcurate.checks import InputError
 from jaxcurate.embed.torch_checkpoint import read_torch_checkpoint
 
 FEATURES = 1280
@@ -88,7 +89,7 @@ def encode(
       ValueError: `images` has another shape or dtype.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
-        raise ValueError(f"images: expected uint8 [b, h, w, 3], got {images.dtype} {images.shape}")
+        raise InputError(f"images: expected uint8 [b, h, w, 3], got {images.dtype} {images.shape}")
     b, h, w, channels = images.shape
     images = images.astype(jnp.float32)
     if (h, w) != (resolution, resolution):
@@ -123,7 +124,7 @@ class EfficientNetLite0(nnx.Module):
             # the former compiles three times as long.
             depthwise = "shift" if jax.default_backend() == "cpu" else "conv"
         if depthwise not in _DEPTHWISE:
-            raise ValueError(f"depthwise: {depthwise!r} is none of {', '.join(_DEPTHWISE)}")
+            raise InputError(f"depthwise: {depthwise!r} is none of {', '.join(_DEPTHWISE)}")
         self.stem = nnx.Conv(
             3, STEM_FEATURES, (3, 3), strides=2, padding="SAME", precision=_PRECISION, rngs=rngs
         )

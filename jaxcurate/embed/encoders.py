@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.embed import efficientnet, pca
 from jaxcurate.embed.pixels import pixels
 from jaxcurate.parallel import ROWS, SAME
@@ -37,10 +38,10 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if self.encoder not in ENCODERS:
-            raise ValueError(f"encoder={self.encoder!r}; known: {', '.join(ENCODERS)}")
+            raise InputError(f"encoder={self.encoder!r}; known: {', '.join(ENCODERS)}")
         for name, least in (("n_components", 1), ("resolution", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+                raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 class Encoder(NamedTuple):

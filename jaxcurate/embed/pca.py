@@ -11,6 +11,7 @@ import scipy.sparse.linalg
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.embed.pixels import pixels
 from jaxcurate.parallel import ROWS, SAME
 
@@ -55,7 +56,7 @@ def fit_pca(
             # Any point amid the data keeps the moments small; the exact mean comes out below.
             shift = np.asarray(pixels(jnp.asarray(batch), resolution=resolution)).mean(axis=0)
             if len(shift) > _MOST_COLUMNS:
-                raise ValueError(
+                raise InputError(
                     f"pca of {len(shift)} columns, at most {_MOST_COLUMNS}: lower the resolution"
                 )
         sums, outer = moments(*parallel.put_rows(batch, mesh), shift)
@@ -63,7 +64,7 @@ def fit_pca(
         products = products + np.asarray(outer, np.float64)
         n += len(batch)
     if shift is None:
-        raise ValueError("pca has no items to be fitted to")
+        raise InputError("pca has no items to be fitted to")
     offset = total / n
     covariance = products / n - np.outer(offset, offset)
     d = len(shift)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcurate.checks import InputError
+
 MAX_BYTES = 2**30
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -51,17 +53,17 @@ def read_torch_checkpoint(path: str | os.PathLike, sha256: str) -> dict[str, np.
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ValueError(f"{path}: larger than {MAX_BYTES} bytes, so not a checkpoint known here")
+        raise InputError(f"{path}: larger than {MAX_BYTES} bytes, so not a checkpoint known here")
     digest = hashlib.sha256(data).hexdigest()
     if digest != sha256:
-        raise ValueError(f"{path}: sha256 is {digest}, expected {sha256}; truncated or altered?")
+        raise InputError(f"{path}: sha256 is {digest}, expected {sha256}; truncated or altered?")
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{path}: is a zip archive; only checkpoints in the older format are read")
+        raise InputError(f"{path}: is a zip archive; only checkpoints in the older format are read")
     try:
         return _read(io.BytesIO(data))
     except Exception as error:  # a damaged pickle may raise nearly any type
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: not a readable PyTorch checkpoint: {reason}") from error
+        raise InputError(f"{path}: not a readable PyTorch checkpoint: {reason}") from error
 
 
 class _Tensor(NamedTuple):
@@ -109,31 +111,31 @@ class _TensorUnpickler(pickle.Unpickler):
 def _read(file: io.BytesIO) -> dict[str, np.ndarray]:
     """Reads the five pickles and the storages behind them."""
     if _TensorUnpickler(file).load() != _MAGIC or _TensorUnpickler(file).load() != _VERSION:
-        raise ValueError("wrong magic number or version")
+        raise InputError("wrong magic number or version")
     if _TensorUnpickler(file).load().get("little_endian") is not True:
-        raise ValueError("written on a big-endian machine")
+        raise InputError("written on a big-endian machine")
     unpickler = _TensorUnpickler(file)
     tensors = unpickler.load()
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in tensors.items()
     ):
-        raise ValueError("holds more than named tensors")
+        raise InputError("holds more than named tensors")
     keys = _TensorUnpickler(file).load()
     if sorted(keys) != sorted(unpickler.storages):
-        raise ValueError("its list of storages does not match its tensors")
+        raise InputError("its list of storages does not match its tensors")
     storages = {key: _read_storage(file, *unpickler.storages[key]) for key in keys}
     if file.read(1):
-        raise ValueError("bytes are left behind the last storage")
+        raise InputError("bytes are left behind the last storage")
     return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
 
 
 def _read_storage(file: io.BytesIO, dtype: np.dtype, count: int) -> np.ndarray:
     """Reads one storage: its number of elements (int64), then the elements."""
     if int.from_bytes(file.read(8), "little") != count:
-        raise ValueError("a storage has another size than its tensors say")
+        raise InputError("a storage has another size than its tensors say")
     data = file.read(count * dtype.itemsize)
     if len(data) != count * dtype.itemsize:
-        raise ValueError("ends within a storage")
+        raise InputError("ends within a storage")
     return np.frombuffer(data, dtype)
 
 
@@ -141,9 +143,9 @@ def _view(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
     """Copies a strided view out of its storage, and never reads outside it."""
     _, offset, shape, strides = tensor
     if min(offset, *shape, *strides, 0) < 0 or len(shape) != len(strides):
-        raise ValueError("a tensor has a negative or missing size or stride")
+        raise InputError("a tensor has a negative or missing size or stride")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if math.prod(shape) > storage.size or (0 not in shape and last >= storage.size):
-        raise ValueError("a tensor reaches outside its storage")
+        raise InputError("a tensor reaches outside its storage")
     steps = [step * storage.itemsize for step in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy(order="C")

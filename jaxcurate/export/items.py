@@ -9,6 +9,7 @@ from etils import epath
 from PIL import Image
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 from jaxcurate.rowfile import RowFile
 
 FORMATS = ("auto", "png", "npy")
@@ -34,7 +35,7 @@ def export_items(
         ValueError: an unknown format, or items that are no images in ``"png"``.
     """
     if format not in FORMATS:
-        raise ValueError(f"format={format!r}; known: {', '.join(FORMATS)}")
+        raise InputError(f"format={format!r}; known: {', '.join(FORMATS)}")
     items = iter(items)
     first = next(items)
     items = itertools.chain([first], items)
@@ -44,7 +45,7 @@ def export_items(
         if format == "png":
             for id_, image in items:
                 if image.ndim != 3 or image.dtype != np.uint8:
-                    raise ValueError(f"item {id_!r} is not an image: export it as 'npy'")
+                    raise InputError(f"item {id_!r} is not an image: export it as 'npy'")
                 file = _inside(folder, f"{id_}.png")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("wb") as out:
@@ -62,5 +63,5 @@ def _inside(folder: epath.Path, name: str) -> epath.Path:
     """``folder / name``, refused where it would lie outside the folder."""
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or "" in parts:
-        raise ValueError(f"item id {name[:-4]!r} cannot be a file name")
+        raise InputError(f"item id {name[:-4]!r} cannot be a file name")
     return folder.joinpath(*parts)

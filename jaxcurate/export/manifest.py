@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.pool import Pool
-from jaxcurate.selection import checked_rows
 from jaxcurate.tree import ClusterTree
 
 
@@ -71,7 +71,7 @@ def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
     """
     card = workdir.check_files(path)
     if card["pool"] != pool.fingerprint:
-        raise ValueError(
+        raise InputError(
             f"{path} was drawn from pool {card['pool']}, but the pool here is {pool.fingerprint}"
         )
     return Subset(workdir.load_array(epath.Path(path) / "indices.npy"), card)
@@ -82,7 +82,7 @@ def _reasons(rows: np.ndarray, why: Mapping[str, np.ndarray]) -> pa.DictionaryAr
     named = np.concatenate([np.zeros(0, np.int64), *why.values()])
     order = np.argsort(named, kind="stable")
     if not np.array_equal(named[order], rows):
-        raise ValueError(
+        raise InputError(
             f"why names {len(named)} rows, of which {len(np.intersect1d(named, rows))} are among "
             f"the {len(rows)} of the subset; it must name each of these once"
         )

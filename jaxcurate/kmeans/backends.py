@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import jax
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.fused import best_two_fused
 from jaxcurate.kmeans.scores import Best, Precision, Tiles, best_two_in_blocks
 
@@ -28,7 +29,7 @@ def runs_fused(precision: Precision) -> bool:
         ValueError: :data:`gpu_kernel` is unknown.
     """
     if gpu_kernel not in get_args(GpuKernel):
-        raise ValueError(f"gpu_kernel={gpu_kernel!r}; known: {get_args(GpuKernel)}")
+        raise InputError(f"gpu_kernel={gpu_kernel!r}; known: {get_args(GpuKernel)}")
     return gpu_kernel == "fused" and precision == "bfloat16" and _on_hopper()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.nearest import by_differences
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.scores import HIGHEST, tiles_of
@@ -31,7 +32,7 @@ def nearest_few(
         ValueError: ``m`` is not between 1 and ``k``.
     """
     if not 1 <= m <= len(centroids):
-        raise ValueError(f"m={m}, but there are {len(centroids)} centroid(s)")
+        raise InputError(f"m={m}, but there are {len(centroids)} centroid(s)")
     rows = place(np.asarray(x, np.float32), mesh)
     kernel = parallel.spmd(_few, mesh, (ROWS, SAME), (ROWS, ROWS), m=m, block=rows.block)
     labels, squared = kernel(rows.x, np.asarray(centroids, np.float32))

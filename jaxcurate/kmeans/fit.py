@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
-from jaxcurate.bounds import check_seed
+from jaxcurate.checks import InputError, check_seed
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import (
@@ -124,15 +124,15 @@ def kmeans(
     mesh = parallel.make_mesh() if mesh is None else mesh
     for name, value, known in (("metric", metric, Metric), ("precision", precision, Precision)):
         if value not in get_args(known):
-            raise ValueError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
+            raise InputError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
     check_seed(seed)
     if state_every < 1:
-        raise ValueError(f"state_every={state_every} is not positive")
+        raise InputError(f"state_every={state_every} is not positive")
     frame = frame_of(x, mesh=mesh, metric=metric)
     if not 1 <= n_clusters <= len(x):
-        raise ValueError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
+        raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     if max_iter < 0:
-        raise ValueError(f"max_iter={max_iter} is negative")
+        raise InputError(f"max_iter={max_iter} is negative")
     key = jax.random.key(seed)
     streamed = not fits(*x.shape, memory_limit)
     if streamed and x.dtype == np.float32:
@@ -140,7 +140,7 @@ def kmeans(
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
     start = None if start is None else frame.enter(start)
     if shard_centroids and (streamed or state is not None or on_state is not None):
-        raise ValueError("shard_centroids=True goes neither with streaming nor with states")
+        raise InputError("shard_centroids=True goes neither with streaming nor with states")
     stops = Stops(state, on_state, state_every)
     options = dict(precision=precision, unit=frame.unit, stops=stops)
     inside = Lazy(x, frame=frame)
@@ -183,7 +183,7 @@ def seeded(
         return kmeans_parallel(chunks, take, n, n_clusters, key, rows.mesh)
     if init == "random":
         return take(np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False)))
-    raise ValueError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
+    raise InputError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
@@ -331,9 +331,9 @@ def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.n
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:
     init = np.asarray(init)
     if init.shape != (n_clusters, n_columns):
-        raise ValueError(
+        raise InputError(
             f"init has shape {init.shape}, but n_clusters and x ask for {(n_clusters, n_columns)}"
         )
     if not np.isfinite(init).all():
-        raise ValueError("init has a NaN or an infinity")
+        raise InputError("init has a NaN or an infinity")
     return init

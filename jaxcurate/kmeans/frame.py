@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.parallel import RowsLike
 from jaxcurate.tree import Metric
 
@@ -106,7 +107,7 @@ def frame_of(
 
     found, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
     if len(set(seen.tolist())) > 1:
-        raise ValueError(f"{name} is not the same in all processes: {seen.tolist()} rows")
+        raise InputError(f"{name} is not the same in all processes: {seen.tolist()} rows")
     if metric == "cosine":
         return Frame(np.zeros(x.shape[1]), 1.0, unit=True)
     total = np.zeros(x.shape[1])
@@ -121,17 +122,17 @@ def frame_of(
 def _check_rows(part: np.ndarray, begin: int, name: str, metric: Metric) -> None:
     if not np.isfinite(part).all():
         row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
-        raise ValueError(f"{name} has a NaN or an infinity, first in row {row}")
+        raise InputError(f"{name} has a NaN or an infinity, first in row {row}")
     if metric == "cosine" and not part.any(axis=1).all():
         row = begin + int(np.flatnonzero(~part.any(axis=1))[0])
-        raise ValueError(f"{name} has no direction in row {row}: all zeros")
+        raise InputError(f"{name} has no direction in row {row}: all zeros")
 
 
 def checked_shape(x: RowsLike, name: str) -> None:
     """Raises a ValueError naming ``x`` unless it is a numeric matrix with rows and columns."""
     if len(x.shape) != 2:
-        raise ValueError(f"{name} must have two axes [n, d], not shape {x.shape}")
+        raise InputError(f"{name} must have two axes [n, d], not shape {x.shape}")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise ValueError(f"{name} must hold real numbers, not {x.dtype}")
+        raise InputError(f"{name} must hold real numbers, not {x.dtype}")
     if 0 in x.shape:
-        raise ValueError(f"{name} is empty: shape {x.shape}")
+        raise InputError(f"{name} is empty: shape {x.shape}")

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.parallel import RowsLike
 
@@ -127,7 +128,7 @@ def chunks_within(x: Lazy, mesh: Mesh | None, memory_limit: int, n_clusters: int
     a_device = max(memory_limit - aside, memory_limit // 4) // bytes_a_row // shards
     if a_device < _SMALLEST_STEP:
         least = 4 * _SMALLEST_STEP * shards * bytes_a_row
-        raise ValueError(
+        raise InputError(
             f"memory_limit={memory_limit} is too small: {least} bytes are the least for rows of "
             f"{d} numbers on {shards} device(s)"
         )

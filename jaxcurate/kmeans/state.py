@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 
 Phase = Literal["seeding", "iterating"]
 Tuple = TypeVar("Tuple", bound=NamedTuple)
@@ -82,7 +83,7 @@ def to_devices(
     leaves = []
     names = [name for name, _ in _named(like)]
     if set(names) != set(state.arrays):
-        raise ValueError(
+        raise InputError(
             f"state has {sorted(state.arrays)}, but this k-means needs {sorted(names)}"
         )
     for (name, wanted), spec in zip(_named(like), _leaves(specs), strict=True):
@@ -93,7 +94,7 @@ def to_devices(
             given = np.zeros(wanted.shape, wanted.dtype)  # other devices find it out anew
         shape = (n, *wanted.shape[1:]) if rows else wanted.shape
         if (given.dtype, given.shape) != (wanted.dtype, shape):
-            raise ValueError(
+            raise InputError(
                 f"state is of another k-means: {name} is {given.dtype} {given.shape}, not "
                 f"{wanted.dtype} {shape}"
             )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcurate.checks import InputError
 from jaxcurate.pool import row_ids
 from jaxcurate.sources.items import Annotations, Item
 
@@ -29,16 +30,16 @@ class ArraySource:
         try:
             array = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
-            raise ValueError(f"{path}: there is no such file") from error
+            raise InputError(f"{path}: there is no such file") from error
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
+            raise InputError(f"{path} is not a whole .npy file of numbers ({error})") from error
         if not isinstance(array, np.ndarray):
             array.close()
-            raise ValueError(f"{path} is an archive of arrays; a single .npy file is needed")
+            raise InputError(f"{path} is an archive of arrays; a single .npy file is needed")
         if array.ndim != 2 or 0 in array.shape:
-            raise ValueError(f"{path} must be [n, d] with n, d > 0, not {list(array.shape)}")
+            raise InputError(f"{path} must be [n, d] with n, d > 0, not {list(array.shape)}")
         if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path} must hold floating-point numbers, not {array.dtype}")
+            raise InputError(f"{path} must hold floating-point numbers, not {array.dtype}")
         self.array = array
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
 from jaxcurate.sources.recipe import Recipe, web_like
@@ -51,7 +52,7 @@ class DatasetSource:
         self._image_key = _choose(image_key, "image", images, features, self.name)
         if self._image_key not in images:
             wanted = f"image {image_key!r}" if image_key else "image"
-            raise ValueError(f"{self.name} has no {wanted} among its features {sorted(features)}")
+            raise InputError(f"{self.name} has no {wanted} among its features {sorted(features)}")
         classes = _of_type(features, tfds.features.ClassLabel)
         self._label_key = _choose(label_key, "label", classes, features, self.name)
         texts = _of_type(features, tfds.features.Text)
@@ -65,12 +66,12 @@ class DatasetSource:
             )
             len(self._records)
         except NotImplementedError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} is stored as {info.file_format}, which has no random access:"
                 " prepare it with file_format='array_record'"
             ) from error
         except (ValueError, KeyError) as error:
-            raise ValueError(
+            raise InputError(
                 f"tfds:{info.full_name} has no split {split!r}; known are {', '.join(info.splits)}"
             ) from error
         self.fingerprint = self._fingerprint(builder.data_path)
@@ -139,7 +140,7 @@ def open_dataset(
     import tensorflow_datasets as tfds
 
     if recipe is not None and name != WEBLIKE:
-        raise ValueError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
+        raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
     if name == WEBLIKE:
         builder = tfds.builder_from_directory(prepare(recipe or web_like(), data_dir))
     elif name.startswith(f"{WEBLIKE}/"):
@@ -157,7 +158,7 @@ def _builder(name: str, data_dir: str | os.PathLike) -> Any:
             builder = tfds.builder(name, data_dir=os.fspath(data_dir))
         except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"tfds:{name} is not in {data_dir} nor in TFDS ({reason})") from error
+            raise InputError(f"tfds:{name} is not in {data_dir} nor in TFDS ({reason})") from error
     if not builder.is_prepared():
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config, file_format="array_record")
@@ -172,7 +173,7 @@ def _choose(
     given: str | None, usual: str, suitable: list[str], features: Mapping[str, Any], name: str
 ) -> str | None:
     if given is not None and given not in features:
-        raise ValueError(f"{name} has no feature {given!r} among {sorted(features)}")
+        raise InputError(f"{name} has no feature {given!r} among {sorted(features)}")
     if given is not None or usual in features:
         return given or usual
     return suitable[0] if suitable else None

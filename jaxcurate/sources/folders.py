@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
 
@@ -27,10 +28,10 @@ class FolderSource:
     def __init__(self, path: str | os.PathLike, image_size: int) -> None:
         self._root = Path(path)
         if not self._root.is_dir():
-            raise ValueError(f"{path} is not a folder")
+            raise InputError(f"{path} is not a folder")
         self._files = sorted(_walk(self._root, ""))
         if not self._files:
-            raise ValueError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            raise InputError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         self._image_size = image_size
 
     @property

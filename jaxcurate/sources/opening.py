@@ -2,6 +2,7 @@
 
 import os
 
+from jaxcurate.checks import InputError
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.datasets import open_dataset
 from jaxcurate.sources.folders import FolderSource
@@ -47,7 +48,7 @@ def open_source(
     scheme, _, rest = spec.partition(":")
     if scheme not in SCHEMES or not rest:
         known = ", ".join(f"{scheme}:..." for scheme in SCHEMES)
-        raise ValueError(f"source {spec!r} is not one of {known}")
+        raise InputError(f"source {spec!r} is not one of {known}")
     if scheme == "tfds":
         return open_dataset(
             rest,
@@ -59,5 +60,5 @@ def open_source(
             label_key=label_key,
         )
     if split != "train":
-        raise ValueError(f"source {spec!r} has no splits, so no split {split!r}")
+        raise InputError(f"source {spec!r} has no splits, so no split {split!r}")
     return FolderSource(rest, image_size) if scheme == "folder" else ArraySource(rest)

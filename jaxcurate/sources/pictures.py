@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from jaxcurate.checks import InputError
+
 MAX_PIXELS = 89_478_485
 """Larger pictures (a quarter of a gibibyte in RGB) are refused; where Pillow begins to warn."""
 
@@ -41,7 +43,7 @@ def decode(
         FileNotFoundError: where there is no such file.
     """
     if fit not in ("crop", "pad"):
-        raise ValueError(f"fit must be 'crop' or 'pad', not {fit!r}")
+        raise InputError(f"fit must be 'crop' or 'pad', not {fit!r}")
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             width, height = picture.size

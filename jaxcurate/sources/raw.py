@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 
 FASHION_CLASSES = (
@@ -62,10 +63,10 @@ def read(name: str, raw_dir: str | os.PathLike, image_size: int = 32) -> RawImag
 def check(name: str, raw_dir: str | os.PathLike) -> Path:
     """Returns the folder of a raw package, or raises ValueError where it was not fetched."""
     if name not in READERS:
-        raise ValueError(f"source {name!r} is not one of {', '.join(READERS)}")
+        raise InputError(f"source {name!r} is not one of {', '.join(READERS)}")
     folder = Path(raw_dir) / name
     if not (folder / ".whole").exists():
-        raise ValueError(
+        raise InputError(
             f"no raw images in {folder}: run scripts/fetch {Path(raw_dir).parent} --only {name}"
         )
     return folder
@@ -139,7 +140,7 @@ def _read_idx(path: Path) -> np.ndarray:
         data = file.read()
     rank = data[3]
     if data[:3] != b"\0\0\x08" or rank not in (1, 3):
-        raise ValueError(f"{path} is not an idx file of bytes")
+        raise InputError(f"{path} is not an idx file of bytes")
     shape = np.frombuffer(data, ">u4", count=rank, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.checks import InputError
 from jaxcurate.sources.items import InBlocks, Item, Source, UnreadableItem
 
 _ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
@@ -152,9 +153,9 @@ def read_images(
     n_threads = n_threads or os.cpu_count() or 1
     for name, value in (("batch_size", batch_size), ("n_threads", n_threads)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+            raise InputError(f"{name} must be at least 1, not {value}")
     if len(rows) and (np.min(rows) < 0 or np.max(rows) >= len(source)):
-        raise ValueError(f"rows must lie in [0, {len(source)}), the rows of {source.name}")
+        raise InputError(f"rows must lie in [0, {len(source)}), the rows of {source.name}")
     return Reading(source, rows, batch_size, n_threads, progress)
 
 

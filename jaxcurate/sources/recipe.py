@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jaxcurate.checks import InputError
 from jaxcurate.plain import to_dataclass
 
 RAW_SOURCES = ("fashion", "digits", "clipart", "emoji")
@@ -30,7 +31,7 @@ class Jitter:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 0:
-                raise ValueError(f"jitter {field.name} must not be negative")
+                raise InputError(f"jitter {field.name} must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +64,17 @@ class Domain:
     def __post_init__(self) -> None:
         where = f"domain {self.name!r}"
         if not self.name or "/" in self.name:
-            raise ValueError(f"{where}: name must be a word without '/'")
+            raise InputError(f"{where}: name must be a word without '/'")
         if self.source not in RAW_SOURCES:
-            raise ValueError(f"{where}: source {self.source!r} is not one of {RAW_SOURCES}")
+            raise InputError(f"{where}: source {self.source!r} is not one of {RAW_SOURCES}")
         if self.n_originals < 1:
-            raise ValueError(f"{where}: n_originals must be at least 1")
+            raise InputError(f"{where}: n_originals must be at least 1")
         if self.n_items is not None and self.n_items < self.n_originals:
-            raise ValueError(f"{where}: n_items must be at least n_originals")
+            raise InputError(f"{where}: n_items must be at least n_originals")
         if self.imbalance is not None and self.imbalance < 1:
-            raise ValueError(f"{where}: imbalance must be at least 1")
+            raise InputError(f"{where}: imbalance must be at least 1")
         if min(self.n_probe, self.n_test) < 0:
-            raise ValueError(f"{where}: n_probe and n_test must not be negative")
+            raise InputError(f"{where}: n_probe and n_test must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +93,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.domains:
-            raise ValueError("recipe: domains must not be empty")
+            raise InputError("recipe: domains must not be empty")
         for field in ("name", "source"):
             values = [getattr(domain, field) for domain in self.domains]
             if len(set(values)) < len(values):
-                raise ValueError(f"recipe: two domains have the same {field}")
+                raise InputError(f"recipe: two domains have the same {field}")
         if self.image_size < 8:
-            raise ValueError("recipe: image_size must be at least 8")
+            raise InputError("recipe: image_size must be at least 8")
         if self.seed < 0:
-            raise ValueError("recipe: seed must not be negative")
+            raise InputError("recipe: seed must not be negative")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Recipe":

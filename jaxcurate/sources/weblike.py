@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcurate import workdir
+from jaxcurate.checks import InputError
 from jaxcurate.sources import raw
 from jaxcurate.sources.holdout import group, hold_out
 from jaxcurate.sources.jitter import jitter
@@ -105,7 +106,7 @@ def prepared(name: str, data_dir: str | os.PathLike) -> Path:
     """
     folder = Path(data_dir) / name / VERSION
     if not _is_whole(folder):
-        raise ValueError(f"no whole {name} in {data_dir}: open tfds:{NAME} with its recipe")
+        raise InputError(f"no whole {name} in {data_dir}: open tfds:{NAME} with its recipe")
     return folder
 
 
@@ -221,7 +222,7 @@ def _draw_originals(
     """Draws distinct originals of the pool: as they come, or with class sizes that fall."""
     if domain.imbalance is None:
         if domain.n_originals > len(candidates):
-            raise ValueError(
+            raise InputError(
                 f"domain {domain.name!r}: n_originals {domain.n_originals} is more than the"
                 f" {len(candidates)} that are not held out"
             )
@@ -232,7 +233,7 @@ def _draw_originals(
     for label, size in zip(classes, sizes, strict=True):
         rows = candidates[labels[candidates] == label]
         if size > len(rows):
-            raise ValueError(
+            raise InputError(
                 f"domain {domain.name!r}: n_originals asks for {size} of class '{label}', of"
                 f" which {len(rows)} are not held out"
             )

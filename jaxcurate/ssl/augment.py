@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcurate.checks import InputError
+
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -34,12 +36,12 @@ class Augmentation:
     def __post_init__(self) -> None:
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale={self.crop_scale} must be 0 < low <= high <= 1")
+            raise InputError(f"crop_scale={self.crop_scale} must be 0 < low <= high <= 1")
         if self.crop_ratio < 1:
-            raise ValueError(f"crop_ratio={self.crop_ratio} must be at least 1")
+            raise InputError(f"crop_ratio={self.crop_ratio} must be at least 1")
         for name in ("flip", "brightness", "contrast", "saturation", "grey"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be within [0, 1]")
+                raise InputError(f"{name}={getattr(self, name)} must be within [0, 1]")
 
 
 class Draw(NamedTuple):

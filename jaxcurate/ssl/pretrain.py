@@ -20,6 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.checks import InputError
 from jaxcurate.parallel import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.augment import Augmentation
@@ -69,20 +70,20 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         if self.n_steps < 0:
-            raise ValueError(f"n_steps={self.n_steps} must not be negative")
+            raise InputError(f"n_steps={self.n_steps} must not be negative")
         if self.batch_size < 2:
-            raise ValueError(f"batch_size={self.batch_size} must be at least 2")
+            raise InputError(f"batch_size={self.batch_size} must be at least 2")
         if self.runs_per_device < 1:
-            raise ValueError(f"runs_per_device={self.runs_per_device} must be at least 1")
+            raise InputError(f"runs_per_device={self.runs_per_device} must be at least 1")
         if min(self.projection) < 1:
-            raise ValueError(f"projection={self.projection} must be at least 1 each")
+            raise InputError(f"projection={self.projection} must be at least 1 each")
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise InputError(f"{name}={getattr(self, name)} must be positive")
         if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay} must not be negative")
+            raise InputError(f"weight_decay={self.weight_decay} must not be negative")
         if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup={self.warmup} must be within [0, 1]")
+            raise InputError(f"warmup={self.warmup} must be within [0, 1]")
 
 
 class Pretrained(NamedTuple):
@@ -268,7 +269,7 @@ def check_images(images: np.ndarray, settings: Pretraining) -> None:
     """Refuses images that are not uint8 of the model's size."""
     size = settings.model.image_size
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-        raise ValueError(
+        raise InputError(
             f"images are {images.dtype} of shape {images.shape}; "
             f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
         )
@@ -280,7 +281,7 @@ def _check_finite(
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         run, step = bad[0]
-        raise ValueError(
+        raise InputError(
             f"run {first_run + run} (seed {wave[run].seed}): the loss is not finite at step "
             f"{first + step}; try a learning_rate below {settings.learning_rate:g}"
         )

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcurate.checks import InputError
+
 L2_GRID = tuple(10.0**e for e in np.arange(-4, 3.5, 0.5))
 """Ridge penalties to choose from, relative to the mean squared feature of a standardised row."""
 
@@ -42,9 +44,9 @@ def knn(
     """
     _check(train_x, train_y, test_x)
     if k < 1:
-        raise ValueError(f"k={k} must be at least 1")
+        raise InputError(f"k={k} must be at least 1")
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature} must be positive")
+        raise InputError(f"temperature={temperature} must be positive")
     known, classes = np.unique(train_y, return_inverse=True)
     train, test = _unit(train_x), _unit(test_x)
     votes = partial(_vote, k=min(k, len(train)), n_classes=len(known), temperature=temperature)
@@ -124,7 +126,7 @@ def ridge(
     """
     _check(train_x, train_y, test_x)
     if l2 is not None and not l2 > 0:
-        raise ValueError(f"l2={l2} must be positive")
+        raise InputError(f"l2={l2} must be positive")
     known, classes = np.unique(train_y, return_inverse=True)
     target = np.eye(len(known))[classes]
     x = np.asarray(train_x, np.float64)
@@ -166,12 +168,12 @@ def domain_accuracies(
     """
     predicted, labels, domains = (np.asarray(a) for a in (predicted, labels, domains))
     if not len(predicted) == len(labels) == len(domains):
-        raise ValueError(
+        raise InputError(
             f"{len(predicted)} predicted, {len(labels)} labels and {len(domains)} domains: "
             "they must be as many"
         )
     if not len(labels):
-        raise ValueError("labels is empty: no accuracy to tell")
+        raise InputError("labels is empty: no accuracy to tell")
     right = predicted == labels
     accuracies = {}
     for domain in np.unique(domains):
@@ -193,11 +195,11 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def _check(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> None:
     if train_x.ndim != 2 or not len(train_x):
-        raise ValueError(f"train_x of shape {train_x.shape} must be [n, d] with n > 0")
+        raise InputError(f"train_x of shape {train_x.shape} must be [n, d] with n > 0")
     if train_y.shape != (len(train_x),):
-        raise ValueError(f"train_y of shape {train_y.shape} must be [{len(train_x)}]")
+        raise InputError(f"train_y of shape {train_y.shape} must be [{len(train_x)}]")
     if test_x.ndim != 2 or test_x.shape[1] != train_x.shape[1]:
-        raise ValueError(f"test_x of shape {test_x.shape} must be [m, {train_x.shape[1]}]")
+        raise InputError(f"test_x of shape {test_x.shape} must be [m, {train_x.shape[1]}]")
     for name, x in (("train_x", train_x), ("test_x", test_x)):
         if not np.isfinite(x).all():
-            raise ValueError(f"{name} has values that are not finite")
+            raise InputError(f"{name} has values that are not finite")

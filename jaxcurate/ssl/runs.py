@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.checks import InputError
+
 
 class Run(NamedTuple):
     """One pretraining."""
@@ -46,17 +48,17 @@ def check_runs(runs: Sequence[Run], n_images: int, n_steps: int, batch_size: int
         ValueError: naming the run, and what of it cannot be used.
     """
     if not runs:
-        raise ValueError("runs is empty: nothing to pretrain")
+        raise InputError("runs is empty: nothing to pretrain")
     for i, run in enumerate(runs):
         rows = np.asarray(run.rows)
         if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-            raise ValueError(f"rows of run {i} must be a vector of integers")
+            raise InputError(f"rows of run {i} must be a vector of integers")
         if len(np.unique(rows)) < 2:
-            raise ValueError(f"rows of run {i}: at least 2 different rows are needed")
+            raise InputError(f"rows of run {i}: at least 2 different rows are needed")
         if rows.min() < 0 or rows.max() >= n_images:
-            raise ValueError(f"rows of run {i} reach outside the {n_images} images")
+            raise InputError(f"rows of run {i} reach outside the {n_images} images")
         if not 0 <= run.seed < 2**32:
-            raise ValueError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
+            raise InputError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
         if run.batches is not None:
             is_own = np.zeros(n_images, bool)
             is_own[rows] = True
@@ -67,13 +69,13 @@ def _check_batches(
     batches: Sequence[np.ndarray], is_own: np.ndarray, n_steps: int, batch_size: int, number: int
 ) -> None:
     if len(batches) < n_steps:
-        raise ValueError(f"batches of run {number} are {len(batches)}, but n_steps={n_steps}")
+        raise InputError(f"batches of run {number} are {len(batches)}, but n_steps={n_steps}")
     for step in range(n_steps):
         batch = np.asarray(batches[step])
         if batch.shape != (batch_size,) or not np.issubdtype(batch.dtype, np.integer):
-            raise ValueError(
+            raise InputError(
                 f"batch {step} of run {number} is {batch.dtype} of shape {batch.shape}; "
                 f"batch_size={batch_size} wants so many integers"
             )
         if not (0 <= batch.min() <= batch.max() < len(is_own) and is_own[batch].all()):
-            raise ValueError(f"batch {step} of run {number} has a row that is not of its rows")
+            raise InputError(f"batch {step} of run {number} has a row that is not of its rows")

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxcurate.checks import InputError
+
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -38,17 +40,17 @@ class ViTConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "width", "depth", "n_heads", "mlp_ratio"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         if self.image_size % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"patch_size={self.patch_size} does not divide image_size={self.image_size}"
             )
         if self.width % self.n_heads:
-            raise ValueError(f"n_heads={self.n_heads} does not divide width={self.width}")
+            raise InputError(f"n_heads={self.n_heads} does not divide width={self.width}")
         if self.width % 4:
-            raise ValueError(f"width={self.width} must be a multiple of 4, for the positions")
+            raise InputError(f"width={self.width} must be a multiple of 4, for the positions")
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision={self.precision!r}; known: 'float32', 'bfloat16'")
+            raise InputError(f"precision={self.precision!r}; known: 'float32', 'bfloat16'")
 
 
 def exactness(precision: Precision) -> str | None:
@@ -154,7 +156,7 @@ class ViT(nnx.Module):
         """
         c = self.config
         if images.shape[1:] != (c.image_size, c.image_size, 3):
-            raise ValueError(
+            raise InputError(
                 f"images of shape {images.shape}, but image_size={c.image_size} wants "
                 f"[b, {c.image_size}, {c.image_size}, 3]"
             )
