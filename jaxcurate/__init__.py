@@ -1,10 +1,10 @@
 """Curate data for self-supervised learning: hierarchical k-means and balanced sampling in JAX."""
 
+from jaxcurate.artifacts.pool import Pool, make_pool
+from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans import KMeans, kmeans
-from jaxcurate.pool import Pool, make_pool
 from jaxcurate.sampling import allocate, sample
-from jaxcurate.tree import ClusterTree, TreeLevel
 
 __all__ = [
     "ClusterTree",

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.baselines import sample_flat, sample_uniform
 from jaxcurate.batches import Batches
 from jaxcurate.mixing import indices_of, mix
-from jaxcurate.pool import Pool
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, sample
 from jaxcurate.settings import Evaluation, Sampling
-from jaxcurate.tree import ClusterTree
 
 
 class Draw(NamedTuple):

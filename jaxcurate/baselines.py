@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.checks import InputError
 from jaxcurate.sampling import Strategy, sample
-from jaxcurate.tree import ClusterTree, TreeLevel
 
 
 def sample_uniform(

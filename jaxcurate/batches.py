@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.permutation import permuted
 from jaxcurate.priorities import priorities
-from jaxcurate.tree import ClusterTree
 
 Equal = Literal["rows", "clusters"]
 
@@ -91,8 +91,8 @@ class Batches(Sequence[np.ndarray]):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Changes whenever a batch may."""
-        arrays = [workdir.array_digest(array) for branch in self._branches for array in branch]
-        return workdir.fingerprint(self._about + arrays)
+        arrays = [files.array_digest(array) for branch in self._branches for array in branch]
+        return files.fingerprint(self._about + arrays)
 
 
 class Walk(Iterator[np.ndarray]):

@@ -1,11 +1,16 @@
 """The command line: flags, configuration, errors in one line.
 
-The only place where a ConfigDict is turned into plain frozen dataclasses.
+The only place where a ConfigDict is turned into plain frozen dataclasses, and the only one where
+an error is turned into a line and an exit code.
 """
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jaxcurate.checks import InputError
@@ -16,34 +21,89 @@ COMMANDS = (
 )
 USAGE = (
     f"jaxcurate {'|'.join(COMMANDS)} --config=configs/NAME.py[:ARG] --workdir=DIR "
-    "[--config.field=value ...] [--quiet]"
+    "[--config.field=value ...] [--quiet] [--wait]"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, or 2 for bad input, told in one line."""
+    """Runs a command and returns its exit code.
+
+    It is 0; 2 for what the user can mend, told in one line; 130 after SIGINT and 143 after
+    SIGTERM, in one line as well. Any other exception is a bug, and is raised.
+    """
     argv = sys.argv if argv is None else ["jaxcurate", *argv]
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(f"usage: {USAGE}", file=sys.stdout if len(argv) > 1 else sys.stderr)
         return 0 if len(argv) > 1 else 2
     try:
-        _command(argv)
-    except (ValueError, OSError) as error:
-        print(f"jaxcurate: {' '.join(str(error).split())}", file=sys.stderr)
+        with _terminated_by_exception():
+            _command(argv)
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, _Terminated)
+        how = "terminated" if terminated else "interrupted"
+        print(f"jaxcurate: {how}; the same command goes on from here", file=sys.stderr)
+        return 143 if terminated else 130
+    except Exception as error:
+        line = _line(error)
+        if line is None:
+            raise
+        print(f"jaxcurate: {' '.join(line.split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("jaxcurate: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     return 0
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after an interrupt does so after this as well."""
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Lets SIGTERM end the block by an exception, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _line(error: Exception) -> str | None:
+    """The line for an error that the user can mend; None where it is a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        names = " and ".join(repr(os.fspath(name)) for name in _names(error))
+        return f"{error.strerror or type(error).__name__}{': ' if names else ''}{names}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({str(error) or 'no size is known'}): {_SMALLER}"
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        return f"not enough memory on the device ({str(error).splitlines()[0]}): {_SMALLER}"
+    return None
+
+
+_SMALLER = (
+    "--config.memory_limit=BYTES streams embeddings, and smaller batches "
+    "(config.embed.batch_size, config.evaluate.pretraining.batch_size) take less"
+)
+
+
+def _names(error: OSError) -> list[Any]:
+    return [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+
+
 def _command(argv: Sequence[str]) -> None:
-    command, config, path, quiet = _parsed(argv)
+    command, config, path, quiet, wait = _parsed(argv)
     from jaxcurate.plain import to_dataclass
     from jaxcurate.settings import Settings
 
     settings = to_dataclass(Settings, config, "config")
-    _set_up_devices(settings.n_devices)
+    _set_up_devices(settings.n_devices, settings.platform)
 
     from jaxcurate import parallel
     from jaxcurate.pipeline import Pipeline
@@ -51,7 +111,8 @@ def _command(argv: Sequence[str]) -> None:
 
     parallel.mapper = settings.mapper
     progress = Progress(quiet)
-    pipeline = Pipeline(settings, path, progress)
+    progress.line(_devices())
+    pipeline = Pipeline(settings, path, progress, wait=wait)
     if command == "status":
         for stage, state, where in pipeline.status():
             print(f"{stage:<10}{state:<14}{where}")
@@ -63,8 +124,8 @@ def _command(argv: Sequence[str]) -> None:
         print(pipeline.path / "report.html")
 
 
-def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
-    """The command, the configuration as plain values, the work directory, and ``--quiet``."""
+def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
+    """The command, the configuration as plain values, the work directory, quiet and wait."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -72,6 +133,7 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
+    wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
     try:
         rest = values(list(argv))
     except KeyError as error:
@@ -80,11 +142,15 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool]:
         raise InputError(_reason(error)) from error
     if len(rest) != 2 or rest[1] not in COMMANDS:
         raise InputError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
-    if config.value is None:
+    try:
+        settings = config.value
+    except OSError as error:  # told at the first look
+        raise InputError(str(error)) from error
+    if settings is None:
         raise InputError(f"--config is missing; usage: {USAGE}")
     if not path.value:
         raise InputError(f"--workdir is missing; usage: {USAGE}")
-    return rest[1], config.value.to_dict(), path.value, quiet.value
+    return rest[1], settings.to_dict(), path.value, quiet.value, wait.value
 
 
 def _reason(error: BaseException) -> str:
@@ -94,13 +160,45 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def _set_up_devices(n_devices: int) -> None:
-    """On a CPU, makes a device of each core: a run of the comparison then has one to itself."""
+def _set_up_devices(n_devices: int, platform: str) -> None:
+    """Makes sure that there are the devices that were asked for.
+
+    On a CPU, makes a device of each core: a run of the comparison then has one to itself.
+
+    Raises:
+        InputError: a device that the configuration or ``JAX_PLATFORMS`` asks for is not there.
+    """
     import jax
 
     if jax.config.jax_num_cpu_devices < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", n_devices or min(cores or 1, 8))
+        # Where jax has run already, as in a notebook, its devices are what they are.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", n_devices or min(cores or 1, 8))
+    if platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    asked = jax.config.jax_platforms
+    try:
+        found = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA's plugin
+        reason = (str(error).splitlines() or ["no such device or no plugin for it"])[0]
+        raise InputError(
+            f"JAX_PLATFORMS asks for {asked!r}, which is not here: {reason}"
+        ) from error
+    if platform and found != platform:
+        raise InputError(f"config.platform asks for {platform!r}, but jax runs on {found!r}")
+
+
+def _devices() -> str:
+    """Kind, number and memory of the devices, for the first line of a command."""
+    import jax
+
+    devices = jax.devices()
+    of_device = (devices[0].memory_stats() or {}).get("bytes_limit")
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = f"{of_device / 1e9:.1f} GB each, " if of_device else ""
+    kind = f"{jax.default_backend().upper()} ({devices[0].device_kind})"
+    return f"{len(devices)} x {kind}, {memory}{pages / 1e9:.1f} GB of host memory"
 
 
 if __name__ == "__main__":

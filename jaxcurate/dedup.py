@@ -13,18 +13,22 @@ from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxcurate import parallel, workdir
+from jaxcurate import parallel
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
 from jaxcurate.kmeans.rows import fits
-from jaxcurate.pool import Pool
-from jaxcurate.tree import ClusterTree
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
 _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+
+
+KIND = "duplicates"
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ class Duplicates:
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes a folder, whole or not at all; ``about`` joins its card."""
         numbers = {"kept": len(self.kept), "same": self.n_same, "near": self.n_near}
-        with workdir.new_folder(path, {**(about or {}), **numbers}) as folder:
+        with folders.new_folder(path, {**(about or {}), **numbers}, KIND) as folder:
             for name, array in vars(self).items():
-                workdir.save_array(folder / f"{name}.npy", array)
+                folder.save_array(f"{name}.npy", array)
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Duplicates":
@@ -66,9 +70,9 @@ class Duplicates:
         Raises:
             DamagedError: a file is missing, truncated or altered; it is named.
         """
-        workdir.check_files(path)
+        folders.check_files(path)
         names = cls.__dataclass_fields__
-        return cls(*(workdir.load_array(epath.Path(path) / f"{name}.npy") for name in names))
+        return cls(*(files.load_array(epath.Path(path) / f"{name}.npy") for name in names))
 
 
 class Agreement(NamedTuple):

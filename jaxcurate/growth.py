@@ -9,13 +9,13 @@ import scipy.stats
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
-from jaxcurate.tree import ClusterTree, TreeLevel
 
 FAR = 0.99
 """The quantile of the old rows' distances beyond which a row counts as far."""

@@ -9,6 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel
 from jaxcurate.checks import InputError, check_seed, check_whole, checked_rows
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
@@ -17,8 +19,6 @@ from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
-from jaxcurate.pool import Pool
-from jaxcurate.tree import ClusterTree, Metric, TreeLevel
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from jaxcurate import embed as encoders
 from jaxcurate import experiment, parallel, sources
+from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
-from jaxcurate.pool import Block
 from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
 

@@ -6,13 +6,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import ClusterTree, Metric
 from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
-from jaxcurate.tree import ClusterTree, Metric
 
 _CENTRES = 65536
 

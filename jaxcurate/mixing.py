@@ -7,12 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.baselines import sample_uniform
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
-from jaxcurate.tree import ClusterTree
 
 
 @dataclass(frozen=True)

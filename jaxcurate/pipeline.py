@@ -6,21 +6,29 @@ card of each folder tells what it was made from.
 
 import dataclasses
 import functools
+import itertools
 import json
+import os
 import platform
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
 from etils import epath
 
-from jaxcurate import parallel, workdir
+from jaxcurate import parallel
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.lock import NAME as LOCK
+from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError
 from jaxcurate.progress import Progress
+from jaxcurate.report import is_report
 from jaxcurate.settings import Settings
-from jaxcurate.stages import Stages
+from jaxcurate.stages import KINDS, Stages
 
 STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow")
 NEEDS = {
@@ -33,6 +41,11 @@ NEEDS = {
     "grow": "cluster",
 }
 """The stage whose files each stage reads, of those that only one stage can have written."""
+CONFIG = "config.json"
+"""File of a work directory with the settings of the last run, and with what names the run."""
+_WRITER = {"written_by": "jaxcurate"}
+FOLDERS = ("pool", "dedup", "tree", "subsets", "exports", "evaluation", "grown")
+"""Names in a work directory below which stages write."""
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -46,13 +59,24 @@ class Status(NamedTuple):
 
 
 class Pipeline:
-    """The stages in order over one work directory, with the memory of what was done."""
+    """The stages in order over one work directory, with the memory of what was done.
 
-    def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
+    Args:
+        settings: of the run.
+        path: the work directory; ``~`` is the home directory.
+        progress: what is told to.
+        wait: wait for another run over the work directory instead of refusing.
+    """
+
+    def __init__(
+        self, settings: Settings, path: epath.PathLike, progress: Progress, *, wait: bool = False
+    ) -> None:
         self.settings = settings
-        self.path = epath.Path(path)
+        self.path = epath.Path(path).expanduser()
         self.progress = progress
-        self.stages = Stages(settings, path, progress)
+        self.stages = Stages(settings, self.path, progress)
+        self._wait = wait
+        self._lock: Lock | None = None
         self._begun = time.perf_counter()
         absent = {"dedup": not settings.dedup.enabled, "grow": not settings.grow.source}
         self.chosen = tuple(stage for stage in STAGES if not absent.get(stage))
@@ -65,24 +89,31 @@ class Pipeline:
             stages: all that the settings ask for by default.
 
         Raises:
-            ValueError: in one line; before anything is written, wherever it can be known by then.
+            InputError: in one line; before anything is written, wherever it can be known by then.
         """
         stages = self.chosen if stages is None else tuple(stages)
         self._check(stages)
-        for stage in stages:
-            with self.progress.timed(stage):
-                state = self._state(stage)
-                if state == "done":
-                    self.progress.line(f"{stage}: done before")
-                    continue
-                why = "" if state == "missing" else f" ({state})"
-                self.progress.line(f"{stage} ...{why}")
-                self._begun = time.perf_counter()
-                found = getattr(self.stages, stage)(functools.partial(self._about, stage))
-                self._write_config()  # after the first stage: bad input leaves no trace
-                told = ", ".join(f"{key} {value}" for key, value in found.items())
-                spent = time.perf_counter() - self._begun
-                self.progress.line(f"{stage}: {told + ', ' if told else ''}{spent:.1f} s")
+        with locked(self.path, wait=self._wait, say=self.progress.line) as self._lock:
+            self._check_replaceable(stages)
+            for stage in stages:
+                with self.progress.timed(stage):
+                    self._run_stage(stage)
+
+    def _run_stage(self, stage: str) -> None:
+        """Does a stage, unless its output is there and made from the same inputs."""
+        state = self._state(stage)
+        if state == "done":
+            self.progress.line(f"{stage}: done before")
+            return
+        why = "" if state == "missing" else f" ({state})"
+        self.progress.line(f"{stage} ...{why}")
+        self._begun = time.perf_counter()
+        with self._named() as self.stages.run:
+            found = getattr(self.stages, stage)(functools.partial(self._about, stage))
+        self._write_config(self.stages.run)
+        told = ", ".join(f"{key} {value}" for key, value in found.items())
+        spent = time.perf_counter() - self._begun
+        self.progress.line(f"{stage}: {told + ', ' if told else ''}{spent:.1f} s")
 
     def status(self) -> list[Status]:
         """How every stage stands; changes nothing."""
@@ -95,9 +126,10 @@ class Pipeline:
             for stage in self.chosen
         ]
 
-    def _check(self, stages: Iterable[str]) -> None:
+    def _check(self, stages: tuple[str, ...]) -> None:
         """Refuses what cannot work while nothing has been written yet."""
-        settings, stages = self.settings, set(stages)
+        in_order, settings, stages = stages, self.settings, set(stages)
+        self._check_apart()
         if "dedup" in stages and not settings.dedup.enabled:
             raise InputError("deduplication is off: config.dedup.enabled=True turns it on")
         if "grow" in stages and not settings.grow.source:
@@ -107,7 +139,7 @@ class Pipeline:
             needs += [(stage, "dedup") for stage in stages & {"cluster", "sample", "evaluate"}]
         for stage, needed in needs:
             before = self.stages.folders[needed]
-            if needed not in stages and workdir.read_card(before) is None:
+            if needed not in stages and folders.read_card(before) is None:
                 raise InputError(f"{before} is missing: `{stage}` needs `{needed}` first")
         if self._has_grown and stages & ({"embed"} | self._that_read_the_source):
             raise InputError(
@@ -129,7 +161,7 @@ class Pipeline:
                 )
         elif stages & self._that_read_the_source:
             # A pool that was saved by hand was made from nothing that is known.
-            made_from = (workdir.read_card(self.stages.folders["embed"]) or {}).get("made_from", {})
+            made_from = (folders.read_card(self.stages.folders["embed"]) or {}).get("made_from", {})
             if made_from.get("source") != self.stages.source.fingerprint:
                 raise InputError(
                     f"{self.stages.folders['embed']} was made from source "
@@ -154,6 +186,36 @@ class Pipeline:
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
                 ) from error
 
+        self._check_replaceable(in_order)
+
+    def _check_apart(self) -> None:
+        """Refuses items that lie where the run writes."""
+        work = os.path.realpath(self.path)
+        settings = self.settings
+        for spec in (settings.source, settings.sample.mix.references, settings.grow.source):
+            scheme, _, path = spec.partition(":")
+            if scheme not in ("folder", "npy") or not files.is_local(path):
+                continue
+            place = os.path.realpath(os.path.expanduser(path))
+            ours = [work] if scheme == "folder" else [f"{work}/{name}" for name in FOLDERS]
+            if any(place == one or place.startswith(f"{one}/") for one in ours):
+                raise InputError(
+                    f"{spec} lies in the work directory {self.path}, where the run writes: choose "
+                    "a work directory outside of it"
+                )
+
+    def _check_replaceable(self, stages: Iterable[str]) -> None:
+        """Refuses to begin where something that is not this run's stands in the way of a stage."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file, not a work directory")
+        to_write = tuple(itertools.dropwhile(lambda stage: self._state(stage) == "done", stages))
+        run = self._run_of_config() if to_write else None
+        for stage in to_write:
+            if stage == "report":
+                files.check_text(self.stages.report_path, is_report)
+            else:
+                folders.check_replaceable(self.stages.folders[stage], KINDS[stage], run)
+
     @property
     def _that_embed(self) -> set[str]:
         """Stages that embed other items in the way of the pool's: references, new ones."""
@@ -171,34 +233,65 @@ class Pipeline:
     def _has_grown(self) -> bool:
         """Whether the pool is one that the stage ``grow`` wrote."""
         try:
-            return (workdir.read_card(self.stages.folders["embed"]) or {}).get("stage") == "grow"
-        except workdir.DamagedError:
+            return (folders.read_card(self.stages.folders["embed"]) or {}).get("stage") == "grow"
+        except files.DamagedError:
             return False
 
-    def _write_config(self) -> None:
-        config = json.dumps(_plain(self.settings), indent=2) + "\n"
-        workdir.write_text(self.path / "config.json", config)
+    @contextmanager
+    def _named(self) -> Iterator[str]:
+        """Yields what names the run, which outlasts the process that gave the name.
+
+        It stands in ``config.json`` before anything carries it. Where the block raises and has
+        written nothing, that file is removed again: bad input leaves no trace.
+        """
+        path = self.path / CONFIG
+        run, is_new = self._run_of_config(), not path.exists()
+        if run is None:
+            card = folders.read_card(self.path) or {}  # of a work directory that `grow` made
+            run = card.get("run") or uuid.uuid4().hex[:16]
+            self._write_config(run, None if is_new else _read_config(path))
+        try:
+            yield run
+        except BaseException:
+            if is_new and {entry.name for entry in self.path.iterdir()} <= {CONFIG, LOCK}:
+                path.unlink(missing_ok=True)
+            raise
+
+    def _run_of_config(self) -> str | None:
+        """What names the run of this work directory; None where it has no name yet.
+
+        Raises:
+            InputError: ``config.json`` is another program's, or damaged.
+        """
+        path = self.path / CONFIG
+        files.check_text(path, _is_config)
+        return _read_config(path).get("run") if path.exists() else None
+
+    def _write_config(self, run: str, config: dict[str, Any] | None = None) -> None:
+        config = _plain(self.settings) if config is None else config
+        text = json.dumps({**config, "run": run, **_WRITER}, indent=2) + "\n"
+        files.write_text(self.path / CONFIG, text, _is_config)
 
     def _state(self, stage: str) -> str:
         try:
             if stage == "report":
                 if not self.stages.report_path.exists():
                     return "missing"
-                made_from = workdir.fingerprint(self._made_from(stage))
+                made_from = files.fingerprint(self._made_from(stage))
                 return "done" if made_from in self.stages.report_path.read_text() else "out of date"
-            card = workdir.read_card(self.stages.folders[stage])
+            card = folders.read_card(self.stages.folders[stage])
             if card is None:
                 return "missing"
             same = card.get("made_from") == _as_json(self._made_from(stage))
             return "done" if same else "out of date"
-        except workdir.DamagedError as error:
+        except files.DamagedError as error:
             return f"damaged: {error}"
 
     def _made_from(self, stage: str) -> dict[str, Any]:
         """All that the outcome of a stage depends on."""
         settings = self.settings
-        digest = lambda name: workdir.fingerprint(
-            (workdir.read_card(self.stages.folders[name]) or {}).get("files")
+        digest = lambda name: files.fingerprint(
+            (folders.read_card(self.stages.folders[name]) or {}).get("files")
         )
         valid = {"dedup": digest("dedup")} if settings.dedup.enabled else {}
         references = {}
@@ -256,9 +349,12 @@ class Pipeline:
 
     def _about(self, stage: str, **more: Any) -> dict[str, Any]:
         """What the card of a stage's folder tells."""
+        if self._lock is not None:
+            self._lock.check()  # a card is what makes a folder whole
         device = jax.devices()[0]
         return {
             "stage": stage,
+            "run": self.stages.run,
             "made_from": _as_json(self._made_from(stage)),
             "seconds": round(time.perf_counter() - self._begun, 3),
             "devices": f"{parallel.n_shards(self.stages.mesh)} x {device.device_kind}",
@@ -267,6 +363,22 @@ class Pipeline:
             | {package: metadata.version(package) for package in PACKAGES},
             **more,
         }
+
+
+def _read_config(path: epath.Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _is_config(text: str) -> bool:
+    """Tells whether a text is the settings of a run, older releases' included."""
+    try:
+        config = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(config, dict):
+        return False
+    of_older = {"source", "cluster", "sample", "embed"}
+    return _WRITER.items() <= config.items() or of_older <= set(config)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

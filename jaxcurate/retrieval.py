@@ -8,10 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.parallel import ROWS, SAME, RowsLike
-from jaxcurate.tree import Metric
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16

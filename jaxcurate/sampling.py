@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import keys_of, priorities, short_priorities
-from jaxcurate.tree import ClusterTree
 
 Strategy = Literal["random", "closest"]
 _BLOCK = 1 << 15

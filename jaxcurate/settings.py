@@ -236,6 +236,8 @@ class Settings:
     title: str = "Curated pool"
     """Heading of the report."""
     seed: int = 0
+    platform: Literal["", "cpu", "gpu", "tpu"] = ""
+    """Kind of device that has to be there; "" for the best that is."""
     n_devices: int = 0
     """0 for all; on a CPU, a device for each core."""
     memory_limit: int = 0

@@ -18,20 +18,32 @@ from jaxcurate import (
     measures,
     report,
     ssl,
-    workdir,
 )
 from jaxcurate.arms import Arms
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import KIND as POOL
+from jaxcurate.artifacts.pool import Block, Pool, fill_pool, write_pool
+from jaxcurate.artifacts.tree import KIND as TREE
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.mixing import indices_of
-from jaxcurate.pool import Block, Pool, write_pool
 from jaxcurate.progress import Progress
 from jaxcurate.retrieval import Neighbours, nearest_rows
 from jaxcurate.settings import Settings
-from jaxcurate.tree import ClusterTree
 
+KINDS = {
+    "embed": POOL,
+    "dedup": dedup.KIND,
+    "cluster": TREE,
+    "sample": export.SUBSET,
+    "export": export.EXPORT,
+    "evaluate": "evaluation",
+    "grow": "grown",
+}
+"""What the folder of each stage holds."""
 _N_MEASURED = 20_000
 """Rows of the pool whose distance to the subset is measured, at most."""
 
@@ -49,6 +61,8 @@ class Stages(Items):
     def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
         super().__init__(settings, progress)
         self.path = epath.Path(path)
+        self.run: str | None = None
+        """Identifies the run that writes; what another one wrote is not replaced."""
         self.subset_path = self.path / "subsets" / settings.sample.name
         self.export_path = self.path / "exports" / settings.sample.name
         self.report_path = self.path / "report.html"
@@ -66,12 +80,12 @@ class Stages(Items):
         """Source to ``pool/``: an embedding for every item that can be read."""
         blocks = self.embedded("embedding", self.source, self.settings.source)
         about = lambda: card(unreadable=blocks.unreadable)
-        pool = write_pool(self.path / "pool", blocks, about)
+        pool = write_pool(self.folders["embed"], blocks, about, self.run)
         if blocks.unreadable:
             id_, reason = blocks.unreadable[0]
             self.progress.line(
                 f"  {len(blocks.unreadable)} item(s) could not be read and were left out, the "
-                f"first {id_!r} ({reason}); {self.path / 'pool' / workdir.CARD} lists them"
+                f"first {id_!r} ({reason}); {self.path / 'pool' / folders.CARD} lists them"
             )
         return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
 
@@ -174,10 +188,10 @@ class Stages(Items):
             )
             results |= evaluation.to_plain(compared)
             losses = compared.losses
-        with workdir.new_folder(self.path / "evaluation", card()) as folder:
-            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        with folders.new_folder(self.folders["evaluate"], card(), KINDS["evaluate"]) as folder:
+            folder.write_text("results.json", json.dumps(results, indent=2) + "\n")
             for arm, curve in losses.items():
-                workdir.save_array(folder / f"losses_{arm}.npy", curve)
+                folder.save_array(f"losses_{arm}.npy", curve)
         for text in evaluation.lines(results):
             self.progress.line(f"  {text}")
         return {}
@@ -187,23 +201,23 @@ class Stages(Items):
         pool, tree = self._pool(), self._tree()
         subset = export.load_subset(self.subset_path, pool)
         cards = {
-            name: workdir.read_card(folder)
+            name: folders.read_card(folder)
             for name, folder in self.folders.items()
             if name != "grow"
         }
         results, losses = None, {}
         if cards["evaluate"] is not None:
             folder = self.folders["evaluate"]
-            workdir.check_files(folder)
+            folders.check_files(folder)
             results = json.loads((folder / "results.json").read_text())
             losses = {
-                file.stem.removeprefix("losses_"): workdir.load_array(file)
+                file.stem.removeprefix("losses_"): files.load_array(file)
                 for file in folder.glob("losses_*.npy")
             }
         page = report.render(
             report.Findings(
                 title=self.settings.title,
-                made_from=workdir.fingerprint(card()["made_from"]),
+                made_from=files.fingerprint(card()["made_from"]),
                 settings=dataclasses.asdict(self.settings),
                 cards={name: card for name, card in cards.items() if card is not None},
                 pool=pool,
@@ -214,7 +228,7 @@ class Stages(Items):
                 losses=losses,
             )
         )
-        workdir.write_text(self.report_path, page)
+        files.write_text(self.report_path, page, report.is_report)
         return {}
 
     def grow(self, card: Card) -> dict[str, Any]:
@@ -224,24 +238,26 @@ class Stages(Items):
         """
         settings, pool, tree = self.settings.grow, self._pool(), self._tree()
         new = self.embedded("embedding", self.newcomers, settings.source)
-        about: dict[str, Any] = {}
-
-        def told() -> dict[str, Any]:
-            n = len(self.newcomers) - len(new.unreadable)
-            about.update(card(unreadable=new.unreadable, old=len(pool), new=n))
-            return about
-
-        with workdir.new_folder(self.folders["grow"], about) as folder:
+        about: dict[str, Any] = {"run": self.run}
+        with folders.new_folder(self.folders["grow"], about, KINDS["grow"]) as folder:
             blocks = itertools.chain(pool.blocks(), self._as_new(new, pool))
-            grown = write_pool(folder / "pool", blocks, told)
+            of_pool: dict[str, Any] = {}
+            with folder.subfolder("pool", of_pool, POOL) as below:
+                ids, items, fingerprint = fill_pool(below, blocks)
+                n = len(self.newcomers) - len(new.unreadable)
+                about |= card(unreadable=new.unreadable, old=len(pool), new=n)
+                of_pool |= {**about, "pool": fingerprint, "n": len(ids)}
+            rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
+            grown = Pool(rows, ids, items, fingerprint)
             larger = growth.grow(tree, grown.embeddings[len(pool) :], mesh=self.mesh)
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))
-            larger.save(folder / "tree", about)
+            with folder.subfolder("tree", larger.card(about), TREE) as below:
+                larger.fill(below)
             plain = [level.to_plain() for level in levels]
-            (folder / "drift.json").write_text(json.dumps(plain, indent=2) + "\n")
+            folder.write_text("drift.json", json.dumps(plain, indent=2) + "\n")
             for level in levels:
-                workdir.save_array(folder / f"growth_l{level.level}.npy", level.growth)
+                folder.save_array(f"growth_l{level.level}.npy", level.growth)
         for level in levels:
             self.progress.line(f"  {level.reason}")
         new_and_not = {"new": about["new"], "not read": len(new.unreadable)}
@@ -276,8 +292,8 @@ class Stages(Items):
     def _tree(self) -> ClusterTree:
         """The tree, if it is one over the pool that stands beside it."""
         here, of = (
-            workdir.read_card(self.path / "pool"),
-            workdir.check_files(self.path / "tree"),
+            folders.read_card(self.path / "pool"),
+            folders.check_files(self.path / "tree"),
         )
         if of["pool"] != here["pool"]:
             raise InputError(
@@ -291,7 +307,7 @@ class Stages(Items):
         if not self.settings.dedup.enabled:
             return None
         folder = self.folders["dedup"]
-        here, of = workdir.read_card(self.folders["embed"]), workdir.check_sizes(folder)
+        here, of = folders.read_card(self.folders["embed"]), folders.check_sizes(folder)
         if of["pool"] != here["pool"]:
             raise InputError(
                 f"{folder} was made from pool {of['pool']}, but the pool here is {here['pool']}"

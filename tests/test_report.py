@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcurate.pool import make_pool
+from jaxcurate.artifacts.pool import make_pool
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.report import Findings, render
 from jaxcurate.report import gallery as gallery_room
-from jaxcurate.tree import ClusterTree
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
 HOSTILE = '<script>alert("1")</script>&amp;'

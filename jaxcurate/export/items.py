@@ -8,11 +8,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.row_file import RowFile
 from jaxcurate.checks import InputError
-from jaxcurate.rowfile import RowFile
 
 FORMATS = ("auto", "png", "npy")
+KIND = "export"
 
 
 def export_items(
@@ -41,27 +42,25 @@ def export_items(
     items = itertools.chain([first], items)
     if format == "auto":
         format = "png" if first[1].ndim == 3 else "npy"
-    with workdir.new_folder(path, about) as folder:
+    with folders.new_folder(path, about, KIND) as folder:
         if format == "png":
             for id_, image in items:
                 if image.ndim != 3 or image.dtype != np.uint8:
                     raise InputError(f"item {id_!r} is not an image: export it as 'npy'")
-                file = _inside(folder, f"{id_}.png")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("wb") as out:
-                    Image.fromarray(image).save(out, "PNG")
+                with folder.create(_inside(f"{id_}.png")) as file:
+                    Image.fromarray(image).save(file, "PNG")
         else:
             ids = []
-            with RowFile(folder / "items.npy") as file:
+            with folder.create("items.npy") as file, RowFile(file) as rows:
                 for id_, array in items:
                     ids.append(id_)
-                    file.append(array[None])
-            workdir.save_array(folder / "ids.npy", np.array(ids, np.str_))
+                    rows.append(array[None])
+            folder.save_array("ids.npy", np.array(ids, np.str_))
 
 
-def _inside(folder: epath.Path, name: str) -> epath.Path:
-    """``folder / name``, refused where it would lie outside the folder."""
+def _inside(name: str) -> str:
+    """The same name, refused where it would lie outside the folder."""
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or "" in parts:
         raise InputError(f"item id {name[:-4]!r} cannot be a file name")
-    return folder.joinpath(*parts)
+    return "/".join(parts)

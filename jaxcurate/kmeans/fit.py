@@ -9,6 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_seed
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -35,8 +37,6 @@ from jaxcurate.kmeans.seeding import (
 from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, to_devices
 from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
-from jaxcurate.pool import Pool
-from jaxcurate.tree import Metric
 
 KNOWN_INITS = "'k-means++', 'k-means||', 'random'"
 Init = Literal["k-means++", "k-means||", "random"] | np.ndarray

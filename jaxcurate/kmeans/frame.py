@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError
 from jaxcurate.parallel import RowsLike
-from jaxcurate.tree import Metric
 
 _CHUNK = 65536
 _CACHED = 2**16

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcurate.pool import Pool
-from jaxcurate.tree import ClusterTree
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import ClusterTree
 
 
 class Findings(NamedTuple):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.balance import gini
 from jaxcurate.report import plots
 from jaxcurate.report.numbers import count
-from jaxcurate.tree import ClusterTree
 
 
 class LevelSizes(NamedTuple):

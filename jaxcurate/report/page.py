@@ -15,6 +15,12 @@ from jaxcurate.report.provenance import provenance
 from jaxcurate.report.spread import arms_of, over_clusters, over_groups
 
 _POINTS = 20_000
+_GENERATOR = '<meta name="generator" content="jaxcurate">'
+
+
+def is_report(text: str) -> bool:
+    """Tells whether a page is one that :func:`render` made."""
+    return _GENERATOR in text
 
 
 def render(findings: Findings) -> str:
@@ -45,6 +51,7 @@ def render(findings: Findings) -> str:
     kinds = over_groups((findings.results or {}).get("balance", {}))
     page = environment.get_template("page.html.jinja").render(
         findings=findings,
+        generator=Markup(_GENERATOR),
         n_pool=len(findings.pool),
         n_kept=len(findings.indices),
         n_distinct=len(np.unique(findings.indices)),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcurate.artifacts.pool import row_ids
 from jaxcurate.checks import InputError
-from jaxcurate.pool import row_ids
 from jaxcurate.sources.items import Annotations, Item
 
 _BLOCK_BYTES = 1 << 24

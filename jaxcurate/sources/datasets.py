@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
@@ -83,7 +83,7 @@ class DatasetSource:
             # The metadata count records and bytes, where a file's size is that of whole blocks.
             said = file.read_text() if file.suffix == ".json" else str(file.stat().length)
             parts += [file.name, said]
-        return workdir.fingerprint(parts)
+        return files.fingerprint(parts)
 
     def __len__(self) -> int:
         return len(self._records)

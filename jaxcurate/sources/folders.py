@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
@@ -43,7 +43,7 @@ class FolderSource:
         """Of the paths, sizes and times of change; the pictures themselves are not read."""
         parts = ["folder", pictures.METHOD, str(self._image_size)]
         parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
-        return workdir.fingerprint(parts)
+        return files.fingerprint(parts)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files, folders
 from jaxcurate.checks import InputError
 from jaxcurate.sources import raw
 from jaxcurate.sources.holdout import group, hold_out
@@ -92,9 +92,9 @@ def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
             )
             builder.download_and_prepare()
         if not _is_whole(folder):
-            with workdir.new_folder(folder, {"recipe": recipe.to_dict()}) as fresh:
+            with folders.new_folder(folder, {"recipe": recipe.to_dict()}, "dataset") as fresh:
                 for file in Path(builder.data_dir).iterdir():
-                    os.rename(file, fresh / file.name)
+                    fresh.adopt(file)
     return folder
 
 
@@ -179,8 +179,8 @@ def _config(recipe: Recipe, raw_dir: Path) -> Any:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        return workdir.read_card(folder) is not None
-    except workdir.DamagedError:
+        return folders.read_card(folder) is not None
+    except files.DamagedError:
         return False
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxcurate import workdir
-from jaxcurate.pool import Block, Pool, make_pool, write_pool
-from jaxcurate.rowfile import RowFile
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import Block, Pool, make_pool, write_pool
+from jaxcurate.artifacts.row_file import RowFile
 
 WRITE_FOREVER = """
 import sys
-from jaxcurate import workdir
+from jaxcurate.artifacts import folders
 import numpy as np
 for i in range(10**6):
-    with workdir.new_folder(sys.argv[1], {"i": i}) as folder:
-        workdir.save_array(folder / "a.npy", np.full(2000, i))
-        workdir.save_array(folder / "b.npy", np.full(2000, i))
+    with folders.new_folder(sys.argv[1], {"i": i}, "test") as folder:
+        folder.save_array("a.npy", np.full(2000, i))
+        folder.save_array("b.npy", np.full(2000, i))
     print(i, flush=True)
 """
 
@@ -28,8 +28,8 @@ def test_nothing_appears_when_the_block_raises(tmp_path):
     path = tmp_path / "out"
 
     def write():
-        with workdir.new_folder(path, {}) as folder:
-            workdir.save_array(folder / "a.npy", np.arange(3))
+        with folders.new_folder(path, {}, "test") as folder:
+            folder.save_array("a.npy", np.arange(3))
             raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
@@ -48,39 +48,40 @@ def test_a_killed_process_leaves_a_whole_folder(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        if path.exists():  # else it was killed between two renames, and is written anew
-            card = workdir.check_files(path)
-            a, b = (workdir.load_array(epath.Path(path) / f"{c}.npy") for c in "ab")
-            assert (a == card["i"]).all()
-            assert (b == card["i"]).all()
-    with workdir.new_folder(path, {}):
+        card = folders.check_files(path)
+        a, b = (files.load_array(epath.Path(path) / f"{c}.npy") for c in "ab")
+        assert (a == card["i"]).all()
+        assert (b == card["i"]).all()
+    with folders.new_folder(path, {}, "test"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["out"]  # what was left behind is gone
 
 
 def test_arrays_with_objects_are_refused(tmp_path):
-    path = epath.Path(tmp_path / "x.npy")
-    with pytest.raises(ValueError, match="Object arrays"):
-        workdir.save_array(path, np.array([{}], object))
+    with (
+        pytest.raises(ValueError, match="Object arrays"),
+        files.NewFile(epath.Path(tmp_path / "x.npy")) as file,
+    ):
+        files.save_array(file, np.array([{}], object))
     with open(tmp_path / "evil.npy", "wb") as file:
         np.lib.format.write_array(file, np.array([{}], object))  # which pickles
-    with pytest.raises(workdir.DamagedError, match=r"evil\.npy"):
-        workdir.load_array(epath.Path(tmp_path / "evil.npy"))
+    with pytest.raises(files.DamagedError, match=r"evil\.npy"):
+        files.load_array(epath.Path(tmp_path / "evil.npy"))
 
 
 def test_write_text_replaces_at_once(tmp_path):
-    workdir.write_text(tmp_path / "a.txt", "one")
-    workdir.write_text(tmp_path / "a.txt", "two")
+    files.write_text(tmp_path / "a.txt", "one")
+    files.write_text(tmp_path / "a.txt", "two")
     assert (tmp_path / "a.txt").read_text() == "two"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_fingerprint_changes_with_the_value():
-    assert workdir.fingerprint({"a": 1, "b": 2}) == workdir.fingerprint({"b": 2, "a": 1})
-    assert workdir.fingerprint({"a": 1}) != workdir.fingerprint({"a": 2})
+    assert files.fingerprint({"a": 1, "b": 2}) == files.fingerprint({"b": 2, "a": 1})
+    assert files.fingerprint({"a": 1}) != files.fingerprint({"a": 2})
     a, b = np.arange(4), np.arange(4).reshape(2, 2)
-    assert workdir.array_digest(a) != workdir.array_digest(b)
-    assert workdir.array_digest(a) != workdir.array_digest(a.astype(np.int32))
+    assert files.array_digest(a) != files.array_digest(b)
+    assert files.array_digest(a) != files.array_digest(a.astype(np.int32))
 
 
 def test_pool_is_saved_and_loaded(tmp_path):
@@ -115,7 +116,7 @@ def test_a_pool_is_written_block_by_block(tmp_path):
     written = write_pool(tmp_path / "written", blocks(), lambda: {"seen": 10 * len(seen) - 3})
     assert isinstance(written.embeddings, np.memmap)
     assert written.fingerprint == pool.fingerprint
-    whole, written = (workdir.check_files(tmp_path / name) for name in ("whole", "written"))
+    whole, written = (folders.check_files(tmp_path / name) for name in ("whole", "written"))
     assert whole == written  # the files' checksums as well
     np.save(tmp_path / "x.npy", x)
     with (
@@ -155,23 +156,25 @@ def test_a_memory_map_makes_a_pool_without_a_copy(tmp_path):
 def test_a_file_of_rows_takes_rows_of_one_kind(tmp_path, rows):
     with (
         pytest.raises(ValueError, match=r"follows one of rows|Object arrays"),
-        RowFile(epath.Path(tmp_path / "x.npy")) as file,
+        files.NewFile(epath.Path(tmp_path / "x.npy")) as file,
+        RowFile(file) as written,
     ):
-        file.append(np.ones((2, 4)))
-        file.append(rows)
+        written.append(np.ones((2, 4)))
+        written.append(rows)
 
 
 def test_rows_go_to_a_place_that_is_not_local(tmp_path, monkeypatch):
     """A path that cannot be gone back in, nor mapped, is written once and read once."""
     path = epath.Path(tmp_path / "x.npy")
-    monkeypatch.setattr(workdir, "is_local", lambda path: False)
+    monkeypatch.setattr(files, "is_local", lambda path: False)
     x = np.random.default_rng(0).normal(size=(30, 4))
-    with RowFile(path) as file:
-        file.append(x[:20])
+    with files.NewFile(path) as file, RowFile(file) as rows:
+        rows.append(x[:20])
         assert not path.exists()
-        file.append(x[20:])
-    assert file.digest == workdir.array_digest(x)
-    loaded = workdir.load_array(path, mmap=True)
+        rows.append(x[20:])
+    assert rows.digest == files.array_digest(x)
+    assert file.sha256() == files.sha256(path)
+    loaded = files.load_array(path, mmap=True)
     assert isinstance(loaded, np.memmap)
     path.unlink()
     np.testing.assert_array_equal(loaded, x)

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError, checked_rows
-from jaxcurate.pool import Pool
-from jaxcurate.tree import ClusterTree
+
+KIND = "subset"
 
 
 class Subset(NamedTuple):
@@ -56,10 +58,10 @@ def save_subset(
         columns["why"] = _reasons(rows, why)
         about = {**about, "why": {reason: len(kept) for reason, kept in why.items()}}
     about = {**about, "pool": pool.fingerprint, "size": len(indices), "distinct": len(rows)}
-    with workdir.new_folder(path, about) as folder:
-        with (folder / "manifest.parquet").open("wb") as file:
+    with folders.new_folder(path, about, KIND) as folder:
+        with folder.create("manifest.parquet") as file:
             pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), file)
-        workdir.save_array(folder / "indices.npy", indices)
+        folder.save_array("indices.npy", indices)
 
 
 def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
@@ -69,12 +71,12 @@ def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
         DamagedError: a file is missing, truncated or altered; it is named.
         ValueError: the subset was drawn from another pool; both fingerprints are named.
     """
-    card = workdir.check_files(path)
+    card = folders.check_files(path)
     if card["pool"] != pool.fingerprint:
         raise InputError(
             f"{path} was drawn from pool {card['pool']}, but the pool here is {pool.fingerprint}"
         )
-    return Subset(workdir.load_array(epath.Path(path) / "indices.npy"), card)
+    return Subset(files.load_array(epath.Path(path) / "indices.npy"), card)
 
 
 def _reasons(rows: np.ndarray, why: Mapping[str, np.ndarray]) -> pa.DictionaryArray:

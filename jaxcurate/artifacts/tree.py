@@ -9,11 +9,12 @@ import numpy as np
 from etils import epath
 from scipy.sparse import csr_array
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files, folders
 from jaxcurate.checks import InputError, check_whole
 
 Metric = Literal["euclidean", "cosine"]
 _BLOCK = 1 << 15
+KIND = "tree"
 
 
 class TreeLevel(NamedTuple):
@@ -155,13 +156,25 @@ class ClusterTree:
         return tuple(found)
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
-        """Writes the tree to a folder, whole or not at all; ``about`` joins its card."""
+        """Writes the tree to a folder, whole or not at all; ``about`` joins its card.
+
+        Raises:
+            InputError: something other than a tree that jaxcurate wrote stands there, or it
+                cannot be written.
+        """
+        with folders.new_folder(path, self.card(about), KIND) as folder:
+            self.fill(folder)
+
+    def card(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns ``about`` with the facts that the card of a tree's folder tells."""
         about = {"pool": self.pool, **(about or {})}
-        about |= {"metric": self.metric, "n_levels": len(self.levels)}
-        with workdir.new_folder(path, about) as folder:
-            for number, level in enumerate(self.levels, 1):
-                for name, array in level._asdict().items():
-                    workdir.save_array(folder / f"l{number}_{name}.npy", array)
+        return about | {"metric": self.metric, "n_levels": len(self.levels)}
+
+    def fill(self, folder: folders.NewFolder) -> None:
+        """Writes the files of a tree."""
+        for number, level in enumerate(self.levels, 1):
+            for name, array in level._asdict().items():
+                folder.save_array(f"l{number}_{name}.npy", array)
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True, check: bool = True) -> "ClusterTree":
@@ -176,9 +189,9 @@ class ClusterTree:
         Raises:
             DamagedError: a file is missing, truncated or altered; it is named.
         """
-        card = (workdir.check_files if check else workdir.check_sizes)(path)
+        card = (folders.check_files if check else folders.check_sizes)(path)
         folder = epath.Path(path)
-        read = lambda name: workdir.load_array(folder / name, mmap=mmap)
+        read = lambda name: files.load_array(folder / name, mmap=mmap)
         return cls(
             tuple(
                 TreeLevel(*(read(f"l{number}_{name}.npy") for name in TreeLevel._fields))

@@ -1,14 +1,10 @@
 """A ``.npy`` file whose rows come block by block, their number being known at the end."""
 
-import shutil
-import tempfile
 from types import TracebackType
-from typing import IO
 
 import numpy as np
-from etils import epath
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
 
 
@@ -17,23 +13,21 @@ class RowFile:
 
     ::
 
-        with RowFile(path) as file:
-            for rows in blocks:
-                file.append(rows)
+        with folder.create("x.npy") as file, RowFile(file) as rows:
+            for block in blocks:
+                rows.append(block)
 
-    On a path that is not local the rows are gathered in a temporary file and copied at the end.
+    Args:
+        file: open for writing, and empty. It is not closed.
     """
 
-    def __init__(self, path: epath.Path) -> None:
-        self._path = path
-        self._digest = workdir.ArrayDigest()
+    def __init__(self, file: files.NewFile) -> None:
+        self._file = file
+        self._digest = files.ArrayDigest()
         self._header: dict | None = None
         self._begin = 0
 
     def __enter__(self) -> "RowFile":
-        # Only a local file can be gone back in, to where it tells how many rows there are.
-        local = workdir.is_local(self._path)
-        self._file: IO[bytes] = self._path.open("wb") if local else tempfile.TemporaryFile()
         return self
 
     def __exit__(
@@ -42,15 +36,15 @@ class RowFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._file:
-            if kind is None:
-                self._finish()
+        if kind is None:
+            self._finish()
 
     def append(self, rows: np.ndarray) -> None:
         """Writes a block ``[b, ...]``.
 
         Raises:
-            ValueError: its rows are not of the type and shape of those before, or Python objects.
+            InputError: its rows are not of the type and shape of those before, or Python objects;
+                or the disk is full.
         """
         rows = np.ascontiguousarray(rows)
         if rows.dtype.hasobject:
@@ -67,30 +61,27 @@ class RowFile:
         self._digest.update(rows)
 
     def __len__(self) -> int:
-        """How many rows there are so far."""
+        """Returns the number of rows so far."""
         return len(self._digest)
 
     @property
     def digest(self) -> str:
-        """That of :func:`jaxcurate.workdir.array_digest` of all rows."""
+        """The :func:`jaxcurate.artifacts.files.array_digest` of all rows."""
         return self._digest.hexdigest()
 
     def _write_header(self, n: int) -> None:
+        assert self._header is not None
         header = {**self._header, "shape": (n, *self._header["shape"])}
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def _finish(self) -> None:
         if self._header is None:
-            raise InputError(f"{self._path} has got no rows")
+            raise InputError(f"{self._file.path} has got no rows")
         self._file.seek(0)
         self._write_header(len(self))
         # numpy leaves room in the header for any number of rows.
         if self._file.tell() != self._begin:
-            raise RuntimeError(f"the header of {self._path} takes more than was left for it")
-        if not workdir.is_local(self._path):
-            self._file.seek(0)
-            with self._path.open("wb") as file:
-                shutil.copyfileobj(self._file, file, 2**24)
+            raise RuntimeError(f"the header of {self._file.path} takes more than was left for it")
 
 
 def _told(header: dict) -> str:

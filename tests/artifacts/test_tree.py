@@ -8,10 +8,10 @@ import pytest
 import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.arms import Arms
+from jaxcurate.artifacts.files import DamagedError
 from jaxcurate.baselines import flat
 from jaxcurate.dedup import deduplicate
 from jaxcurate.settings import Sampling
-from jaxcurate.workdir import DamagedError
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from jaxcurate import workdir
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.row_file import RowFile
 from jaxcurate.checks import InputError
 from jaxcurate.priorities import keys_of
-from jaxcurate.rowfile import RowFile
+
+KIND = "pool"
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,16 @@ class Pool:
 
     def blocks(self) -> Iterator["Block"]:
         """All rows, some megabytes at a time."""
-        for part in workdir.blocks(self.embeddings):
+        for part in files.blocks(self.embeddings):
             yield Block(self.embeddings[part], self.ids[part], self.items[part])
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the pool to a folder, whole or not at all; ``about`` joins its card."""
         about = {**(about or {}), "pool": self.fingerprint, "n": len(self)}
-        with workdir.new_folder(path, about) as folder:
-            workdir.save_array(folder / "embeddings.npy", self.embeddings)
-            workdir.save_array(folder / "ids.npy", self.ids)
-            workdir.save_array(folder / "items.npy", self.items)
+        with folders.new_folder(path, about, KIND) as folder:
+            folder.save_array("embeddings.npy", self.embeddings)
+            folder.save_array("ids.npy", self.ids)
+            folder.save_array("items.npy", self.items)
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True) -> "Pool":
@@ -49,13 +51,13 @@ class Pool:
         Raises:
             DamagedError: a file is missing, truncated or altered; it is named.
         """
-        card = workdir.check_files(path)
+        card = folders.check_files(path)
         folder = epath.Path(path)
-        read = lambda name: workdir.load_array(folder / name, mmap=mmap)
+        read = lambda name: files.load_array(folder / name, mmap=mmap)
         ids, items = np.asarray(read("ids.npy")), np.asarray(read("items.npy"))
         pool = cls(read("embeddings.npy"), ids, items, card["pool"])
         if not len(pool.embeddings) == len(pool.ids) == len(pool.items):
-            raise workdir.DamagedError(f"{folder}: its arrays differ in length")
+            raise files.DamagedError(f"{folder}: its arrays differ in length")
         return pool
 
 
@@ -83,7 +85,7 @@ def make_pool(
     embeddings = np.asarray(embeddings, np.float32)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise InputError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
-    for part in workdir.blocks(embeddings):
+    for part in files.blocks(embeddings):
         _check_finite(embeddings[part], part.start)
     n = len(embeddings)
     ids = row_ids(np.arange(n)) if ids is None else np.asarray(ids, dtype=np.str_)
@@ -91,11 +93,14 @@ def make_pool(
     if ids.shape != (n,) or items.shape != (n,):
         raise InputError(f"ids and items must have {n} entries, one for each embedding")
     keys_of(ids)  # refuses one that is there twice
-    return Pool(embeddings, ids, items, _fingerprint(workdir.array_digest(embeddings), ids))
+    return Pool(embeddings, ids, items, _fingerprint(files.array_digest(embeddings), ids))
 
 
 def write_pool(
-    path: epath.PathLike, blocks: Iterable[Block], about: Callable[[], Mapping[str, Any]]
+    path: epath.PathLike,
+    blocks: Iterable[Block],
+    about: Callable[[], Mapping[str, Any]],
+    run: str | None = None,
 ) -> Pool:
     """Writes a pool that comes block by block, whole or not at all.
 
@@ -106,6 +111,7 @@ def write_pool(
         path: the folder.
         blocks: at least one; float32, unicode and int64.
         about: called once all blocks are there; what it gives joins the card.
+        run: the run that writes; what another one wrote is not replaced.
 
     Returns:
         The pool, its embeddings a memory map.
@@ -113,21 +119,36 @@ def write_pool(
     Raises:
         ValueError: an embedding has a NaN or an infinity, or an id is there twice.
     """
-    path, card, ids, items = epath.Path(path), {}, [], []
-    with workdir.new_folder(path, card) as folder:
-        with RowFile(folder / "embeddings.npy") as file:
-            for block in blocks:
-                _check_finite(block.embeddings, len(file))
-                file.append(block.embeddings)
-                ids.append(block.ids)
-                items.append(block.items)
-        ids, items = np.concatenate(ids), np.concatenate(items)
-        keys_of(ids)
-        workdir.save_array(folder / "ids.npy", ids)
-        workdir.save_array(folder / "items.npy", items)
-        fingerprint = _fingerprint(file.digest, ids)
+    path, card = epath.Path(path), {} if run is None else {"run": run}
+    with folders.new_folder(path, card, KIND) as folder:
+        ids, items, fingerprint = fill_pool(folder, blocks)
         card |= {**about(), "pool": fingerprint, "n": len(ids)}
-    return Pool(workdir.load_array(path / "embeddings.npy", mmap=True), ids, items, fingerprint)
+    return Pool(files.load_array(path / "embeddings.npy", mmap=True), ids, items, fingerprint)
+
+
+def fill_pool(
+    folder: folders.NewFolder, blocks: Iterable[Block]
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Writes the files of a pool, as :func:`write_pool` does.
+
+    Returns:
+        Ids, items and fingerprint.
+
+    Raises:
+        InputError: an embedding has a NaN or an infinity, or an id is there twice.
+    """
+    all_ids, all_items = [], []
+    with folder.create("embeddings.npy") as file, RowFile(file) as rows:
+        for block in blocks:
+            _check_finite(block.embeddings, len(rows))
+            rows.append(block.embeddings)
+            all_ids.append(block.ids)
+            all_items.append(block.items)
+    ids, items = np.concatenate(all_ids), np.concatenate(all_items)
+    keys_of(ids)
+    folder.save_array("ids.npy", ids)
+    folder.save_array("items.npy", items)
+    return ids, items, _fingerprint(rows.digest, ids)
 
 
 def row_ids(rows: np.ndarray) -> np.ndarray:
@@ -144,4 +165,4 @@ def _check_finite(embeddings: np.ndarray, first: int) -> None:
 
 
 def _fingerprint(digest: str, ids: np.ndarray) -> str:
-    return workdir.fingerprint([digest, workdir.array_digest(ids)])
+    return files.fingerprint([digest, files.array_digest(ids)])

@@ -1,0 +1,1 @@
+"""What stages hand on, and how it lies on disk."""

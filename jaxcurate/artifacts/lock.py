@@ -1,0 +1,262 @@
+"""The lock of a work directory: one run at a time, and everybody can see whose it is."""
+
+import fcntl
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from etils import epath
+
+from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.owner import Owner
+from jaxcurate.checks import InputError
+
+NAME = ".jaxcurate.lock"
+"""File in a work directory while a command writes there."""
+_BEAT_SECONDS = 10.0
+"""Seconds between two touches of the file, by which other machines see that its holder lives."""
+_SILENT_SECONDS = 120.0
+"""Age of the last touch beyond which a holder on another machine is looked at closely."""
+_OBSERVED_SECONDS = 35.0
+"""Time without a touch, as observed, after which that holder counts as gone."""
+_POLL_SECONDS = 0.5
+_GUARD_SECONDS = 5.0
+
+
+class Holder(NamedTuple):
+    """What a lock file tells."""
+
+    token: str
+    """Shared by all processes of one run."""
+    owner: Owner
+    since: str
+    """Time of day at which the lock was taken."""
+
+    def __str__(self) -> str:
+        return f"{self.owner}, since {self.since}"
+
+
+class Lock:
+    """A lock that this process, or another one of the same run, holds.
+
+    Args:
+        folder: the work directory.
+        token: what all processes of a run share.
+    """
+
+    def __init__(self, folder: epath.Path, token: str) -> None:
+        self._folder = folder
+        self._token = token
+
+    def check(self) -> None:
+        """Refuses to go on where the lock is no longer this run's.
+
+        Raises:
+            InputError: it was removed, or taken over while this process stood still.
+        """
+        if not is_local(self._folder):
+            return
+        holder = _read(self._folder / NAME)
+        if holder is None or holder.token != self._token:
+            now = "nobody" if holder is None else str(holder)
+            raise InputError(
+                f"{self._folder} was locked by this run and is now held by {now}: nothing more is "
+                "written; start the command again"
+            )
+
+
+@contextmanager
+def locked(
+    folder: epath.Path,
+    *,
+    wait: bool = False,
+    token: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Lock]:
+    """Holds the lock of a work directory, and makes the directory where it is not there.
+
+    The lock of a process that is gone is taken over. On the same machine the system tells; a
+    holder on another machine that shares the file system counts as gone when the file has not
+    been touched for two minutes, and is not touched during half a minute of looking. A directory
+    that was made for the lock, and in which nothing was written, is removed in the end.
+
+    Args:
+        folder: the work directory. One in a bucket (``gs://``) is not locked.
+        wait: wait for the holder instead of refusing.
+        token: what all processes of one run share; they hold the lock together.
+        say: told, in a line, what is waited for.
+
+    Raises:
+        InputError: another run holds the lock; the line tells which.
+    """
+    token = token or uuid.uuid4().hex
+    if not is_local(folder):
+        yield Lock(folder, token)
+        return
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a work directory")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        mine = _acquire(folder / NAME, token, wait, say)
+        try:
+            with _touched(folder / NAME):
+                yield Lock(folder, token)
+        finally:
+            if mine:
+                _release(folder / NAME, token)
+    finally:
+        for parent in made:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None]) -> bool:
+    """Takes a lock; returns False where another process of the run has taken it already."""
+    waiting = False
+    while True:
+        with _guarded(path) as file:
+            holder = _parsed(file.read()) if file else _read(path)
+            if holder is not None and holder.token == token:
+                return False
+            if file and (holder is None or holder.owner.is_running() is False):
+                _write(file, token)
+                return True
+        if holder is not None and holder.owner.is_running() is None and _is_silent(path, say):
+            with _guarded(path) as file:
+                if file and _parsed(file.read()) == holder:
+                    _write(file, token)
+                    return True
+            continue
+        if not wait:
+            raise InputError(
+                f"{path.parent} is in use by {holder or 'a process that starts'}; wait for it "
+                "(--wait does), end it, or choose another work directory"
+            )
+        if not waiting:
+            say(f"waiting for {holder or 'a process that starts'}")
+            waiting = True
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _guarded(path: epath.Path) -> Iterator["_File | None"]:
+    """Opens the lock file while no other process looks at it; None where that takes too long."""
+    deadline = time.monotonic() + _GUARD_SECONDS
+    while True:
+        with _File(path) as file:
+            if file.is_guarded and file.is_at(path):
+                yield file
+                return
+        if time.monotonic() > deadline:
+            yield None
+            return
+        time.sleep(0.01)
+
+
+class _File:
+    """The lock file, open and guarded by the system against others that open it in this way."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self._number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.is_guarded = True
+        try:
+            fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.is_guarded = False
+        except OSError:
+            pass  # a file system without such locks: the tokens, read again, have to do
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._number)
+
+    def is_at(self, path: epath.Path) -> bool:
+        """Tells whether the file still has its name."""
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(self._number))
+        except FileNotFoundError:
+            return False
+
+    def read(self) -> str:
+        """Returns the content."""
+        return os.pread(self._number, 2**16, 0).decode(errors="replace")
+
+    def write(self, text: str) -> None:
+        """Replaces the content."""
+        os.ftruncate(self._number, 0)
+        os.pwrite(self._number, text.encode(), 0)
+        os.fsync(self._number)
+
+
+def _write(file: _File, token: str) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(json.dumps({"token": token, "since": since, **Owner.current()._asdict()}))
+
+
+def _release(path: epath.Path, token: str) -> None:
+    with _guarded(path) as file:
+        holder = _parsed(file.read()) if file else None
+        if holder is None or holder.token == token:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: epath.Path) -> Holder | None:
+    try:
+        return _parsed(path.read_text())
+    except OSError:
+        return None
+
+
+def _parsed(text: str) -> Holder | None:
+    """The holder; None where the file is empty or half written, by a process that was killed."""
+    try:
+        plain = json.loads(text)
+        return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_silent(path: epath.Path, say: Callable[[str], None]) -> bool:
+    """Tells whether a lock file has not been touched for long, whatever the clocks say."""
+    try:
+        touched = os.stat(path).st_mtime_ns
+        if time.time() - touched / 1e9 < _SILENT_SECONDS:
+            return False
+        say(f"looking for {_OBSERVED_SECONDS:.0f} s whether {_read(path)} is alive")
+        deadline = time.monotonic() + _OBSERVED_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            if os.stat(path).st_mtime_ns != touched:
+                return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _touched(path: epath.Path) -> Iterator[None]:
+    """Touches a file now and then during the block."""
+    done = threading.Event()
+
+    def touch() -> None:
+        while not done.wait(_BEAT_SECONDS):
+            try:
+                os.utime(path)
+            except OSError:
+                return  # taken away: the next check tells
+
+    thread = threading.Thread(target=touch, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
