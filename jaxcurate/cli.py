@@ -143,14 +143,14 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     if len(rest) != 2 or rest[1] not in COMMANDS:
         raise InputError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
     try:
-        settings = config.value
+        settings = None if config.value is None else config.value.to_dict()
     except OSError as error:  # told at the first look
         raise InputError(str(error)) from error
     if settings is None:
         raise InputError(f"--config is missing; usage: {USAGE}")
     if not path.value:
         raise InputError(f"--workdir is missing; usage: {USAGE}")
-    return rest[1], settings.to_dict(), path.value, quiet.value, wait.value
+    return rest[1], settings, path.value, quiet.value, wait.value
 
 
 def _reason(error: BaseException) -> str:
