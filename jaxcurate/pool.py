@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import workdir
-from jaxcurate.checks import InputError
+from jaxcurate.checks import LARGEST, InputError, as_real
+from jaxcurate.faults import faults_of, refuse
 from jaxcurate.priorities import keys_of
 from jaxcurate.rowfile import RowFile
 
@@ -73,18 +74,22 @@ def make_pool(
     """A pool from arrays.
 
     Args:
-        embeddings: ``[n, d]`` of finite numbers; kept as float32. A memory map of these stays one.
+        embeddings: ``[n, d]`` of real numbers that float32 can hold; kept as float32. A memory
+            map of these stays one.
         ids: distinct strings ``[n]``; the row numbers by default.
         items: positions in the source ``[n]``; the row numbers by default.
 
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    embeddings = np.asarray(embeddings, np.float32)
+    embeddings = as_real(embeddings, "embeddings")
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise InputError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
+    faults = []
     for part in workdir.blocks(embeddings):
-        _check_finite(embeddings[part], part.start)
+        faults += _faults(embeddings[part], part.start)
+    refuse(faults, "embeddings")
+    embeddings = embeddings.astype(np.float32, copy=False)
     n = len(embeddings)
     ids = row_ids(np.arange(n)) if ids is None else np.asarray(ids, dtype=np.str_)
     items = np.arange(n) if items is None else np.asarray(items, np.int64)
@@ -117,7 +122,7 @@ def write_pool(
     with workdir.new_folder(path, card) as folder:
         with RowFile(folder / "embeddings.npy") as file:
             for block in blocks:
-                _check_finite(block.embeddings, len(file))
+                refuse(_faults(block.embeddings, len(file)), "embeddings", so_far=True)
                 file.append(block.embeddings)
                 ids.append(block.ids)
                 items.append(block.items)
@@ -135,12 +140,13 @@ def row_ids(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows).astype(f"<U{len(str(np.max(rows)))}")
 
 
-def _check_finite(embeddings: np.ndarray, first: int) -> None:
-    """Raises a ValueError unless all is finite; ``first`` is the number of the first row."""
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        row = first + int(np.argmin(finite))
-        raise InputError(f"embeddings has a NaN or an infinity, first in row {row}")
+def _faults(embeddings: np.ndarray, first: int) -> list[np.ndarray]:
+    """What :func:`faults_of` finds in a block whose first row has the number ``first``."""
+    if not len(embeddings):
+        return []
+    # Where there is a NaN both are NaN, and not within.
+    within = float(embeddings.min()) >= -LARGEST and float(embeddings.max()) <= LARGEST
+    return [] if within else [faults_of(embeddings, range(first, first + len(embeddings)))]
 
 
 def _fingerprint(digest: str, ids: np.ndarray) -> str:
