@@ -2,11 +2,14 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -16,8 +19,9 @@ from scipy.sparse.csgraph import connected_components
 from jaxcurate import parallel
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool
-from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.checks import InputError
+from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
+from jaxcurate.checks import InputError, as_real, check_whole
+from jaxcurate.faults import faults_of, refuse
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
@@ -134,14 +138,14 @@ def deduplicate(
     """
     if isinstance(x, Pool):
         if tree is not None:
+            check_tree(tree)
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
-    x = np.asarray(x)
+    x = as_real(x)
     checked_shape(x, "x")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"threshold={threshold} must be above 0 and at most 1")
-    if n_neighbours < 0:
-        raise InputError(f"n_neighbours={n_neighbours} is negative")
+    if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        raise InputError(f"threshold={threshold!r} must be above 0 and at most 1")
+    check_whole("n_neighbours", n_neighbours, 0)
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
         raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
@@ -155,7 +159,9 @@ def deduplicate(
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
                 init = "k-means++" if fits(*unit.shape, memory_limit) else "k-means||"
-                flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
+                with warnings.catch_warnings():  # rows of one direction are what is sought
+                    warnings.simplefilter("ignore", SurplusWarning)
+                    flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
                 labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
@@ -194,8 +200,9 @@ def content_digests(items: np.ndarray) -> np.ndarray:
         items: ``[n, ...]``: images, embeddings... Zeros of either sign are the same.
     """
     out = np.empty((len(items), 2), np.uint64)
+    floats = jnp.issubdtype(items.dtype, np.floating)
     for row, item in enumerate(items):
-        item = item + 0.0 if np.issubdtype(items.dtype, np.floating) else item
+        item = item + items.dtype.type(0) if floats else item
         digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
         out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
@@ -270,16 +277,18 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             unit = np.empty(shape, np.float32)
         else:
             unit = np.lib.format.open_memmap(f"{folder}/unit.npy", "w+", np.float32, shape)
+        faults = []
         for begin in range(0, len(rows), _CHUNK):
-            part = x[rows[begin : begin + _CHUNK]].astype(np.float64)
-            finite = np.isfinite(part).all(axis=1)
-            if not finite.all():
-                row = rows[begin + int(np.argmin(finite))]
-                raise InputError(f"x has a NaN or an infinity, first in row {row}")
+            own = rows[begin : begin + _CHUNK]
+            part = x[own].astype(np.float64)
+            if not np.isfinite(part).all():
+                faults.append(faults_of(part, own, beyond=False))
+                continue
             reach = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-300)
             part /= reach  # so that squares neither vanish nor overflow
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
             unit[begin : begin + _CHUNK] = part
+        refuse(faults, "x")
         yield unit
 
 
@@ -310,6 +319,7 @@ def _neighbourhoods(
     tree: ClusterTree, level: int, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, centroids and distances of rows in a tree's level."""
+    check_tree(tree)
     if tree.n_points != n:
         raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")
     labels, centroids = tree.point_labels(level), tree.levels[level - 1].centroids

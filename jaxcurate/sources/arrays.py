@@ -9,14 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcurate.artifacts.pool import row_ids
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, as_real
+from jaxcurate.faults import faults_of, refuse
 from jaxcurate.sources.items import Annotations, Item
 
 _BLOCK_BYTES = 1 << 24
 
 
 class ArraySource:
-    """Rows of a 2-D ``.npy`` file of floats, read as needed; an id is the row's number.
+    """Rows of a 2-D ``.npy`` file of real numbers, read as needed; an id is the row's number.
 
     Attributes:
         array: the file's content, a memory map ``[n, d]`` of the file's own dtype.
@@ -38,9 +39,7 @@ class ArraySource:
             raise InputError(f"{path} is an archive of arrays; a single .npy file is needed")
         if array.ndim != 2 or 0 in array.shape:
             raise InputError(f"{path} must be [n, d] with n, d > 0, not {list(array.shape)}")
-        if not np.issubdtype(array.dtype, np.floating):
-            raise InputError(f"{path} must hold floating-point numbers, not {array.dtype}")
-        self.array = array
+        self.array = as_real(array, self._path)
 
     @property
     def name(self) -> str:
@@ -52,20 +51,30 @@ class ArraySource:
         digest = hashlib.sha256(f"{self.array.dtype.str}{self.array.shape}".encode())
         step = max(1, _BLOCK_BYTES // (self.array.shape[1] * self.array.itemsize))
         for start in range(0, len(self.array), step):
-            digest.update(np.ascontiguousarray(self.array[start : start + step]))
+            digest.update(np.ascontiguousarray(self.array[start : start + step]).view(np.uint8))
         return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, row: int) -> Item:
-        return Item(str(row), np.array(self.array[row], np.float32))
+        return Item(str(row), self._single(self.array[row : row + 1], range(row, row + 1))[0])
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first, n = int(rows[0]), len(rows)
         in_a_run = np.array_equal(rows, np.arange(first, first + n))
         block = self.array[first : first + n] if in_a_run else self.array[rows]
-        return row_ids(rows), np.array(block, np.float32)
+        return row_ids(rows), self._single(block, rows)
+
+    def _single(self, block: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """A copy of rows as float32; refused where finite numbers would become infinite."""
+        with np.errstate(over="ignore"):
+            single = np.array(block, np.float32)
+        if np.isinf(single).any():
+            found = faults_of(block, rows)
+            found[0] = 0  # a NaN or an infinity of the file's own is not for a source to judge
+            refuse([found], self._path, so_far=True)
+        return single
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         unknown = np.full(len(rows), "", np.str_)
