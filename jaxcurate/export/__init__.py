@@ -2,5 +2,15 @@
 
 from jaxcurate.export.items import FORMATS, export_items
 from jaxcurate.export.manifest import Subset, load_subset, save_subset
+from jaxcurate.export.names import check_names, id_of, path_of
 
-__all__ = ["FORMATS", "Subset", "export_items", "load_subset", "save_subset"]
+__all__ = [
+    "FORMATS",
+    "Subset",
+    "check_names",
+    "export_items",
+    "id_of",
+    "load_subset",
+    "path_of",
+    "save_subset",
+]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxcurate import workdir
 from jaxcurate.checks import InputError
+from jaxcurate.export.names import path_of
 from jaxcurate.rowfile import RowFile
 
 FORMATS = ("auto", "png", "npy")
@@ -26,7 +27,8 @@ def export_items(
     Args:
         path: the folder.
         items: at least one pair of an id and an array: an image uint8 ``[h, w, 3]``, or any array.
-        format: ``"png"``, a file for each image, at its id with ``.png`` added; ``"npy"``, all
+        format: ``"png"``, a file for each image, at its id with ``.png`` added as
+            :func:`jaxcurate.export.names.path_of` has it; ``"npy"``, all
             items in ``items.npy`` and their ids in ``ids.npy``; ``"auto"``, the former for
             images and the latter for vectors.
         about: joins the card.
@@ -46,7 +48,7 @@ def export_items(
             for id_, image in items:
                 if image.ndim != 3 or image.dtype != np.uint8:
                     raise InputError(f"item {id_!r} is not an image: export it as 'npy'")
-                file = _inside(folder, f"{id_}.png")
+                file = folder / path_of(id_)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("wb") as out:
                     Image.fromarray(image).save(out, "PNG")
@@ -57,11 +59,3 @@ def export_items(
                     ids.append(id_)
                     file.append(array[None])
             workdir.save_array(folder / "ids.npy", np.array(ids, np.str_))
-
-
-def _inside(folder: epath.Path, name: str) -> epath.Path:
-    """``folder / name``, refused where it would lie outside the folder."""
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or "" in parts:
-        raise InputError(f"item id {name[:-4]!r} cannot be a file name")
-    return folder.joinpath(*parts)
