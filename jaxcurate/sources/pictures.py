@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Callable
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ MAX_PIXELS = 89_478_485
 """Larger pictures (a quarter of a gibibyte in RGB) are refused; where Pillow begins to warn."""
 
 FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "ICO",
+    "PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "ICO",
 )  # fmt: skip
 """The formats that are read, whatever a file's name says. None of them can start a program, as
 PostScript does, and each is known by its first bytes."""
@@ -26,6 +25,10 @@ PostScript does, and each is known by its first bytes."""
 MEMORY = ByteBudget(2**30, uncounted=2**20)
 """What all threads of the process together may hold while they decode; a larger picture, which
 takes at most a few times as much, is decoded alone."""
+
+# Large pictures as single blocks, which the C library gives back to the system at once. Of the
+# smaller blocks that Pillow makes by default it keeps some for each thread.
+Image.core.set_block_size(2**29)
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes in which Pillow keeps a pixel, where these are not four."""
@@ -101,12 +104,17 @@ def _decode(
     """Decodes a picture while its share of `MEMORY` is held, unless it is to go uncounted."""
     hold = contextlib.nullcontext if uncounted else MEMORY.hold
     try:
-        with contextlib.ExitStack() as stack:
-            picture = _open_held(stack.enter_context(_stream(file)), stack, hold)
-            picture.load()
-            _check_size(picture)
-            ImageOps.exif_transpose(picture, in_place=True)
-            return np.asarray(square(picture, size, fit))
+        with _stream(file) as stream:
+            n_bytes = stream.seek(0, os.SEEK_END)
+            # Some readers take in the whole file to tell the size of its picture.
+            with hold(n_bytes):
+                picture = _open(stream)
+                n_bytes += _bytes_to_decode(picture)
+                if n_bytes <= MEMORY.uncounted:
+                    return _decoded(picture, size, fit)
+                del picture
+            with hold(n_bytes):
+                return _decoded(_open(stream), size, fit)
     except (UndecodablePicture, FileNotFoundError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -119,22 +127,12 @@ def _decode(
         raise UndecodablePicture(str(error) or type(error).__name__) from error
 
 
-def _open_held(
-    stream: BinaryIO,
-    stack: contextlib.ExitStack,
-    hold: Callable[[int], contextlib.AbstractContextManager],
-) -> Image.Image:
-    """Opens a picture, and has the stack hold all bytes that decoding it will take."""
-    n_encoded = stream.seek(0, os.SEEK_END)
-    if n_encoded <= MEMORY.uncounted:
-        picture = _open(stream)
-        stack.enter_context(hold(n_encoded + _bytes_to_decode(picture)))
-        return picture
-    # Some readers take in the whole file to tell the size of its picture.
-    with hold(n_encoded):
-        n_bytes = n_encoded + _bytes_to_decode(_open(stream))
-    stack.enter_context(hold(n_bytes))
-    return _open(stream)
+def _decoded(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> np.ndarray:
+    """Decodes an opened picture, of which nothing is left in memory afterwards."""
+    picture.load()
+    _check_size(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
+    return np.asarray(square(picture, size, fit))
 
 
 def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
