@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxcurate.pool import Block, write_pool
-from jaxcurate.tree import SurplusWarning
 from scipy import sparse
 
 import jaxcurate as jc
 from jaxcurate import parallel
+from jaxcurate.artifacts.pool import Block, write_pool
+from jaxcurate.artifacts.tree import SurplusWarning
 from jaxcurate.baselines import sample_uniform
 from jaxcurate.dedup import deduplicate
 from jaxcurate.faults import faults_of, joined

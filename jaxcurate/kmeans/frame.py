@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import LARGEST, InputError, is_real
 from jaxcurate.faults import faults_of, joined, refuse
 from jaxcurate.parallel import RowsLike
