@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcurate.artifacts import files
+from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
@@ -149,7 +150,7 @@ def open_dataset(
     if recipe is not None and name != WEBLIKE:
         raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
     if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
-        if not workdir.is_local(data_dir):
+        if not is_local(data_dir):
             raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
         made = name == WEBLIKE
         folder = prepare(recipe or web_like(), data_dir) if made else prepared(name, data_dir)

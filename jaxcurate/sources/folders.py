@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from jaxcurate.artifacts import files
+from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
@@ -58,7 +58,7 @@ class FolderSource:
         """Of the paths, sizes and times of change; the pictures themselves are not read."""
         parts = ["folder", pictures.METHOD, str(self._image_size)]
         parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
-        return files.fingerprint(parts)
+        return fingerprint(parts)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -2,7 +2,7 @@
 
 import os
 
-from jaxcurate import workdir
+from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.datasets import open_dataset
@@ -70,7 +70,7 @@ def open_source(
         )
     if split != "train":
         raise InputError(f"source {spec!r} has no splits, so no split {split!r}")
-    if not workdir.is_local(rest):
+    if not is_local(rest):
         raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
     path = os.path.expanduser(rest)
     return FolderSource(path, image_size, leave_out) if scheme == "folder" else ArraySource(path)
