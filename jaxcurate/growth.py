@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.checks import InputError
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
@@ -73,8 +73,9 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     """
     x = np.asarray(x)
     leaf = tree.levels[0]
-    _check_rows(tree, x)
     mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree("grow", mesh, tree=tree, x=x)
+    _check_rows(tree, x)
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
     chunks = chunked(Lazy(x, frame=frame), mesh)
     labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
@@ -171,6 +172,18 @@ def refit_branch(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "refit_branch",
+        mesh,
+        tree=tree,
+        x=x,
+        level=level,
+        cluster=cluster,
+        n_resamples=n_resamples,
+        n_per_cluster=n_per_cluster,
+        seed=seed,
+    )
     _check_rows(tree, x, tree.n_points)
     if not 2 <= level <= len(tree.levels):
         raise InputError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.checks import InputError, check_seed, check_whole, checked_rows
 from jaxcurate.kmeans.fit import assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
@@ -124,15 +124,27 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
+    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "hierarchical_kmeans",
+        mesh,
+        x=z,
+        levels=levels,
+        seed=seed,
+        rows=rows,
+        max_iter=max_iter,
+        init=init,
+        metric=metric,
+        memory_limit=memory_limit,
+    )
     check_seed(seed)
     check_whole("max_iter", max_iter, 0)
     if metric not in get_args(Metric):
         raise InputError(f"metric={metric!r}; known: 'euclidean', 'cosine'")
-    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
-    mesh = parallel.make_mesh() if mesh is None else mesh
     how = _How(max_iter, init, metric, memory_limit, mesh)
     made = []
     for number, level in enumerate(levels, 1):

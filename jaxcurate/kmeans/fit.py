@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.checks import InputError, check_seed
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -122,6 +122,22 @@ def kmeans(
     """
     x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
     mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "kmeans",
+        mesh,
+        x=x,
+        n_clusters=n_clusters,
+        init=init,
+        max_iter=max_iter,
+        seed=seed,
+        memory_limit=memory_limit,
+        metric=metric,
+        precision=precision,
+        shard_centroids=shard_centroids,
+        state=state,
+        on_state=on_state,
+        state_every=state_every,
+    )
     for name, value, known in (("metric", metric, Metric), ("precision", precision, Precision)):
         if value not in get_args(known):
             raise InputError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
