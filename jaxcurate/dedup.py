@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
@@ -142,6 +142,21 @@ def deduplicate(
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
     x = as_real(x)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "deduplicate",
+        mesh,
+        x=x,
+        threshold=threshold,
+        digests=digests,
+        tree=tree,
+        level=level,
+        n_clusters=n_clusters,
+        n_neighbours=n_neighbours,
+        all_pairs=all_pairs,
+        seed=seed,
+        memory_limit=memory_limit,
+    )
     checked_shape(x, "x")
     if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold <= 1):
         raise InputError(f"threshold={threshold!r} must be above 0 and at most 1")
@@ -149,7 +164,6 @@ def deduplicate(
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
         raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
-    mesh = parallel.make_mesh() if mesh is None else mesh
     first, group = first_of_same(digests)
     others = np.setdiff1d(np.arange(len(x)), first)
     same = np.stack([first[group[others]], others], axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
@@ -75,6 +75,7 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     x = _checked_rows(tree, x)
     leaf = tree.levels[0]
     mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree("grow", mesh, tree=tree, x=x)
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
     chunks = chunked(Lazy(x, frame=frame), mesh)
     labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
@@ -173,6 +174,18 @@ def refit_branch(
         ValueError: naming the argument that cannot be used.
     """
     x = _checked_rows(tree, x, all_of=True)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "refit_branch",
+        mesh,
+        tree=tree,
+        x=x,
+        level=level,
+        cluster=cluster,
+        n_resamples=n_resamples,
+        n_per_cluster=n_per_cluster,
+        seed=seed,
+    )
     if not 2 <= level <= len(tree.levels):
         raise InputError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
     rows = tree.members(level, cluster)

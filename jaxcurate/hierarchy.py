@@ -8,12 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
 from jaxcurate.checks import (
     InputError,
-    as_real,
     check_choice,
     check_instance,
     check_seed,
@@ -133,18 +132,30 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
+    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
+    z = as_real(z)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "hierarchical_kmeans",
+        mesh,
+        x=z,
+        levels=levels,
+        seed=seed,
+        rows=rows,
+        max_iter=max_iter,
+        init=init,
+        metric=metric,
+        memory_limit=memory_limit,
+    )
     check_seed(seed)
     check_whole("max_iter", max_iter, 0)
     check_choice("metric", metric, get_args(Metric))
     check_choice("init", init, get_args(InitName))
     if memory_limit is not None:
         check_whole("memory_limit", memory_limit, 0)
-    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
-    z = as_real(z)
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
-    mesh = parallel.make_mesh() if mesh is None else mesh
     how = _How(max_iter, init, metric, memory_limit, mesh)
     made = []
     for number, level in enumerate(levels, 1):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
 from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
@@ -130,6 +130,22 @@ def kmeans(
     """
     x = as_real(x.embeddings if isinstance(x, Pool) else x)
     mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "kmeans",
+        mesh,
+        x=x,
+        n_clusters=n_clusters,
+        init=init,
+        max_iter=max_iter,
+        seed=seed,
+        memory_limit=memory_limit,
+        metric=metric,
+        precision=precision,
+        shard_centroids=shard_centroids,
+        state=state,
+        on_state=on_state,
+        state_every=state_every,
+    )
     check_choice("metric", metric, get_args(Metric))
     check_choice("precision", precision, get_args(Precision))
     check_seed(seed)
