@@ -1,15 +1,14 @@
 """What reading pictures may open, and how much memory it may take, whatever a folder holds."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
@@ -22,26 +21,6 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\ns
 def save(path, colour=0, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (colour,) * 3).save(path)
-
-
-class Hangs(BaseException):
-    """Not an Exception, so that no reader takes it for a fault of the file."""
-
-
-@contextmanager
-def time_limit(seconds):
-    """Raises where something hangs."""
-
-    def stop(*_):
-        raise Hangs
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # --- formats ----------------------------------------------------------------------------------

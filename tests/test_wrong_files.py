@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faults.limits import time_limit
 from PIL import Image
-from test_pictures_limits import time_limit
 
 from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
