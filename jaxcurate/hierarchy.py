@@ -13,6 +13,7 @@ from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
 from jaxcurate.checks import (
     InputError,
+    as_real,
     check_choice,
     check_instance,
     check_seed,

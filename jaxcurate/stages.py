@@ -59,7 +59,7 @@ class Stages(Items):
     """
 
     def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
-        super().__init__(settings, progress)
+        super().__init__(settings, progress, leave_out=path)
         self.path = epath.Path(path)
         self.run: str | None = None
         """Identifies the run that writes; what another one wrote is not replaced."""
@@ -127,7 +127,11 @@ class Stages(Items):
             mesh=self.mesh,
             progress=self.progress,
         )
-        tree.save(self.path / "tree", card(pool=pool.fingerprint))
+        for line in tree.surplus_lines():
+            self.progress.line(f"  {line}")
+        surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
+        about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
+        tree.save(self.folders["cluster"], about)
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 
     def sample(self, card: Card) -> dict[str, Any]:
