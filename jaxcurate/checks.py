@@ -15,7 +15,7 @@ class InputError(ValueError):
     """Tells in one line which input or argument cannot be used; the command exits with code 2."""
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: Any, least: int | None = None) -> None:
     """Refuses what is no whole number, or is below ``least``.
 
     Raises:
@@ -23,7 +23,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name}={value!r} must be a whole number")
-    if value < least:
+    if least is not None and value < least:
         raise InputError(f"{name}={value} must be at least {least}")
 
 
