@@ -7,12 +7,12 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.balance import gini, normalised_entropy
-from jaxcurate.checks import InputError, checked_rows
+from jaxcurate.checks import InputError, as_real, checked_rows
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
-from jaxcurate.tree import ClusterTree, Metric
+from jaxcurate.tree import ClusterTree, Metric, check_tree
 
 _CENTRES = 65536
 
@@ -52,6 +52,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
     Raises:
         ValueError: a row is not one of the tree's.
     """
+    check_tree(tree)
     rows = np.asarray(rows)
     checked_rows(np.unique(rows), tree.n_points)
     rows = rows.astype(np.int64)  # an empty list is of floats
@@ -87,6 +88,7 @@ def coverage(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    x = as_real(x)
     rows = checked_rows(np.unique(rows), len(x))
     if not len(rows):
         raise InputError("rows is empty: nothing covers the pool")

@@ -12,7 +12,7 @@ from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
 from jaxcurate.sampling import ShortfallWarning, Strategy, sample
-from jaxcurate.tree import ClusterTree
+from jaxcurate.tree import ClusterTree, check_tree
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def mix(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    check_tree(tree)
     check_whole("size", size, 0)
     wanted = shares.sizes(size)
     allowed = np.zeros(tree.n_points, bool)
