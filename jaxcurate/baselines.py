@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
+from jaxcurate.artifacts.tree import ClusterTree, TreeLevel, check_tree
 from jaxcurate.checks import InputError
 from jaxcurate.sampling import Strategy, sample
 
@@ -31,6 +31,7 @@ def sample_uniform(
         ValueError: naming the argument that cannot be used; ``strategy="closest"`` is one, since
             there is no centroid to be close to.
     """
+    check_tree(tree)
     if strategy == "closest":
         raise InputError("strategy='closest' means nothing to uniform sampling")
     one = ClusterTree.from_labels([np.zeros(tree.n_points, np.int32)])
@@ -64,6 +65,7 @@ def sample_flat(
 
 def flat(tree: ClusterTree, level: int = 1) -> ClusterTree:
     """The tree of one level only, over the points."""
+    check_tree(tree)
     labels = tree.point_labels(level)
     distances = tree.levels[0].distances
     if level > 1:

@@ -15,6 +15,12 @@ class InputError(ValueError):
     """Tells in one line which input or argument cannot be used; the command exits with code 2."""
 
 
+def told(value: Any) -> str:
+    """Returns how an error writes a value: as Python does, or by its type where that is long."""
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"
+
+
 def check_whole(name: str, value: Any, least: int | None = None) -> None:
     """Refuses what is no whole number, or is below ``least``.
 
@@ -22,7 +28,7 @@ def check_whole(name: str, value: Any, least: int | None = None) -> None:
         ValueError: naming it.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{name}={value!r} must be a whole number")
+        raise InputError(f"{name}={told(value)} must be a whole number")
     if least is not None and value < least:
         raise InputError(f"{name}={value} must be at least {least}")
 
@@ -34,7 +40,7 @@ def check_seed(seed: int) -> None:
         ValueError: naming it.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise InputError(f"seed={seed!r} must be a whole number")
+        raise InputError(f"seed={told(seed)} must be a whole number")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed} must be within [0, 2**32)")
 
@@ -46,7 +52,7 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
         ValueError: naming it, and what is known.
     """
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name}={value!r}; known: {', '.join(map(repr, known))}")
+        raise InputError(f"{name}={told(value)}; known: {', '.join(map(repr, known))}")
 
 
 def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
@@ -63,12 +69,7 @@ def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
     """
     if not isinstance(value, kind):
         hint = f"; {hint}" if hint else ""
-        raise InputError(f"{name} must be a {kind.__name__}, not {_article(value)}{hint}")
-
-
-def _article(value: Any) -> str:
-    kind = type(value).__name__
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+        raise InputError(f"{name} must be a {kind.__name__}, not {type(value).__name__}{hint}")
 
 
 def is_real(dtype: np.dtype) -> bool:
@@ -101,7 +102,7 @@ def as_real(x: Any, name: str = "x") -> np.ndarray:
         message = str(error).split(chr(10))[0]
         raise InputError(f"{name} is no array of numbers ({message})") from error
     if array.dtype.kind == "O" and array.ndim == 0:
-        raise InputError(f"{name} must be an array of real numbers, not {_article(x)}")
+        raise InputError(f"{name} must be an array of real numbers, not {type(x).__name__}")
     if array.dtype == np.dtype("V2"):
         array = array.view(jnp.bfloat16)
     if not is_real(array.dtype):

@@ -19,6 +19,7 @@ from jaxcurate.checks import (
     check_seed,
     check_whole,
     checked_rows,
+    told,
 )
 from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
@@ -305,7 +306,7 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
 
 def _check_levels(levels: Sequence[Level], n: int) -> None:
     if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
-        raise InputError(f"levels must be a list of Level, not {levels!r}")
+        raise InputError(f"levels must be a list of Level, not {told(levels)}")
     if not levels:
         raise InputError("levels is empty")
     for i, level in enumerate(levels):

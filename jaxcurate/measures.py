@@ -6,9 +6,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel, processes
-from jaxcurate.artifacts.tree import ClusterTree, Metric
+from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.balance import gini, normalised_entropy
-from jaxcurate.checks import InputError, checked_rows
+from jaxcurate.checks import InputError, as_real, checked_rows
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
@@ -52,6 +52,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
     Raises:
         ValueError: a row is not one of the tree's.
     """
+    check_tree(tree)
     rows = np.asarray(rows)
     checked_rows(np.unique(rows), tree.n_points)
     rows = rows.astype(np.int64)  # an empty list is of floats
@@ -87,6 +88,7 @@ def coverage(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    x = as_real(x)
     mesh = parallel.make_mesh() if mesh is None else mesh
     processes.agree(
         "coverage", mesh, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric

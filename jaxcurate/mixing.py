@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree
+from jaxcurate.artifacts.tree import ClusterTree, check_tree
 from jaxcurate.baselines import sample_uniform
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.priorities import other_seed
@@ -90,6 +90,7 @@ def mix(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    check_tree(tree)
     check_whole("size", size, 0)
     wanted = shares.sizes(size)
     allowed = np.zeros(tree.n_points, bool)

@@ -57,16 +57,15 @@ def two_groups(n, d=1, apart=49.9, noise=1.0, seed=0):
 
 def test_the_rounding_error_of_an_addition_is_kept():
     """What XLA makes of it must not be the sum alone, with the error taken for zero."""
-    ones = jnp.full(3, 2.0**-30)
     start = Total(jnp.ones(3), jnp.zeros(3))
-    add = lambda total: jax.lax.fori_loop(0, 1000, lambda _, t: t.plus(ones), total)
+    add = lambda total: jax.lax.fori_loop(0, 1000, lambda _, t: t.plus(2.0**-30), total)
     for total in (jax.jit(add)(start), jax.jit(jax.vmap(add))(start)):
         np.testing.assert_array_equal(total.high, 1)
         np.testing.assert_array_equal(total.low, 1000 * 2.0**-30)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
-@pytest.mark.parametrize(("n", "k"), [(60_000, 1), (200_000, 3), (200_000, 300)])
+@pytest.mark.parametrize(("n", "k"), [(60_000, 1), (100_000, 300)])
 @pytest.mark.parametrize("way", WAYS)
 def test_sums_of_two_groups(way, n, k, noise):
     # Nearly all rows are in one cluster, far from its centroid.
@@ -109,27 +108,24 @@ def test_counts_of_all_devices_beyond_int32(mesh):
 
 
 WAYS_TO_FIT = {
-    "one device": lambda: dict(mesh=parallel.make_mesh(2)),
+    "two devices": lambda: dict(mesh=parallel.make_mesh(2)),
     "four devices": lambda: dict(mesh=parallel.make_mesh(4)),
-    "streamed": lambda: dict(memory_limit=600_000),
+    "streamed": lambda: dict(memory_limit=300_000),
     "split centroids": lambda: dict(shard_centroids=True),
 }
 
 
 @pytest.mark.parametrize("how", WAYS_TO_FIT)
-@pytest.mark.parametrize("noise", [0.0, 1.0])
-def test_means_of_two_groups_are_right(how, noise):
-    x = two_groups(200_000, noise=noise)
-    result = jc.kmeans(x, 1, init=x[:1], **WAYS_TO_FIT[how]())
-    np.testing.assert_allclose(result.centroids, means_of(x, result.labels, 1), atol=2e-4)
+def test_means_of_two_groups_are_right(how):
+    x = two_groups(100_000, noise=0.01)
     far = np.array([[-49.0], [-48.0], [500.0]])  # the first iteration moves the second far
     result = jc.kmeans(x, 3, init=far, max_iter=1, **WAYS_TO_FIT[how]())
     first = np.abs(x.astype(np.float64) - far.T).argmin(axis=1)
-    np.testing.assert_allclose(result.centroids[:2], means_of(x, first, 3)[:2], atol=2e-4)
+    np.testing.assert_allclose(result.centroids[:2], means_of(x, first, 3)[:2], atol=2e-5)
 
 
 def test_means_of_two_groups_are_right_after_a_stop():
-    x = two_groups(100_000)
+    x = two_groups(20_000)
     start, states = np.array([[-49.0], [-48.0]]), []
     jc.kmeans(x, 2, init=start, on_state=states.append, state_every=1)
     result = jc.kmeans(x, 2, init=start, state=states[0])
@@ -226,7 +222,7 @@ def test_every_type_goes_everywhere(dtype, tmp_path):
     np.save(tmp_path / "x.npy", x)
     source = ArraySource(tmp_path / "x.npy")
     np.testing.assert_array_equal(source.read_block(np.arange(3, 9))[1], wide[3:9])
-    np.testing.assert_array_equal(source.read(7).content, wide[7])
+    np.testing.assert_array_equal(source.read(7).image, wide[7])
     assert len(source.fingerprint) == 64
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")
     np.testing.assert_array_equal(jc.kmeans(stored, 6).labels, jc.kmeans(wide, 6).labels)
@@ -337,7 +333,7 @@ def test_numbers_beyond_float32_in_a_file(tmp_path):
         source.read_block(np.arange(9))
     with pytest.raises(ValueError, match=r"first in row 6$"):
         source.read(6)
-    np.testing.assert_array_equal(source.read(5).content, 1)
+    np.testing.assert_array_equal(source.read(5).image, 1)
 
 
 def test_numbers_as_large_as_float32_holds():
@@ -411,10 +407,10 @@ MASKED = np.ma.masked_array(X, X > 1)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: jc.hierarchical_kmeans(X, [6, 3]), r"levels\[0\] must be a Level, not an int; "),
+        (lambda: jc.hierarchical_kmeans(X, [6, 3]), r"levels\[0\] must be a Level, not int; "),
         (lambda: jc.hierarchical_kmeans(X, 6), "levels must be a list of Level, not 6"),
         (lambda: jc.hierarchical_kmeans(X, jc.Level(6)), "levels must be a list of Level, not"),
-        (lambda: jc.hierarchical_kmeans(X, [jc.Level(6)], init=X[:6]), "init=array"),
+        (lambda: jc.hierarchical_kmeans(X, [jc.Level(6)], init=X[:6]), "init=<ndarray>; known"),
         (lambda: jc.hierarchical_kmeans(X, [jc.Level(6)], max_iter="3"), "max_iter='3' must be a"),
         (lambda: jc.hierarchical_kmeans(X, [jc.Level(6)], metric=None), "metric=None; known: 'e"),
         (
@@ -433,10 +429,10 @@ MASKED = np.ma.masked_array(X, X > 1)
         (lambda: jc.kmeans(X, 3, seed="1"), "seed='1' must be a whole number"),
         (lambda: jc.kmeans(X, 3, memory_limit="1G"), "memory_limit='1G' must be a whole number"),
         (lambda: jc.kmeans(X, 3, state_every=0.5), "state_every=0.5 must be a whole number"),
-        (lambda: jc.kmeans(X, 3, init=None), "init must be an array of real numbers, not a None"),
+        (lambda: jc.kmeans(X, 3, init=None), "init must be an array of real numbers, not None"),
         (lambda: jc.kmeans(X, 3, init=5), r"init has shape \(\)"),
         (lambda: jc.kmeans(X, 3, init=["a", "b", "c"]), "init must hold real numbers, not <U1"),
-        (lambda: jc.kmeans(None, 3), "x must be an array of real numbers, not a NoneType"),
+        (lambda: jc.kmeans(None, 3), "x must be an array of real numbers, not NoneType"),
         (lambda: jc.kmeans(sparse.csr_array(X), 3), r"x is a sparse matrix; x.toarray\(\)"),
         (lambda: jc.kmeans(MASKED, 3), "x has masked entries"),
         (lambda: jc.kmeans([[1.0, 2.0], [3.0]], 1), "x is no array of numbers"),
@@ -449,13 +445,13 @@ MASKED = np.ma.masked_array(X, X > 1)
         (lambda: deduplicate(X > 0), "x must hold real numbers, not bool"),
         (lambda: deduplicate(X, "0.9"), "threshold='0.9' must be above 0"),
         (lambda: nearest_rows(X, X[:2], "3"), "n_per_query='3' must be a whole number"),
-        (lambda: jc.sample(jc.kmeans(X, 3), 5), "tree must be a ClusterTree, not a KMeans; Cl"),
-        (lambda: jc.sample(None, 5), "tree must be a ClusterTree, not a NoneType$"),
-        (lambda: sample_uniform(X, 5), "tree must be a ClusterTree, not a ndarray$"),
-        (lambda: grow(jc.kmeans(X, 3), X), "tree must be a ClusterTree, not a KMeans"),
+        (lambda: jc.sample(jc.kmeans(X, 3), 5), "tree must be a ClusterTree, not KMeans; Cl"),
+        (lambda: jc.sample(None, 5), "tree must be a ClusterTree, not NoneType$"),
+        (lambda: sample_uniform(X, 5), "tree must be a ClusterTree, not ndarray$"),
+        (lambda: grow(jc.kmeans(X, 3), X), "tree must be a ClusterTree, not KMeans"),
         (lambda: jc.sample(TREE, "50"), "size='50' must be a whole number"),
         (lambda: jc.sample(TREE, 5, 1), "strategy=1; known: 'random', 'closest'"),
-        (lambda: jc.sample(TREE, 5, seed=1.5), "seed=1.5 must be a whole number"),
+        (lambda: jc.sample(TREE, 2, seed=1.5), "seed=1.5 must be a whole number"),
         (lambda: jc.allocate([3.0, 1.0], 2), "capacities must be whole numbers"),
         (lambda: jc.allocate({1: 2}, 2), "capacities must be whole numbers"),
         (lambda: jc.allocate(["3"], 2), "capacities must be whole numbers"),

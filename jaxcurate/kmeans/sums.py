@@ -26,10 +26,6 @@ _AT_ONCE = 4096
 """Rows at most that are gathered at a time on a CPU, of few rows a sixteenth."""
 _RUN = 1024
 """Rows of one cluster after which a running sum is put away."""
-_MANY = 2**14
-"""Rows from which on the running sums of few clusters are made several side by side."""
-
-
 Run = tuple[jax.Array, jax.Array, jax.Array]
 """How many blocks are done, and the running sums and counts since the last were put away."""
 
@@ -103,7 +99,7 @@ def by_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """All rows are scattered to their sums at once, if they are few."""
-    if len(x) > _AT_ONCE:
+    if len(x) > _RUN:
         return by_gathered_segments(x, weights, labels, centroids)
     zeros = jnp.zeros_like(centroids)
     sums = _scattered(zeros, x, weights > 0, labels, centroids, lanes=1)
@@ -120,7 +116,7 @@ def by_gathered_segments(
     """
     (n, d), k = x.shape, len(centroids)
     block = min(_AT_ONCE, max(1, n // 16))
-    lanes = _lanes(n, k, block)
+    lanes = _lanes(k, block)
     numbers = jnp.concatenate([flagged(weights > 0), jnp.full(-n % block, n, jnp.int32)])
     n_blocks = -(-jnp.sum(weights > 0, dtype=jnp.int32) // block)
 
@@ -146,12 +142,12 @@ def by_gathered_segments(
     return total.high + total.low, counts
 
 
-def _lanes(n: int, k: int, block: int) -> int:
+def _lanes(k: int, block: int) -> int:
     """How many running sums each of ``k`` clusters has in a block of rows, a power of two.
 
-    Of few clusters many, so that a run is short; all of them together are less than the rows.
+    Of few clusters many, so that a run is short; all of them together take less than the rows.
     """
-    return 1 << (max(1, block // max(16, 4 * k)).bit_length() - 1) if n >= _MANY else 1
+    return 1 << (max(1, block // max(16, 4 * k)).bit_length() - 1)
 
 
 def _scattered(
