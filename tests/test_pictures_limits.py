@@ -12,7 +12,7 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import UnreadableItem, open_source, pictures, read_images
+from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_images
 from jaxcurate.sources.budget import ByteBudget
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -282,3 +282,24 @@ def test_a_large_file_is_counted_before_it_is_opened(monkeypatch):
     encoded = pictures.encode_png(noise)
     pictures.decode(encoded, 8)
     assert held == [len(encoded), len(encoded) + 4 * 40 * 40]
+
+
+@pytest.mark.parametrize(("batch_size", "n_threads", "most"), [(4, 8, 21), (64, 2, 200)])
+def test_no_more_than_two_batches_are_read_ahead(batch_size, n_threads, most):
+    class Counting:
+        name = "counting"
+        furthest = 0
+
+        def __len__(self):
+            return 10_000
+
+        def read(self, row):
+            self.furthest = max(self.furthest, row)
+            return Item(str(row), np.zeros(1, np.float32))
+
+    source = Counting()
+    batches = iter(read_images(source, batch_size=batch_size, n_threads=n_threads))
+    next(batches)
+    time.sleep(0.1)
+    batches.close()
+    assert source.furthest < most

@@ -39,7 +39,7 @@ class FolderSource:
     def __init__(
         self, path: str | os.PathLike, image_size: int, leave_out: str | os.PathLike | None = None
     ) -> None:
-        self._root = os.fspath(path)
+        self._root = str(PurePath(path))
         if not os.path.isdir(self._root):
             raise InputError(f"{path} is not a folder")
         self._files, skipped = _walk(self._root, _relative(leave_out, self._root))

@@ -13,7 +13,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.sources.items import InBlocks, Item, Source, UnreadableItem
 from jaxcurate.sources.usable import why_not
 
-_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
+_MOST_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
 
 
 class Batch(NamedTuple):
@@ -60,6 +60,7 @@ class Reading:
         self._rows = rows
         self._batch_size = batch_size
         self._n_threads = n_threads
+        self._rows_per_task = max(1, min(_MOST_ROWS_PER_TASK, batch_size // n_threads))
         self._progress = progress
         self._strict = strict
 
@@ -120,10 +121,10 @@ class Reading:
 
     def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
         """Yields rows in order, each with its item or why there is none."""
-        starts = iter(range(0, len(self._rows), _ROWS_PER_TASK))
+        starts = iter(range(0, len(self._rows), self._rows_per_task))
         pending: deque[Future] = deque()
-        # Threads read ahead by two batches at most, so that memory stays bounded.
-        ahead = max(2 * self._n_threads, 2 * self._batch_size // _ROWS_PER_TASK)
+        # Threads read ahead by two batches, or else two rows each, so that memory stays bounded.
+        ahead = max(2 * self._n_threads, 2 * self._batch_size // self._rows_per_task)
         threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="read")
         try:
             for start in itertools.islice(starts, ahead):
@@ -140,7 +141,7 @@ class Reading:
 
     def _read(self, start: int) -> list[tuple[int, Item | UnreadableItem]]:
         outcomes: list[tuple[int, Item | UnreadableItem]] = []
-        for row in self._rows[start : start + _ROWS_PER_TASK]:
+        for row in self._rows[start : start + self._rows_per_task]:
             row = int(row)
             try:
                 outcomes.append((row, self.source.read(row)))
