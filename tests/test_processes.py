@@ -20,7 +20,8 @@ from jaxcurate import parallel
 
 N_ROWS = 3301
 WORKER = Path(process_worker.__file__)
-WATCHED = {"heartbeat_seconds": 3, "stall_seconds": 3}
+WATCHED = {"heartbeat_seconds": 5, "stall_seconds": 4}
+MOST_SECONDS = 150
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def log_of(directory, process):
 def results(directory, what, n, n_devices=1):
     """What each of the processes found."""
     with started(directory, what, n, n_devices) as running:
-        end = time.monotonic() + 150
+        end = time.monotonic() + MOST_SECONDS
         for process, one in enumerate(running):
             assert one.wait(max(1, end - time.monotonic())) == 0, log_of(directory, process)
     return [dict(np.load(directory / f"{process}.npz")) for process in range(n)]
@@ -155,7 +156,7 @@ def test_calls_that_differ_are_refused_in_every_process(tmp_path, rows):
 
 
 def await_running(directory, running):
-    end = time.monotonic() + 60
+    end = time.monotonic() + MOST_SECONDS
     while not all((directory / f"running{process}").exists() for process in range(len(running))):
         assert time.monotonic() < end and all(one.poll() is None for one in running)
         time.sleep(0.05)
@@ -165,8 +166,8 @@ FAULTS = [
     ("idle", 1, signal.SIGKILL, "died; last heard of"),
     ("endless", 0, signal.SIGKILL, "died; last heard of"),
     ("endless", 1, signal.SIGTERM, "was ended by SIGTERM"),
-    ("sticks", 1, None, "is stuck: it used no CPU or disk for 3 s after step"),
-    ("endless", 1, signal.SIGSTOP, "no longer answers; last heard of 3."),
+    ("sticks", 1, None, "is stuck: it used no CPU or disk for 4 s after step"),
+    ("endless", 1, signal.SIGSTOP, "no longer answers; last heard of 5."),
     pytest.param("endless", 1, signal.SIGKILL, "died; last heard of", marks=pytest.mark.slow),
     pytest.param("idle", 0, signal.SIGKILL, "died; last heard of", marks=pytest.mark.slow),
     pytest.param("endless", 1, signal.SIGINT, "was ended by SIGINT", marks=pytest.mark.slow),
@@ -191,15 +192,15 @@ def test_a_process_that_fails_ends_the_others_by_its_name(
             running[process].send_signal(number)
         for other, one in enumerate(running):
             if other != process:
-                assert one.wait(30) == 1
+                assert one.wait(60) == 1
                 *rest, line = log_of(tmp_path, other).splitlines()
                 named = f"jaxcurate: process {process} (pid {running[process].pid} on "
                 assert line.startswith(named + socket.gethostname() + ") " + said), line
                 assert not any("Traceback" in line or "***" in line for line in rest)
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 60
         if number == signal.SIGSTOP:
             running[process].send_signal(signal.SIGCONT)
-        assert running[process].wait(30) not in (0, -signal.SIGABRT)
+        assert running[process].wait(60) not in (0, -signal.SIGABRT)
         last = log_of(tmp_path, process).splitlines()[-1]
         if number == signal.SIGKILL:
             assert "jaxcurate:" not in last
@@ -208,31 +209,31 @@ def test_a_process_that_fails_ends_the_others_by_its_name(
 
 
 def test_a_process_that_computes_is_not_taken_for_stuck(tmp_path, rows):
-    with started(tmp_path, "computes", 2, heartbeat_seconds=3, stall_seconds=1) as running:
+    with started(tmp_path, "computes", 2, heartbeat_seconds=20, stall_seconds=2) as running:
         for process, one in enumerate(running):
-            assert one.wait(60) == 0, log_of(tmp_path, process)
+            assert one.wait(MOST_SECONDS) == 0, log_of(tmp_path, process)
 
 
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
         ((2, 3), "InputError: 2 of 4 processes did not come within 3 s: 2, 3"),
-        ((0, 2), "InputError: process 0 did not come to 127.0.0.1:"),
+        ((0, 2, 3), "InputError: process 0 did not come to 127.0.0.1:"),
     ],
 )
 def test_a_start_tells_which_processes_are_missing(tmp_path, rows, missing, said):
     with started(tmp_path, "idle", 4, missing=missing, start_seconds=3) as running:
-        codes = [one.wait(60) for one in running]
-    assert codes == [1, 1]
+        codes = [one.wait(MOST_SECONDS) for one in running]
+    assert set(codes) == {1}
     for process in set(range(4)) - set(missing):
         assert said in log_of(tmp_path, process).splitlines()[-1]
 
 
 def test_a_start_tells_what_is_not_the_same(tmp_path, rows):
     own = {1: {"other_code": True}}
-    with started(tmp_path, "idle", 3, own=own) as running:
-        assert [one.wait(60) for one in running] == [1, 1, 1]
-    for process in range(3):
+    with started(tmp_path, "idle", 2, own=own) as running:
+        assert [one.wait(MOST_SECONDS) for one in running] == [1, 1]
+    for process in range(2):
         assert log_of(tmp_path, process).splitlines()[-1] == (
             "jaxcurate.checks.InputError: jaxcurate is not the same in all processes: process 1 "
             "has jaxcurate=0.0.1, process 0 has jaxcurate=" + jaxcurate.__version__
@@ -241,7 +242,7 @@ def test_a_start_tells_what_is_not_the_same(tmp_path, rows):
 
 def test_a_process_that_is_there_twice_is_told(tmp_path, rows):
     with started(tmp_path, "idle", 3, own={2: {"process_id": 1}}) as running:
-        assert [one.wait(60) for one in running] == [1, 1, 1]
+        assert [one.wait(MOST_SECONDS) for one in running] == [1, 1, 1]
     for process in range(3):
         assert "process_id=1 is there twice: pid" in log_of(tmp_path, process).splitlines()[-1]
 

@@ -1,8 +1,9 @@
 """What processes say of each other, without any process: facts, verdicts, messages."""
 
-import os
 import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -157,8 +158,15 @@ def test_a_process_that_left_before_the_others_is_named():
     assert "has ended its program" in verdict({0: ahead(), 1: early}, 60, 30, 45)
 
 
+def joined():
+    """Both ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        return near, listener.accept()[0]
+
+
 def test_messages_arrive_whole_and_in_order():
-    one, two = map(Channel, socket.socketpair())
+    one, two = (Channel(end) for end in joined())
     one.send({"a": "x" * 10**5})
     one.send({"b": 1})
     messages = []
@@ -176,7 +184,7 @@ def test_messages_arrive_whole_and_in_order():
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"[1]\n", b"\xff\n"])
 def test_what_is_no_message_closes_the_connection(line):
-    stranger, end = socket.socketpair()
+    stranger, end = joined()
     channel = Channel(end)
     stranger.sendall(line)
     assert ready([channel], 5)
@@ -187,7 +195,7 @@ def test_what_is_no_message_closes_the_connection(line):
 
 def test_a_connection_that_takes_nothing_does_not_block_for_ever(monkeypatch):
     monkeypatch.setattr("jaxcurate.runtime.channel._SEND_SECONDS", 0.2)
-    other, end = socket.socketpair()
+    other, end = joined()
     channel, begun = Channel(end), time.monotonic()
     channel.send({"a": "x" * 10**7})
     assert time.monotonic() - begun < 2
@@ -230,16 +238,17 @@ def test_a_port_that_is_taken_is_told():
 def test_another_program_at_the_address_is_told():
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        pid = os.fork()
-        if not pid:
-            while True:
-                other.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n")
-        try:
-            with pytest.raises(InputError, match="a program that is not process 0 of this run"):
-                meet(address, 2, 1, {}, 0.5)
-        finally:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
+
+        def answer():
+            with suppress(OSError):  # the listener is closed at the end
+                while True:
+                    with other.accept()[0] as connection:
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match="a program that is not process 0 of this run"):
+            meet(address, 2, 1, {}, 0.5)
+        other.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("name", ["heartbeat_seconds", "start_seconds", "stall_seconds"])
