@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,8 @@ _STALL_SECONDS = 45
 _START_SECONDS = 300
 _PARTING_SECONDS = 10
 _VERDICT_SECONDS = 3.0
+_STATUS = r"[A-Z]+(_[A-Z]+)*: "
+"""Beginning of an error of XLA, which may tell of a broken connection, as a ``ValueError`` too."""
 _SLOWER = 10
 """Factor by which jax's own heartbeat waits longer, so that its stack trace never comes first."""
 
@@ -65,8 +68,9 @@ def initialize(
       computes, reads, or waits for its device is thus not taken for stuck; one that waits for a
       slow network, or for a debugger's user, may be, and needs more seconds.
 
-    Not detected are a process that spins for ever in a loop, a device that never comes back, and a
-    collective operation that all processes have entered and none can finish.
+    Not detected are a process that spins for ever in a loop, one that is stuck after its last
+    common step, a device that never comes back, and a collective operation that all processes have
+    entered and none can finish.
 
     Args:
         coordinator_address: ``host:port`` of process 0, reachable by all.
@@ -249,7 +253,8 @@ def _end_with_others(
 
     By default jax waits minutes at the exit for the others, which wait for this one.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    text = " ".join(str(error).split())
+    if re.match(_STATUS, text):
         # The connection to a process that died may break before the monitor knows of the death,
         # and then ends this process with the line that counts.
         end = time.monotonic() + _VERDICT_SECONDS
@@ -260,7 +265,6 @@ def _end_with_others(
     if issubclass(kind, KeyboardInterrupt):
         _monitor.signal = signal.SIGINT
         _monitor.end_on_signal()
-    text = " ".join(str(error).split())
     fail(f"failed: {kind.__name__}: {text}" if text else f"failed: {kind.__name__}")
     tell(kind, error, trace)
     print("jaxcurate: this process ends on the error above", file=sys.stderr, flush=True)

@@ -161,11 +161,11 @@ def differing(x, mesh):
         "dtype": lambda: kmeans(x=either(x, x.astype(np.float64))),
         "content": lambda: kmeans(x=either(x, other)),
         "levels": lambda: levels(either(5, 6)),
-        "grow": lambda: growth.grow(either(tree(4), tree(5)), x, mesh=mesh),
-        "coverage": lambda: measures.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
-        "deduplicate": lambda: dedup.deduplicate(x, either(0.9, 0.8), mesh=mesh),
-        "function": lambda: either(kmeans, lambda: levels(3))(),
-        "precision": lambda: with_precision(either(None, "highest")),
+        "tree": lambda: growth.grow(either(tree(4), tree(5)), x, mesh=mesh),
+        "rows": lambda: measures.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
+        "threshold": lambda: dedup.deduplicate(x, either(0.9, 0.8), mesh=mesh),
+        "call": lambda: either(kmeans, lambda: levels(3))(),
+        "jax_default_matmul_precision": lambda: with_precision(either(None, "highest")),
     }
 
     def tree(k):
@@ -232,7 +232,7 @@ def leaves(x, mesh):
 
 def computes(x, mesh):
     """Process 1 computes for longer than a stuck process may be at rest."""
-    for _ in range(3):
+    for _ in range(2):
         end = time.monotonic() + 5
         while jax.process_index() == 1 and time.monotonic() < end:
             sum(range(10**4))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ import numpy as np
 import process_worker
 import pytest
 
+import jaxcurate
 from jaxcurate import parallel
 
 N_ROWS = 3301
 WORKER = Path(process_worker.__file__)
-ENDED = ("another task died", "this process ends on the error above")
+WATCHED = {"heartbeat_seconds": 5, "stall_seconds": 4}
+MOST_SECONDS = 150
 
 
 @pytest.fixture
@@ -31,8 +34,8 @@ def rows(tmp_path):
 
 
 @contextmanager
-def started(directory, what, n, n_devices=1, **options):
-    """Processes that do ``what``, ended in any case."""
+def started(directory, what, n, n_devices=1, missing=(), own=None, **options):
+    """Processes that do ``what``, ended in any case; ``own`` has options of one of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -44,9 +47,10 @@ def started(directory, what, n, n_devices=1, **options):
     }
     running = []
     try:
-        for process in range(n):
+        for process in sorted(set(range(n)) - set(missing)):
             given = dict(coordinator_address=address, num_processes=n, process_id=process)
-            arguments = [what, directory / f"{process}.npz", json.dumps(given | options)]
+            given |= options | (own or {}).get(process, {})
+            arguments = [what, directory / f"{process}.npz", json.dumps(given)]
             with open(directory / f"log{process}", "wb") as log:
                 command = [sys.executable, "-W", "error", WORKER, *arguments]
                 running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
@@ -64,7 +68,7 @@ def log_of(directory, process):
 def results(directory, what, n, n_devices=1):
     """What each of the processes found."""
     with started(directory, what, n, n_devices) as running:
-        end = time.monotonic() + 150
+        end = time.monotonic() + MOST_SECONDS
         for process, one in enumerate(running):
             assert one.wait(max(1, end - time.monotonic())) == 0, log_of(directory, process)
     return [dict(np.load(directory / f"{process}.npz")) for process in range(n)]
@@ -108,47 +112,139 @@ def test_every_process_raises_the_same(tmp_path, rows):
     for other in others:
         assert other == first
     said = {name: str(message) for name, message in first.items()}
-    assert said["nan"] == (
-        "ValueError: x has a NaN or an infinity, first in row 10, then 2000: 2 rows in all"
-    )
-    assert said["infinite"] == "ValueError: x has a NaN or an infinity, first in row 3300"
+    assert said["nan"] == "InputError: x has a NaN or an infinity, first in row 10"
+    assert said["infinite"] == "InputError: x has a NaN or an infinity, first in row 3300"
     assert said["only assigned"] == said["nan"]
-    assert said["init"].startswith("ValueError: init='best'")
-    assert said["too many"].startswith("ValueError: n_clusters=3302")
-    assert said["not the same"] == (
-        "ValueError: x is not the same in all processes: [3301, 3300, 3299] rows"
+    assert said["init"].startswith("InputError: init='best'")
+    assert said["too many"].startswith("InputError: n_clusters=3302")
+    assert re.fullmatch(
+        r"InputError: x is not the same in all processes: "
+        r"process 1 has x=float32 \[3300, 6\], rows \w+, "
+        r"process 2 has x=float32 \[3299, 6\], rows \w+, "
+        r"process 0 has x=float32 \[3301, 6\], rows \w+",
+        said["not the same"],
     )
     assert said["one fails"] == "RuntimeError: process 1 failed: OSError: the disk is gone"
-    assert said["pmap"].startswith("ValueError: mapper='pmap' works in one process")
-    assert said["no device"].startswith("ValueError: n_devices=2 leaves some of the 3 processes")
+    assert said["pmap"].startswith("InputError: mapper='pmap' works in one process")
+    assert said["no device"].startswith("InputError: n_devices=2 leaves some of the 3 processes")
+
+
+def test_calls_that_differ_are_refused_in_every_process(tmp_path, rows):
+    first, other = results(tmp_path, "differing", 2)
+    assert other == first
+    said = {name: str(message) for name, message in first.items()}
+    assert all(message.startswith("InputError: ") for message in said.values())
+    for name, values in {
+        "n_clusters": ("4", "3"),
+        "max_iter": ("30", "50"),
+        "metric": ("'cosine'", "'euclidean'"),
+        "memory_limit": ("100000", "None"),
+        "seed": ("1", "0"),
+        "call": ("hierarchical_kmeans", "kmeans"),
+        "threshold": ("0.8", "0.9"),
+        "rows": ("[1, 3]", "[1, 2]"),
+        "jax_default_matmul_precision": ("'highest'", "None"),
+    }.items():
+        assert said[name] == (
+            f"InputError: {name} is not the same in all processes: process 1 has "
+            f"{name}={values[0]}, process 0 has {name}={values[1]}"
+        )
+    for name in ("init", "levels", "tree"):
+        assert said[name].startswith(f"InputError: {name} is not the same in all processes")
+    for name in ("dtype", "content"):
+        assert said[name].startswith("InputError: x is not the same in all processes")
+
+
+def await_running(directory, running):
+    end = time.monotonic() + MOST_SECONDS
+    while not all((directory / f"running{process}").exists() for process in range(len(running))):
+        assert time.monotonic() < end and all(one.poll() is None for one in running)
+        time.sleep(0.05)
+
+
+FAULTS = [
+    ("idle", 1, signal.SIGKILL, "died; last heard of"),
+    ("endless", 0, signal.SIGKILL, "died; last heard of"),
+    ("endless", 1, signal.SIGTERM, "was ended by SIGTERM"),
+    ("sticks", 1, None, "is stuck: it used no CPU or disk for 4 s after step"),
+    ("endless", 1, signal.SIGSTOP, "no longer answers; last heard of 5."),
+    pytest.param("endless", 1, signal.SIGKILL, "died; last heard of", marks=pytest.mark.slow),
+    pytest.param("idle", 0, signal.SIGKILL, "died; last heard of", marks=pytest.mark.slow),
+    pytest.param("endless", 1, signal.SIGINT, "was ended by SIGINT", marks=pytest.mark.slow),
+    pytest.param("idle", 0, signal.SIGINT, "was ended by SIGINT", marks=pytest.mark.slow),
+    pytest.param("endless", 0, signal.SIGTERM, "was ended by SIGTERM", marks=pytest.mark.slow),
+    pytest.param("idle", 0, signal.SIGSTOP, "no longer answers; last", marks=pytest.mark.slow),
+    pytest.param("leaves", 1, None, "has ended its program", marks=pytest.mark.slow),
+    pytest.param("breaks", 1, None, "failed: OSError: the disk is gone", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("what", "process", "number", "said"), FAULTS)
+def test_a_process_that_fails_ends_the_others_by_its_name(
+    tmp_path, rows, what, process, number, said
+):
+    with started(tmp_path, what, 3, **WATCHED) as running:
+        await_running(tmp_path, running)
+        begun = time.monotonic()
+        if number is None:
+            (tmp_path / "go").touch()
+        else:
+            running[process].send_signal(number)
+        for other, one in enumerate(running):
+            if other != process:
+                assert one.wait(60) == 1
+                *rest, line = log_of(tmp_path, other).splitlines()
+                named = f"jaxcurate: process {process} (pid {running[process].pid} on "
+                assert line.startswith(named + socket.gethostname() + ") " + said), line
+                assert not any("Traceback" in line or "***" in line for line in rest)
+        assert time.monotonic() - begun < 60
+        if number == signal.SIGSTOP:
+            running[process].send_signal(signal.SIGCONT)
+        assert running[process].wait(60) not in (0, -signal.SIGABRT)
+        last = log_of(tmp_path, process).splitlines()[-1]
+        if number == signal.SIGKILL:
+            assert "jaxcurate:" not in last
+        else:
+            assert last.startswith("jaxcurate: "), last
+
+
+def test_a_process_that_computes_is_not_taken_for_stuck(tmp_path, rows):
+    with started(tmp_path, "computes", 2, heartbeat_seconds=20, stall_seconds=2) as running:
+        for process, one in enumerate(running):
+            assert one.wait(MOST_SECONDS) == 0, log_of(tmp_path, process)
 
 
 @pytest.mark.parametrize(
-    ("what", "how", "options"),
+    ("missing", "said"),
     [
-        ("endless", "killed", {}),
-        ("endless", "breaks off", {}),
-        ("idle", "killed", {"heartbeat_seconds": 5}),
+        ((2, 3), "InputError: 2 of 4 processes did not come within 3 s: 2, 3"),
+        ((0, 2, 3), "InputError: process 0 did not come to 127.0.0.1:"),
     ],
 )
-def test_a_process_that_dies_ends_the_others(tmp_path, rows, what, how, options):
-    with started(tmp_path, what, 3, **options) as running:
-        end = time.monotonic() + 60
-        while not all((tmp_path / f"running{process}").exists() for process in range(3)):
-            assert time.monotonic() < end and all(one.poll() is None for one in running)
-            time.sleep(0.1)
-        if how == "killed":
-            running[1].send_signal(signal.SIGKILL)
-        else:
-            (tmp_path / "break").touch()
-        end = time.monotonic() + 60
-        codes = [one.wait(max(1, end - time.monotonic())) for one in running]
-        assert 0 not in codes
-        for process in (0, 2):
-            log = log_of(tmp_path, process)
-            assert any(line in log for line in ENDED), log
-        if how == "breaks off":
-            assert "OSError: the disk is gone" in log_of(tmp_path, 1)
+def test_a_start_tells_which_processes_are_missing(tmp_path, rows, missing, said):
+    with started(tmp_path, "idle", 4, missing=missing, start_seconds=3) as running:
+        codes = [one.wait(MOST_SECONDS) for one in running]
+    assert set(codes) == {1}
+    for process in set(range(4)) - set(missing):
+        assert said in log_of(tmp_path, process).splitlines()[-1]
+
+
+def test_a_start_tells_what_is_not_the_same(tmp_path, rows):
+    own = {1: {"other_code": True}}
+    with started(tmp_path, "idle", 2, own=own) as running:
+        assert [one.wait(MOST_SECONDS) for one in running] == [1, 1]
+    for process in range(2):
+        assert log_of(tmp_path, process).splitlines()[-1] == (
+            "jaxcurate.checks.InputError: jaxcurate is not the same in all processes: process 1 "
+            "has jaxcurate=0.0.1, process 0 has jaxcurate=" + jaxcurate.__version__
+        )
+
+
+def test_a_process_that_is_there_twice_is_told(tmp_path, rows):
+    with started(tmp_path, "idle", 3, own={2: {"process_id": 1}}) as running:
+        assert [one.wait(MOST_SECONDS) for one in running] == [1, 1, 1]
+    for process in range(3):
+        assert "process_id=1 is there twice: pid" in log_of(tmp_path, process).splitlines()[-1]
 
 
 def test_initialize_says_what_is_missing():
@@ -157,4 +253,5 @@ def test_initialize_says_what_is_missing():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 1
+    assert "coordinator_address, num_processes, process_id not given" in run.stderr
     assert "give coordinator_address, num_processes and process_id" in run.stderr

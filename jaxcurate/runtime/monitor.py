@@ -23,6 +23,7 @@ from jaxcurate.runtime.verdict import Beat, first_seen, told_of, updated, verdic
 _PRINT_SECONDS = 2.0
 GRACE_SECONDS = 5.0
 """Time in which a process may end by itself once it has heard that another one fails."""
+_last_word = threading.Lock()
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _LIBRARIES = (os.path.dirname(os.__file__), f"{os.sep}site-packages{os.sep}")
@@ -42,7 +43,9 @@ class Monitor:
         self._main = threading.main_thread().ident
         self._told = threading.Lock()
         self._ending = threading.Event()
+        self._parted = threading.Event()
         self._signals: int | None = None
+        self._stopped = 0.0
         self.signal: int | None = None
         """Number of the signal that ends this process."""
         self.line: str | None = None
@@ -63,14 +66,17 @@ class Monitor:
             return
         self._ending.set()
         if self.me.process:
-            self._channels[0].send({"fails": reason})
+            self._send_all({"fails": reason})
         else:
             self._send_all({"end": f"{self.me} {reason}", "grace": GRACE_SECONDS})
 
     def leave(self) -> None:
-        """Tells the others that this program has come to its end, so that it is not missed."""
+        """Tells the others that this program has come to its end; waits until all have."""
         self._send_all({"left": True})
         self._left(self.me.process)
+        # jax would wait for minutes only, and then abort all of them.
+        while not self._parted.wait(1) and not self._ending.is_set():
+            pass
 
     def end(self, line: str, grace: float = 0.0) -> None:
         """Ends this process with a line, unless it ends by itself within the grace."""
@@ -98,15 +104,16 @@ class Monitor:
             if self._signals is not None:
                 waiting.append(self._signals)
             arrived = ready(waiting, max(0.0, next_beat - time.monotonic()))
+            now = time.monotonic()
+            stopped = now - last if now - last > self._heartbeat_seconds / 2 else 0.0
+            self._stopped = stopped or self._stopped
+            last = now
             for process, channel in list(self._channels.items()):
                 if channel in arrived:
                     self._hear(process, channel)
             if self._signals in arrived:
                 self._on_signals(os.read(self._signals, 64))
-            now = time.monotonic()
-            if now - last > self._heartbeat_seconds / 2:  # this process itself was stopped
-                self._excuse(now - last, now)
-            last = now
+            self._excuse(stopped, now)
             if now >= next_beat:
                 next_beat = now + self._every
                 self._beat(now)
@@ -138,6 +145,8 @@ class Monitor:
             seen = self._seen[process]
             if not seen.left:
                 line = told_of(seen.member, seen.beat, "died", now - seen.heard)
+                if self._stopped:
+                    line = f"{self.me} did not run for {self._stopped:.1f} s; then {line}"
                 if self.me.process == 0:
                     self._send_all({"end": line, "grace": 0})
                 self.end(line)
@@ -147,9 +156,11 @@ class Monitor:
             self._seen[process] = updated(self._seen[process], Beat(**message["beat"]), now)
         elif "left" in message:
             self._left(process)
+        elif "parted" in message:
+            self._parted.set()
         elif "fails" in message:
             line = f"{self._seen[process].member} {message['fails']}"
-            self._left(process)
+            self._seen[process] = replace(self._seen[process], left=True)
             self._send_all({"end": line, "grace": GRACE_SECONDS}, but=process)
             self.end(line, GRACE_SECONDS)
         elif "end" in message:
@@ -157,6 +168,9 @@ class Monitor:
 
     def _left(self, process: int) -> None:
         self._seen[process] = replace(self._seen[process], left=True)
+        if self.me.process == 0 and all(seen.left for seen in self._seen.values()):
+            self._send_all({"parted": True})
+            self._parted.set()
 
     def _excuse(self, seconds: float, now: float) -> None:
         """Does not count a time in which this process could not listen."""
@@ -199,6 +213,7 @@ class Monitor:
 
 def end_now(line: str | None, code: int = 1) -> NoReturn:
     """Ends this process at once, whatever its other threads do, with a line as its last word."""
+    _last_word.acquire()  # of the first thread that comes, for ever
 
     def say() -> None:
         sys.stdout.flush()

@@ -5,9 +5,11 @@ coordinator breaks. The relay keeps the client's side open, so that the monitor 
 gets to tell which process died.
 """
 
+import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 _RETRY_SECONDS = 0.02
 
@@ -29,21 +31,24 @@ def relayed(host: str, port: int) -> str:
                 break
             except OSError:
                 time.sleep(_RETRY_SECONDS)
-        _in_background(_copy, client, coordinator)
-        _copy(coordinator, client)
+        # Socket objects would complain at the exit of the interpreter that nobody closed them.
+        ends = client.detach(), coordinator.detach()
+        _in_background(_copy, *ends)
+        _copy(*reversed(ends))
 
     _in_background(serve)
     return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _copy(source: int, sink: int) -> None:
     """Copies bytes until an end breaks; the other end stays open until the process ends."""
     try:
-        while part := source.recv(2**16):
-            sink.sendall(part)
+        while part := os.read(source, 2**16):
+            while part:
+                part = part[os.write(sink, part) :]
     except OSError:
         pass
 
 
-def _in_background(function: object, *arguments: object) -> None:
+def _in_background(function: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=function, args=arguments, daemon=True).start()

@@ -57,7 +57,8 @@ def updated(seen: Seen, beat: Beat, now: float) -> Seen:
     least = max(_LEAST_BUSY_SECONDS, _BUSY_FRACTION * (now - seen.active))
     busy = beat.busy - seen.then.busy > least
     seen = replace(seen, beat=beat, heard=now, stepped=stepped)
-    if stepped == now or busy or beat.moved > seen.then.moved or beat.in_jax:
+    moved = beat.moved > seen.then.moved
+    if not seen.left and (stepped == now or busy or moved or beat.in_jax):
         seen = replace(seen, active=now, then=beat)
     return seen
 
