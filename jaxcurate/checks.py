@@ -1,16 +1,21 @@
 """Refuses arguments and input that cannot be used, by their names, in one line."""
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Results are float32, which holds no larger number."""
 
 
 class InputError(ValueError):
     """Tells in one line which input or argument cannot be used; the command exits with code 2."""
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: Any, least: int | None = None) -> None:
     """Refuses what is no whole number, or is below ``least``.
 
     Raises:
@@ -18,18 +23,90 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name}={value!r} must be a whole number")
-    if value < least:
+    if least is not None and value < least:
         raise InputError(f"{name}={value} must be at least {least}")
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a seed of which jax would take the remainder only.
+    """Refuses a seed of which jax would take the remainder only, or what is no whole number.
 
     Raises:
         ValueError: naming it.
     """
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise InputError(f"seed={seed!r} must be a whole number")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed} must be within [0, 2**32)")
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuses what is none of the known names.
+
+    Raises:
+        ValueError: naming it, and what is known.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name}={value!r}; known: {', '.join(map(repr, known))}")
+
+
+def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
+    """Refuses what is of another type.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        kind: what it must be.
+        hint: what to do instead.
+
+    Raises:
+        ValueError: naming it and its type.
+    """
+    if not isinstance(value, kind):
+        hint = f"; {hint}" if hint else ""
+        raise InputError(f"{name} must be a {kind.__name__}, not {_article(value)}{hint}")
+
+
+def _article(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def is_real(dtype: np.dtype) -> bool:
+    """Whether a type holds integers or floats: numpy's, and bfloat16 or smaller of ml_dtypes."""
+    return jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
+
+
+def as_real(x: Any, name: str = "x") -> np.ndarray:
+    """Returns ``x`` as a numpy array of real numbers, without a copy where it is one.
+
+    numpy stores bfloat16 in a ``.npy`` file as two bytes of unknown meaning; such an array is
+    taken for what it is.
+
+    Args:
+        x: an array of numpy or jax, a memory map, or what numpy makes one of, such as nested
+            lists or a data frame of numbers.
+        name: what errors call it.
+
+    Raises:
+        ValueError: naming ``x`` and what it is: a sparse matrix, an array with masked entries,
+            or an array of something else than real numbers.
+    """
+    if type(x).__module__.startswith("scipy.sparse"):
+        raise InputError(f"{name} is a sparse matrix; {name}.toarray() gives the array to pass")
+    if np.ma.is_masked(x):
+        raise InputError(f"{name} has masked entries; fill them, or leave their rows out")
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError) as error:
+        message = str(error).split(chr(10))[0]
+        raise InputError(f"{name} is no array of numbers ({message})") from error
+    if array.dtype.kind == "O" and array.ndim == 0:
+        raise InputError(f"{name} must be an array of real numbers, not {_article(x)}")
+    if array.dtype == np.dtype("V2"):
+        array = array.view(jnp.bfloat16)
+    if not is_real(array.dtype):
+        raise InputError(f"{name} must hold real numbers, not {array.dtype}")
+    return array
 
 
 def checked_rows(rows: np.ndarray, n: int, name: str = "rows") -> np.ndarray:

@@ -80,6 +80,8 @@ def _line(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         names = " and ".join(repr(os.fspath(name)) for name in _names(error))
         return f"{error.strerror or type(error).__name__}{': ' if names else ''}{names}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("jaxcurate"):
+        return f"the package {error.name} is needed and not installed: pip install {error.name}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({str(error) or 'no size is known'}): {_SMALLER}"
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):

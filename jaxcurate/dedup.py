@@ -2,22 +2,26 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool
-from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.checks import InputError
+from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
+from jaxcurate.checks import InputError, as_real, check_whole
+from jaxcurate.faults import faults_of, refuse
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
@@ -134,18 +138,32 @@ def deduplicate(
     """
     if isinstance(x, Pool):
         if tree is not None:
+            check_tree(tree)
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
-    x = np.asarray(x)
+    x = as_real(x)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "deduplicate",
+        mesh,
+        x=x,
+        threshold=threshold,
+        digests=digests,
+        tree=tree,
+        level=level,
+        n_clusters=n_clusters,
+        n_neighbours=n_neighbours,
+        all_pairs=all_pairs,
+        seed=seed,
+        memory_limit=memory_limit,
+    )
     checked_shape(x, "x")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"threshold={threshold} must be above 0 and at most 1")
-    if n_neighbours < 0:
-        raise InputError(f"n_neighbours={n_neighbours} is negative")
+    if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        raise InputError(f"threshold={threshold!r} must be above 0 and at most 1")
+    check_whole("n_neighbours", n_neighbours, 0)
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
         raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
-    mesh = parallel.make_mesh() if mesh is None else mesh
     first, group = first_of_same(digests)
     others = np.setdiff1d(np.arange(len(x)), first)
     same = np.stack([first[group[others]], others], axis=1)
@@ -155,7 +173,9 @@ def deduplicate(
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
                 init = "k-means++" if fits(*unit.shape, memory_limit) else "k-means||"
-                flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
+                with warnings.catch_warnings():  # rows of one direction are what is sought
+                    warnings.simplefilter("ignore", SurplusWarning)
+                    flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
                 labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
@@ -194,8 +214,9 @@ def content_digests(items: np.ndarray) -> np.ndarray:
         items: ``[n, ...]``: images, embeddings... Zeros of either sign are the same.
     """
     out = np.empty((len(items), 2), np.uint64)
+    floats = jnp.issubdtype(items.dtype, np.floating)
     for row, item in enumerate(items):
-        item = item + 0.0 if np.issubdtype(items.dtype, np.floating) else item
+        item = item + items.dtype.type(0) if floats else item
         digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
         out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
@@ -272,16 +293,18 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             path = epath.Path(folder) / "unit"
             files.allocate(path, 4 * shape[0] * shape[1])
             unit = np.memmap(path, np.float32, "r+", shape=shape)
+        faults = []
         for begin in range(0, len(rows), _CHUNK):
-            part = x[rows[begin : begin + _CHUNK]].astype(np.float64)
-            finite = np.isfinite(part).all(axis=1)
-            if not finite.all():
-                row = rows[begin + int(np.argmin(finite))]
-                raise InputError(f"x has a NaN or an infinity, first in row {row}")
+            own = rows[begin : begin + _CHUNK]
+            part = x[own].astype(np.float64)
+            if not np.isfinite(part).all():
+                faults.append(faults_of(part, own, beyond=False))
+                continue
             reach = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-300)
             part /= reach  # so that squares neither vanish nor overflow
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
             unit[begin : begin + _CHUNK] = part
+        refuse(faults, "x")
         yield unit
 
 
@@ -312,6 +335,7 @@ def _neighbourhoods(
     tree: ClusterTree, level: int, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, centroids and distances of rows in a tree's level."""
+    check_tree(tree)
     if tree.n_points != n:
         raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")
     labels, centroids = tree.point_labels(level), tree.levels[level - 1].centroids

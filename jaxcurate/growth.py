@@ -1,5 +1,6 @@
 """Growth: new rows join a tree that stays as it is, and a report says where it no longer fits."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -8,9 +9,9 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
-from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
-from jaxcurate.checks import InputError
+from jaxcurate import parallel, processes
+from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
+from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
@@ -71,10 +72,10 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    x = np.asarray(x)
+    x = _checked_rows(tree, x)
     leaf = tree.levels[0]
-    _check_rows(tree, x)
     mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree("grow", mesh, tree=tree, x=x)
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
     chunks = chunked(Lazy(x, frame=frame), mesh)
     labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
@@ -107,7 +108,8 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    _check_rows(tree, x, tree.n_points)
+    x = _checked_rows(tree, x, all_of=True)
+    check_whole("n_old", n_old, 0)
     if not 0 < n_old < len(x):
         raise InputError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
     told = []
@@ -171,7 +173,19 @@ def refit_branch(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    _check_rows(tree, x, tree.n_points)
+    x = _checked_rows(tree, x, all_of=True)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "refit_branch",
+        mesh,
+        tree=tree,
+        x=x,
+        level=level,
+        cluster=cluster,
+        n_resamples=n_resamples,
+        n_per_cluster=n_per_cluster,
+        seed=seed,
+    )
     if not 2 <= level <= len(tree.levels):
         raise InputError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
     rows = tree.members(level, cluster)
@@ -184,7 +198,9 @@ def refit_branch(
     ids.reverse()  # of the branch's clusters at levels 1, 2, ...
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
-    branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)
+    with warnings.catch_warnings():  # clusters left over are told of above
+        warnings.simplefilter("ignore", SurplusWarning)
+        branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)
     return replace(tree, levels=_grafted(tree, branch, rows, ids, level))
 
 
@@ -220,17 +236,20 @@ def _grafted(
     return (*levels, *tree.levels[level:])
 
 
-def _check_rows(tree: ClusterTree, x: np.ndarray, n: int | None = None) -> None:
-    """Refuses what are no rows for the tree, or not ``n`` of them."""
+def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
+    """Rows for the tree, as an array; refused are others, or where asked not all of its own."""
+    check_tree(tree)
+    x = as_real(x)
     checked_shape(x, "x")
     width = tree.levels[0].centroids.shape[1]
     if not width:
         raise InputError("tree has no centroids: it was made from labels alone")
     if x.shape[1] != width:
         raise InputError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
-    if n not in (None, len(x)):
-        raise InputError(f"x has {len(x)} rows, but the tree has {n} points")
-    frame_of(x, metric=tree.metric)  # refuses numbers that are not finite, rows of no direction
+    if all_of and tree.n_points != len(x):
+        raise InputError(f"x has {len(x)} rows, but the tree has {tree.n_points} points")
+    frame_of(x, metric=tree.metric)  # refuses numbers that cannot be used, rows of no direction
+    return x
 
 
 def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray) -> np.ndarray:

@@ -8,11 +8,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
-from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel
-from jaxcurate.checks import InputError, check_seed, check_whole, checked_rows
-from jaxcurate.kmeans.fit import assign, iterate, seeded
+from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
+from jaxcurate.checks import (
+    InputError,
+    as_real,
+    check_choice,
+    check_instance,
+    check_seed,
+    check_whole,
+    checked_rows,
+)
+from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import assign_to_parts, chunked
@@ -54,8 +62,7 @@ class Level:
             ("n_fit", 0),
         ):
             check_whole(name, getattr(self, name), least)
-        if self.resample not in ("closest", "random"):
-            raise InputError(f"resample={self.resample!r}; known: 'closest', 'random'")
+        check_choice("resample", self.resample, ("closest", "random"))
         if self.n_splits > 1 and self.resampled:
             raise InputError("n_splits and n_resamples exclude each other on one level")
         if 0 < self.n_fit < self.n_clusters * self.n_splits:
@@ -76,7 +83,7 @@ def hierarchical_kmeans(
     *,
     rows: np.ndarray | None = None,
     max_iter: int = 50,
-    init: str = "k-means++",
+    init: InitName = "k-means++",
     metric: Metric = "euclidean",
     memory_limit: int | None = None,
     mesh: Mesh | None = None,
@@ -115,7 +122,9 @@ def hierarchical_kmeans(
             sums. A few numbers for each row, and the centroids, are held besides.
         mesh: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
-            are assigned, where it was fitted to a part of them.
+            are assigned, where it was fitted to a part of them. Without it, a
+            :class:`~jaxcurate.tree.SurplusWarning` tells of levels with fewer distinct rows than
+            clusters; :meth:`ClusterTree.surplus_lines` does in any case.
 
     Raises:
         ValueError: naming the argument that cannot be used.
@@ -124,15 +133,30 @@ def hierarchical_kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
     """
+    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
+    z = as_real(z)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "hierarchical_kmeans",
+        mesh,
+        x=z,
+        levels=levels,
+        seed=seed,
+        rows=rows,
+        max_iter=max_iter,
+        init=init,
+        metric=metric,
+        memory_limit=memory_limit,
+    )
     check_seed(seed)
     check_whole("max_iter", max_iter, 0)
-    if metric not in get_args(Metric):
-        raise InputError(f"metric={metric!r}; known: 'euclidean', 'cosine'")
-    z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (np.asarray(x), "")
+    check_choice("metric", metric, get_args(Metric))
+    check_choice("init", init, get_args(InitName))
+    if memory_limit is not None:
+        check_whole("memory_limit", memory_limit, 0)
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
-    mesh = parallel.make_mesh() if mesh is None else mesh
     how = _How(max_iter, init, metric, memory_limit, mesh)
     made = []
     for number, level in enumerate(levels, 1):
@@ -141,7 +165,10 @@ def hierarchical_kmeans(
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
         made.append(_fit_level(z, chosen, level, key, how, report))
         z = made[-1].centroids
-    return ClusterTree(tuple(made), pool, metric)
+    tree = ClusterTree(tuple(made), pool, metric)
+    if progress is None:
+        warn_of_surplus(tree.surplus)
+    return tree
 
 
 def _rows_to_fit(
@@ -277,8 +304,13 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
 
 
 def _check_levels(levels: Sequence[Level], n: int) -> None:
+    if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
+        raise InputError(f"levels must be a list of Level, not {levels!r}")
     if not levels:
         raise InputError("levels is empty")
+    for i, level in enumerate(levels):
+        hint = f"Level({level!r}) has so many clusters" if isinstance(level, int) else ""
+        check_instance(f"levels[{i}]", level, Level, hint)
     below, what = n, "rows"
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits

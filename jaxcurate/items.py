@@ -1,7 +1,9 @@
 """The items of a run: where each kind comes from, and one way to read and to embed them."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -10,16 +12,28 @@ from jaxcurate import embed as encoders
 from jaxcurate import experiment, parallel, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
+from jaxcurate.embed.pixels import n_columns
 from jaxcurate.progress import Progress
 from jaxcurate.settings import Settings
+from jaxcurate.sources.reading import refusal
+from jaxcurate.sources.usable import why_not
+
+MADE = "tfds:weblike"
+"""The one source that is made from the recipe."""
+_BYTES_AT_ONCE = 2**28
+"""A batch of items takes at most so many bytes, of which some three are held while reading."""
 
 
 class Items:
     """Sources as the settings name them, opened when they are first asked for."""
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    def __init__(
+        self, settings: Settings, progress: Progress, leave_out: os.PathLike | None = None
+    ) -> None:
         self.settings = settings
         self.progress = progress
+        self.leave_out = leave_out
+        """A local folder in which no items are looked for: the work directory."""
 
     @cached_property
     def mesh(self) -> Mesh | None:
@@ -61,14 +75,17 @@ class Items:
 
     def _open(self, split: str, source: str = "") -> sources.Source:
         settings = self.settings
+        source = source or settings.source
         return sources.open_source(
-            source or settings.source,
+            source,
             split=split,
             data_dir=settings.data_dir or None,
             image_size=settings.image_size,
-            recipe=settings.recipe,
+            recipe=settings.recipe if source == MADE else None,
             image_key=settings.image_key or None,
             label_key=settings.label_key or None,
+            leave_out=self.leave_out,
+            download=settings.download,
         )
 
     @cached_property
@@ -78,10 +95,30 @@ class Items:
         fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
         return encoders.make_encoder(settings, fitting, self.mesh)
 
-    def embedded(self, what: str, source: sources.Source, name: str) -> "Embedded":
-        """The items of a source that can be read, embedded batch by batch."""
-        size = self.settings.embed.batch_size
-        return Embedded(self, self.reading(what, np.arange(len(source)), size, source), name)
+    @property
+    def need_direction(self) -> bool:
+        """Whether rows of zeros are of no use: clusters are made by cosine."""
+        return self.settings.cluster.metric == "cosine"
+
+    def embedded(
+        self,
+        what: str,
+        source: sources.Source,
+        name: str,
+        *,
+        need_direction: bool | None = None,
+    ) -> "Embedded":
+        """The items of a source that can be used, embedded batch by batch.
+
+        Args:
+            what: what progress calls this.
+            source: the items.
+            name: what errors call them.
+            need_direction: whether rows of zeros are of no use; as for the pool by default.
+        """
+        reading = self.reading(what, np.arange(len(source)), self.settings.embed.batch_size, source)
+        need_direction = self.need_direction if need_direction is None else need_direction
+        return Embedded(self, reading, name, need_direction)
 
     def reading(
         self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
@@ -94,7 +131,13 @@ class Items:
             done += more
             self.progress(what, done, len(rows))
 
-        return sources.read_images(source, rows, batch_size=batch_size, progress=told)
+        return sources.read_images(
+            source,
+            rows,
+            batch_size=min(batch_size, _most_at_once(source, self.settings.image_size)),
+            progress=told,
+            strict=self.settings.strict,
+        )
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Items of the source at ``rows``, which all were readable once."""
@@ -105,32 +148,87 @@ class Items:
 
 
 class Embedded:
-    """Blocks of a pool, made as they are iterated over, once."""
+    """Blocks of a pool, made as they are iterated over, once.
 
-    def __init__(self, items: Items, reading: sources.Reading, name: str) -> None:
+    Attributes:
+        n_items: rows so far.
+    """
+
+    def __init__(
+        self, items: Items, reading: sources.Reading, name: str, need_direction: bool
+    ) -> None:
         self._items, self._reading, self._name = items, reading, name
+        self._need_direction = need_direction
+        self._left_out: list[sources.Unreadable] = []
+        self._n_zeros = 0
+        self.n_items = 0
 
     def __iter__(self) -> Iterator[Block]:
-        """Raises a ValueError where there is no item that can be read."""
-        size, batch = self._items.settings.embed.batch_size, None
+        """Yields blocks of embeddings that can be used.
+
+        Raises:
+            InputError: there is none; or one cannot be used where all have to be.
+        """
+        size = self._items.settings.embed.batch_size
         for batch in self._reading:
             embeddings = encoders.embed(
                 self._items.encoder, batch.images, batch_size=size, mesh=self._items.mesh
             )
-            yield Block(embeddings, batch.ids, batch.rows)
-        if batch is None:
-            raise InputError(f"{self._name} has no item that can be read")
+            block = self._usable(Block(embeddings, batch.ids, batch.rows))
+            if len(block.items):
+                self.n_items += len(block.items)
+                yield block
+        if not self.n_items:
+            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in self.unreadable[:1])
+            raise InputError(f"{self._name} has no item that can be used{first}")
+
+    def _usable(self, block: Block) -> Block:
+        """Leaves out the rows of a block that cannot be used."""
+        self._n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
+        reasons = why_not(block.embeddings, need_direction=self._need_direction)
+        if not reasons:
+            return block
+        for i, reason in reasons.items():
+            id_, reason = str(block.ids[i]), f"its embedding {reason}"
+            if self._items.settings.strict:
+                raise InputError(refusal(self._name, id_, reason))
+            self._left_out.append(sources.Unreadable(int(block.items[i]), id_, reason))
+        kept = np.delete(np.arange(len(block.items)), list(reasons))
+        return Block(*(array[kept] for array in block))
+
+    @property
+    def zeros(self) -> dict[str, Any]:
+        """What a card tells of rows of zeros: nothing where there were none.
+
+        Only where there were some does it matter whether a direction is needed.
+        """
+        if not self._n_zeros:
+            return {}
+        return {"zeros": {"rows": self._n_zeros, "left_out": self._need_direction}}
 
     @property
     def unreadable(self) -> list[list[str]]:
-        """Id and reason of each item that could not be read, once all have been asked for."""
-        return [[item.id, item.reason] for item in self._reading.unreadable]
+        """What was left out, once all items have been asked for: id and reason, row by row.
+
+        First comes what has no row, such as a folder to which there is no access.
+        """
+        source = self._reading.source
+        skipped = source.skipped if isinstance(source, sources.Skipping) else ()
+        rows = sorted([*self._reading.unreadable, *self._left_out])
+        return [*map(list, skipped), *([item.id, item.reason] for item in rows)]
 
 
 def _kind(source: sources.Source) -> str:
     """What the items of a source are."""
     rows = isinstance(source, sources.ArraySource)
     return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
+
+
+def _most_at_once(source: sources.Source, image_size: int) -> int:
+    """Returns how many items of a source may be read at a time, by their bytes."""
+    rows = isinstance(source, sources.ArraySource)
+    n_bytes = 4 * source.array.shape[1] if rows else n_columns(image_size)
+    return max(1, _BYTES_AT_ONCE // n_bytes)
 
 
 def check_all_read(reading: sources.Reading) -> None:
@@ -140,9 +238,29 @@ def check_all_read(reading: sources.Reading) -> None:
         raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
 
 
-def read_held_out(source: sources.Source) -> experiment.HeldOut:
-    """All items of a labelled split that can be read."""
-    batches = list(sources.read_images(source, batch_size=1024))
+def read_held_out(
+    source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
+) -> experiment.HeldOut:
+    """Reads all items of a labelled split that can be used.
+
+    Args:
+        source: the split.
+        strict: refuses the first item that cannot be used, instead of leaving it out.
+        tell: called with a line that says how many were left out, where there are any.
+
+    Raises:
+        InputError: there is no item that can be used.
+    """
+    reading = sources.read_images(source, batch_size=1024, strict=strict)
+    batches = list(reading)
+    if reading.unreadable:
+        item = reading.unreadable[0]
+        tell(
+            f"  {len(reading.unreadable)} held-out item(s) of {source.name} were left out, the "
+            f"first {item.id!r} ({item.reason})"
+        )
+    if not batches:
+        raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
     images = np.concatenate([batch.images for batch in batches])
     return experiment.HeldOut(images, notes.label, notes.domain)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.tree import ClusterTree, Metric
 from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.checks import InputError, checked_rows
@@ -87,6 +87,10 @@ def coverage(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    processes.agree(
+        "coverage", mesh, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric
+    )
     rows = checked_rows(np.unique(rows), len(x))
     if not len(rows):
         raise InputError("rows is empty: nothing covers the pool")
@@ -97,7 +101,6 @@ def coverage(
         measured = x[np.sort(drawn)]
     else:
         measured = x
-    mesh = parallel.make_mesh() if mesh is None else mesh
     frame = frame_of(measured, metric=metric)
     chunks = chunked(Lazy(measured, frame=frame), mesh)
     nearest = np.full(len(measured), np.inf, np.float32)

@@ -24,6 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcurate.checks import InputError
+from jaxcurate.runtime import steps
 
 Mapper = Literal["shard_map", "pmap"]
 
@@ -79,7 +80,7 @@ def make_mesh(n_devices: int | None = None) -> Mesh | None:
         return None
     devices = np.asarray(jax.devices()[:n_devices])
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-    if len(_owners(mesh)) < jax.process_count():
+    if len(owners(mesh)) < jax.process_count():
         raise InputError(
             f"n_devices={n_devices} leaves some of the {jax.process_count()} processes without a "
             f"device; {present} are present"
@@ -89,15 +90,15 @@ def make_mesh(n_devices: int | None = None) -> Mesh | None:
 
 def spans_processes(mesh: Mesh | None) -> bool:
     """Whether the devices are those of several processes."""
-    return mesh is not None and len(_owners(mesh)) > 1
+    return mesh is not None and len(owners(mesh)) > 1
 
 
-def _owners(mesh: Mesh) -> dict[int, list[int]]:
-    """The processes of a mesh, in order, and where in it their devices are."""
-    owners: dict[int, list[int]] = {}
+def owners(mesh: Mesh) -> dict[int, list[int]]:
+    """Returns the processes of a mesh, in order, and where in it their devices are."""
+    places: dict[int, list[int]] = {}
     for place, device in enumerate(mesh.devices.flat):
-        owners.setdefault(device.process_index, []).append(place)
-    return dict(sorted(owners.items()))
+        places.setdefault(device.process_index, []).append(place)
+    return dict(sorted(places.items()))
 
 
 def n_shards(mesh: Mesh | None) -> int:
@@ -158,9 +159,26 @@ def _mapped(
         return _pmapped(local, mesh, in_specs, out_specs)
     # The replication check is off since pmap, which runs the same kernels, has none either; the
     # tests hold the two against each other and against one device.
-    return jax.jit(
+    mapped = jax.jit(
         jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     )
+    return (
+        _Counted(mapped, getattr(kernel, "__name__", "kernel")) if spans_processes(mesh) else mapped
+    )
+
+
+class _Counted:
+    """A mapped kernel whose calls count as steps that every process takes."""
+
+    def __init__(self, mapped: Callable[..., Any], name: str) -> None:
+        self._mapped, self._name = mapped, name
+
+    def __call__(self, *arrays: Any) -> Any:
+        steps.begin(self._name)
+        return self._mapped(*arrays)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mapped, name)
 
 
 def _pmapped(
@@ -232,6 +250,8 @@ def put_rows(
 
     if mesh is None:
         return jax.device_put(padded(0, m)), jax.device_put(weights)
+    if spans_processes(mesh):
+        steps.begin("put_rows")
     sharding = NamedSharding(mesh, ROWS)
     return (
         jax.make_array_from_callback(
@@ -253,6 +273,7 @@ def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array on the host. Where other processes hold parts of it, all have to call."""
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
+    steps.begin("fetch")
     return multihost_utils.process_allgather(array, tiled=True)
 
 
@@ -276,7 +297,8 @@ def share(
     """
     if not spans_processes(mesh):
         return work(items)
-    processes = list(_owners(mesh))
+    steps.begin("share")
+    processes = list(owners(mesh))
     place, n = processes.index(jax.process_index()), len(processes)
     failure = None
     try:
@@ -306,8 +328,8 @@ def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
 
 def _gather(own: bytes, mesh: Mesh) -> list[bytes]:
     """What each process gives, in their order. Bytes, for devices know no float64."""
-    owners = _owners(mesh)
-    mine = owners[jax.process_index()]
+    places_of = owners(mesh)
+    mine = places_of[jax.process_index()]
 
     def exchanged(pieces: np.ndarray) -> np.ndarray:
         """From bytes ``[devices of this process, w]`` to those of all devices."""
@@ -318,11 +340,11 @@ def _gather(own: bytes, mesh: Mesh) -> list[bytes]:
     size = np.frombuffer(np.int64(len(own)).tobytes(), np.uint8)
     sizes = exchanged(np.tile(size, (len(mine), 1))).view(np.int64)[:, 0]
     # The devices of a process carry a piece each.
-    width = max(-(-int(sizes[places[0]]) // len(places)) for places in owners.values())
+    width = max(-(-int(sizes[places[0]]) // len(places)) for places in places_of.values())
     pieces = np.zeros((len(mine), width), np.uint8)
     pieces.reshape(-1)[: len(own)] = np.frombuffer(own, np.uint8)
     whole = exchanged(pieces)
-    return [whole[places].tobytes()[: int(sizes[places[0]])] for places in owners.values()]
+    return [whole[places].tobytes()[: int(sizes[places[0]])] for places in places_of.values()]
 
 
 def padded_size(n: int, multiple: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate import parallel
+from jaxcurate import export, parallel, sources
 from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.artifacts.lock import NAME as LOCK
 from jaxcurate.artifacts.lock import Lock, locked
@@ -154,6 +154,8 @@ class Pipeline:
                 "not have: from here go on `cluster`, `sample` and, by embeddings, `dedup`"
             )
         if "embed" in stages:
+            if isinstance(self.stages.source, sources.Named):
+                export.check_names(self.stages.source.ids, self.stages.export_path)
             n, source = len(self.stages.source), settings.source
             level = settings.cluster.levels[0]
             if n < level.n_clusters * level.n_splits:
@@ -290,6 +292,9 @@ class Pipeline:
             if card is None:
                 return "missing"
             same = card.get("made_from") == _as_json(self._made_from(stage))
+            if stage == "embed" and (zeros := card.get("zeros")):
+                # Rows without a direction are left out where, and only where, one is needed.
+                same &= zeros["left_out"] == self.stages.need_direction
             return "done" if same else "out of date"
         except files.DamagedError as error:
             return f"damaged: {error}"

@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, as_real, check_choice, check_whole
 from jaxcurate.kmeans.frame import checked_shape, frame_of
+from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.parallel import ROWS, SAME, RowsLike
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -54,11 +55,11 @@ def nearest_rows(
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    if n_per_query < 1:
-        raise InputError(f"n_per_query={n_per_query} must be at least 1")
-    if metric not in ("cosine", "euclidean"):
-        raise InputError(f"metric={metric!r}; known: 'cosine', 'euclidean'")
-    queries = np.asarray(queries)
+    check_whole("n_per_query", n_per_query, 1)
+    check_choice("metric", metric, ("cosine", "euclidean"))
+    queries = as_real(queries, "queries")
+    if not isinstance(embeddings, Lazy):
+        embeddings = as_real(embeddings, "embeddings")
     checked_shape(queries, "queries")
     frame = frame_of(embeddings, "embeddings")
     frame_of(queries, "queries")  # refuses what is not finite
@@ -152,9 +153,16 @@ def _best(
 
 def _of_length_one(x: np.ndarray) -> np.ndarray:
     """Rows divided by their lengths, float32; a row of zeros stays, at a right angle to all."""
+    return _directions(x).astype(np.float32)
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    """The same in float64, of numbers so small or large that their squares are none, too."""
     x = np.asarray(x, np.float64)
+    _, exponents = np.frexp(np.abs(x).max(axis=1, keepdims=True))
+    x = np.ldexp(x, -exponents)  # a power of two, which changes no digit
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return x / np.where(lengths > 0, lengths, 1)
 
 
 def _distances(
@@ -165,8 +173,8 @@ def _distances(
     for i, query in enumerate(np.asarray(queries, np.float64)):
         near = np.asarray(embeddings[rows[i]], np.float64)
         if metric == "euclidean":
-            out[i] = ((near - query) ** 2).sum(axis=1)
+            with np.errstate(over="ignore"):  # beyond float32 a squared distance is infinite
+                out[i] = ((near - query) ** 2).sum(axis=1)
         else:
-            lengths = np.linalg.norm(near, axis=1) * np.linalg.norm(query)
-            out[i] = 1 - near @ query / np.where(lengths > 0, lengths, 1)
+            out[i] = 1 - _directions(near) @ _directions(query[None])[0]
     return out

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.checks import InputError, check_whole, checked_rows
+from jaxcurate.artifacts.tree import ClusterTree, check_tree
+from jaxcurate.checks import InputError, check_choice, check_whole, checked_rows
 from jaxcurate.priorities import keys_of, priorities, short_priorities
 
 Strategy = Literal["random", "closest"]
@@ -60,10 +60,10 @@ def sample(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.3.
         https://arxiv.org/abs/2405.15613
     """
+    check_tree(tree)
     check_whole("size", size, 0)
     check_whole("max_repeats", max_repeats, 1)
-    if strategy not in ("random", "closest"):
-        raise InputError(f"strategy={strategy!r}; known: 'random', 'closest'")
+    check_choice("strategy", strategy, get_args(Strategy))
     if rows is not None:
         rows = checked_rows(rows, tree.n_points)
     if ids is not None and len(ids) != tree.n_points:
@@ -135,8 +135,15 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     if (capacities < 0).any():
         raise InputError("capacities must not be negative")
     children = len(capacities)
+    most = 2**62 // max(children, 1)  # sums are int64
+    if size > most:
+        size = min(int(size), sum(capacities.tolist()))
+    if size > most:
+        raise InputError(f"size={size} must be at most {most} for {children} capacities")
     root = np.zeros(children, np.int32)
-    return _allocate(capacities.astype(np.int64), root, np.array([size]), seed, 0)
+    # Beyond the size no capacity counts; and unsigned ones beyond int64 would be negative.
+    capacities = np.where(capacities > size, size, capacities).astype(np.int64)
+    return _allocate(capacities, root, np.array([size]), seed, 0)
 
 
 def _allocate(

@@ -1,11 +1,14 @@
 """The settings of a whole run, one frozen dataclass for each stage."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from jaxcurate.checks import InputError, check_whole
 from jaxcurate.embed import Embedding
+from jaxcurate.embed.pca import MOST_COLUMNS
+from jaxcurate.embed.pixels import n_columns
 from jaxcurate.export import FORMATS
 from jaxcurate.hierarchy import Level
 from jaxcurate.mixing import Mix
@@ -220,6 +223,11 @@ class Settings:
     """Of a TFDS dataset: the pool."""
     data_dir: str = ""
     """Of TFDS datasets; "" for ``$JAXCURATE_DATA``, or else ``data``."""
+    download: bool = False
+    """Lets TFDS download a dataset that is not in `data_dir`, and run the program that prepares
+    it."""
+    strict: bool = False
+    """Refuse the first item that cannot be used instead of leaving it out and listing it."""
     image_size: int = 32
     """Pixels a side."""
     image_key: str = ""
@@ -256,10 +264,24 @@ class Settings:
             raise InputError(f"memory_limit={self.memory_limit} must not be negative")
         if self.image_size < 1:
             raise InputError(f"image_size={self.image_size} must be at least 1")
+        self._check_pca()
         if self.evaluate.flat_level > len(self.cluster.levels):
             raise InputError(
                 f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
                 f"{len(self.cluster.levels)} level(s)"
+            )
+
+    def _check_pca(self) -> None:
+        """Refuses more columns of pixels than `pca` takes, before any of them is read."""
+        if self.embed.encoder != "pca" or self.source.startswith("npy:"):
+            return
+        side = self.embed.resolution or self.image_size
+        if n_columns(side) > MOST_COLUMNS:
+            most = math.isqrt(MOST_COLUMNS // n_columns(1))
+            raise InputError(
+                f"image_size={self.image_size} with embed.resolution={self.embed.resolution} gives "
+                f"the encoder pca {n_columns(side)} columns, at most {MOST_COLUMNS}: "
+                f"config.embed.resolution={most} or less works, and so do other encoders"
             )
 
 

@@ -59,7 +59,7 @@ class Stages(Items):
     """
 
     def __init__(self, settings: Settings, path: epath.PathLike, progress: Progress) -> None:
-        super().__init__(settings, progress)
+        super().__init__(settings, progress, leave_out=path)
         self.path = epath.Path(path)
         self.run: str | None = None
         """Identifies the run that writes; what another one wrote is not replaced."""
@@ -79,13 +79,13 @@ class Stages(Items):
     def embed(self, card: Card) -> dict[str, Any]:
         """Source to ``pool/``: an embedding for every item that can be read."""
         blocks = self.embedded("embedding", self.source, self.settings.source)
-        about = lambda: card(unreadable=blocks.unreadable)
+        about = lambda: card(unreadable=blocks.unreadable, **blocks.zeros)
         pool = write_pool(self.folders["embed"], blocks, about, self.run)
         if blocks.unreadable:
             id_, reason = blocks.unreadable[0]
             self.progress.line(
-                f"  {len(blocks.unreadable)} item(s) could not be read and were left out, the "
-                f"first {id_!r} ({reason}); {self.path / 'pool' / folders.CARD} lists them"
+                f"  {len(blocks.unreadable)} item(s) could not be read or used and were left out, "
+                f"the first {id_!r} ({reason}); {self.path / 'pool' / folders.CARD} lists them"
             )
         return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
 
@@ -127,7 +127,11 @@ class Stages(Items):
             mesh=self.mesh,
             progress=self.progress,
         )
-        tree.save(self.path / "tree", card(pool=pool.fingerprint))
+        for line in tree.surplus_lines():
+            self.progress.line(f"  {line}")
+        surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
+        about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
+        tree.save(self.folders["cluster"], about)
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 
     def sample(self, card: Card) -> dict[str, Any]:
@@ -169,7 +173,10 @@ class Stages(Items):
         results: dict[str, Any] = {"balance": evaluation.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
-            probe_set, test_set = map(read_held_out, self.held_out_sources)
+            probe_set, test_set = (
+                read_held_out(source, strict=self.settings.strict, tell=self.progress.line)
+                for source in self.held_out_sources
+            )
             compared = experiment.compare(
                 self.read(pool.items),
                 {
@@ -244,8 +251,7 @@ class Stages(Items):
             of_pool: dict[str, Any] = {}
             with folder.subfolder("pool", of_pool, POOL) as below:
                 ids, items, fingerprint = fill_pool(below, blocks)
-                n = len(self.newcomers) - len(new.unreadable)
-                about |= card(unreadable=new.unreadable, old=len(pool), new=n)
+                about |= card(unreadable=new.unreadable, old=len(pool), new=new.n_items)
                 of_pool |= {**about, "pool": fingerprint, "n": len(ids)}
             rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
             grown = Pool(rows, ids, items, fingerprint)
@@ -323,10 +329,17 @@ class Stages(Items):
         settings = self.settings.sample.mix
         if self.references is None:
             return None
-        blocks = self.embedded("references", self.references, settings.references)
+        blocks = self.embedded(
+            "references",
+            self.references,
+            settings.references,
+            need_direction=settings.metric == "cosine",
+        )
         queries = np.concatenate([block.embeddings for block in blocks])
         if skipped := blocks.unreadable:
-            self.progress.line(f"  {len(skipped)} reference(s) could not be read: {skipped[0]}")
+            self.progress.line(
+                f"  {len(skipped)} reference(s) could not be read or used: {skipped[0]}"
+            )
         among = Lazy(pool.embeddings, valid)
         near = nearest_rows(among, queries, settings.n_per_query, settings.metric, mesh=self.mesh)
         return near if valid is None else near._replace(rows=valid[near.rows])

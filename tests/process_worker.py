@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from unittest import mock
@@ -10,9 +11,10 @@ import jax
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate import parallel, processes
+from jaxcurate import dedup, growth, measures, parallel, processes
 from jaxcurate.kmeans import frame, outside, split
 from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.runtime import facts
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -102,16 +104,18 @@ def parts(x, mesh):
     }
 
 
+def message(of):
+    """The kind and the text of the error that a call raises."""
+    try:
+        of()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
 @small_pieces
 def errors(x, mesh):
     """What is said of arguments that cannot be used."""
-
-    def message(of):
-        try:
-            of()
-        except (ValueError, RuntimeError) as error:
-            return f"{type(error).__name__}: {error}"
-        return "no error"
 
     mine = jax.process_index()
     bad = np.array(x)
@@ -139,32 +143,115 @@ def errors(x, mesh):
     return {name: np.array(message(of)) for name, of in said.items()}
 
 
-def endless(x, mesh):
-    """Goes on until the process is ended; process 1 breaks off where a file asks for it."""
-    directory, process = Path(sys.argv[2]).parent, jax.process_index()
-    for number in range(10**6):
-        jc.kmeans(x, 12, "random", 3, seed=number % 3, mesh=mesh)
-        (directory / f"running{process}").touch()
-        if process == 1 and (directory / "break").exists():
-            raise OSError("the disk is gone")
+def differing(x, mesh):
+    """What is said of calls that are not the same in all processes."""
+    mine = jax.process_index()
+    either = lambda first, other: other if mine else first
+    kmeans = lambda **given: jc.kmeans(**{"x": x, "n_clusters": 3, "mesh": mesh} | given)
+    levels = lambda k: jc.hierarchical_kmeans(x, [jc.Level(k)], mesh=mesh)
+    other = np.array(x)
+    other[-1] += 1
+    calls = {
+        "n_clusters": lambda: kmeans(n_clusters=either(3, 4)),
+        "max_iter": lambda: kmeans(max_iter=either(50, 30)),
+        "metric": lambda: kmeans(metric=either("euclidean", "cosine")),
+        "memory_limit": lambda: kmeans(memory_limit=either(None, 10**5)),
+        "init": lambda: kmeans(init=either("k-means++", x[:3])),
+        "seed": lambda: kmeans(seed=mine),
+        "dtype": lambda: kmeans(x=either(x, x.astype(np.float64))),
+        "content": lambda: kmeans(x=either(x, other)),
+        "levels": lambda: levels(either(5, 6)),
+        "grow": lambda: growth.grow(either(tree(4), tree(5)), x, mesh=mesh),
+        "coverage": lambda: measures.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
+        "deduplicate": lambda: dedup.deduplicate(x, either(0.9, 0.8), mesh=mesh),
+        "function": lambda: either(kmeans, lambda: levels(3))(),
+        "precision": lambda: with_precision(either(None, "highest")),
+    }
+
+    def tree(k):
+        labels, distances = np.zeros(9, np.int32), np.zeros(9, np.float32)
+        return jc.ClusterTree((jc.TreeLevel(np.eye(k, 6, dtype=np.float32), labels, distances),))
+
+    def with_precision(precision):
+        with jax.default_matmul_precision(precision):
+            kmeans()
+
+    return {name: np.array(message(of)) for name, of in calls.items()}
+
+
+def running():
+    """Marks that this process has begun its work."""
+    (Path(sys.argv[2]).parent / f"running{jax.process_index()}").touch()
+
+
+def asked():
+    """Whether the test asks this process to do what it came for."""
+    return (Path(sys.argv[2]).parent / "go").exists()
+
+
+def endless(x, mesh, at_go=lambda: None):
+    """Goes on until the process is ended; process 1 does something else where a file asks."""
+    for _ in range(10**6):
+        frame.frame_of(x, mesh=mesh)
+        running()
+        if jax.process_index() == 1 and asked():
+            at_go()
 
 
 def idle(x, mesh):
     """Works on the host alone, so that no broken connection tells of the others."""
     frame.frame_of(x, mesh=mesh)
-    (Path(sys.argv[2]).parent / f"running{jax.process_index()}").touch()
+    running()
     time.sleep(600)
+
+
+def breaks(x, mesh):
+    """Process 1 raises an error."""
+
+    def fail():
+        raise OSError("the disk is gone")
+
+    endless(x, mesh, fail)
+
+
+def sticks(x, mesh):
+    """Process 1 waits for a lock that nobody gives back."""
+
+    def lock():
+        held = threading.Lock()
+        held.acquire()
+        held.acquire()
+
+    endless(x, mesh, lock)
+
+
+def leaves(x, mesh):
+    """Process 1 ends its program before the others do."""
+    endless(x, mesh, sys.exit)
+
+
+def computes(x, mesh):
+    """Process 1 computes for longer than a stuck process may be at rest."""
+    for _ in range(3):
+        end = time.monotonic() + 5
+        while jax.process_index() == 1 and time.monotonic() < end:
+            sum(range(10**4))
+        frame.frame_of(x, mesh=mesh)
+    return {}
 
 
 def main():
     what, path, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    other_code = {"jaxcurate": "0.0.1"} if options.pop("other_code", False) else {}
     if options["num_processes"] > 1:
-        processes.initialize(**options)
+        with mock.patch.object(processes, "code_facts", lambda: facts.code_facts() | other_code):
+            processes.initialize(**options)
     x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
     mesh = parallel.make_mesh()
     few = {"few": True} if what == "few" else {}
     work = {"few": fits, "fits": fits, "parts": parts, "errors": errors}
-    work |= {"endless": endless, "idle": idle}
+    work |= {"differing": differing, "endless": endless, "idle": idle, "breaks": breaks}
+    work |= {"sticks": sticks, "leaves": leaves, "computes": computes}
     np.savez(path, **work[what](x, mesh, **few))
 
 

@@ -95,6 +95,21 @@ def test_pictures_in_the_work_directory_stay(jaxcurate, place, monkeypatch, name
     assert everything_in(place) == before
 
 
+def test_a_work_directory_among_the_pictures_is_no_item(jaxcurate, place):
+    """Exported pictures are not taken for new ones, and nothing is done twice."""
+    pictures(place / "pictures")
+    where = {"source": f"folder:{place}/pictures", "work": f"{place}/pictures/work"}
+    assert jaxcurate("run", **where)[0] == 0
+    assert len(list((place / "pictures/work/exports").rglob("*.png"))) == 10
+    code, err = jaxcurate("run", **where)
+    assert code == 0 and err.count("done before") == 6
+    code, err = jaxcurate("run", "--config.embed.batch_size=5", **where)
+    assert code == 0, err
+    card = json.loads((place / "pictures/work/pool/card.json").read_text())
+    assert card["n"] == 12
+    assert ["work/", "the work directory"] in card["unreadable"]
+
+
 def test_an_array_among_what_stages_write_stays(jaxcurate, place):
     (place / "work/pool").mkdir(parents=True)
     shutil.copy(place / "x.npy", place / "work/pool/embeddings.npy")

@@ -203,7 +203,9 @@ def test_array_fingerprint_is_of_the_content(tmp_path):
     [
         (np.zeros((2, 2, 2), np.float32), r"must be \[n, d\] with n, d > 0, not \[2, 2, 2\]"),
         (np.zeros((0, 3), np.float32), r"must be \[n, d\] with n, d > 0, not \[0, 3\]"),
-        (np.zeros((2, 2), np.int32), "must hold floating-point numbers, not int32"),
+        (np.zeros((2, 2), bool), "must hold real numbers, not bool"),
+        (np.zeros((2, 2), complex), "must hold real numbers, not complex128"),
+        (np.zeros((2, 2), "V3"), r"must hold real numbers, not \|V3"),
         (np.array([["a", None]], object), "is not a whole .npy file of numbers"),
     ],
 )

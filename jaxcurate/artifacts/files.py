@@ -18,7 +18,7 @@ from jaxcurate.artifacts import temporary
 from jaxcurate.checks import InputError
 
 _BLOCK_BYTES = 2**24
-_IN_TURN = 1024
+_IN_TURN = 64
 """Files that are synchronized one by one; beyond it the whole file system is."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,7 +83,7 @@ class NewFolder:
         Raises:
             DamagedError: a file is gone, another one is there, or a size is another.
         """
-        there = {name: file.stat().length for name, file in files_in(self.path).items()}
+        there = sizes_in(self.path)
         written = {name: entry["bytes"] for name, entry in self.files.items()}
         if there != written:
             name = min(set(there.items()) ^ set(written.items()))[0]
@@ -128,7 +128,10 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
             folder.path.mkdir()
             yield folder
             folder.finish(about)
-            sync([folder.path / name for name in folder.files], _folders_in(folder.path))
+            sync(
+                [folder.path / name for name in folder.files],
+                _folders_in(folder.path, folder.files),
+            )
             check_replaceable(path, kind, run)
             if path.exists():
                 exchange.swap(folder.path, path, place / temporary.OLD)
@@ -177,7 +180,7 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file in the place of a folder: {MOVE_AWAY}")
-    there = files_in(path)
+    there = sizes_in(path)
     if not there:
         return
     if CARD not in there:
@@ -203,16 +206,16 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
             f"{path} was {wrote}, but by another run ({card.get('run', 'of the library')}) than "
             f"this work directory's ({run}), and is left as it is: {MOVE_AWAY}"
         )
-    for name, file in there.items():
+    for name in there:
         entry = card["files"].get(name)
         if entry is None and name != CARD:
             raise InputError(
-                f"{file} is not jaxcurate's, and {path} would be replaced: {MOVE_AWAY}"
+                f"{path / name} is not jaxcurate's, and {path} would be replaced: {MOVE_AWAY}"
             )
-        if name.endswith(f"/{CARD}") and sha256(file) != entry["sha256"]:
+        if name.endswith(f"/{CARD}") and sha256(path / name) != entry["sha256"]:
             raise InputError(
-                f"{file.parent} has been worked on since {path} was written, which would be "
-                f"replaced: {MOVE_AWAY}"
+                f"{(path / name).parent} has been worked on since {path} was written, which "
+                f"would be replaced: {MOVE_AWAY}"
             )
 
 
@@ -226,15 +229,14 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
     path = epath.Path(path)
     if not (path / CARD).exists():
         return None
-    card = _parsed_card(path)
+    card, there = _parsed_card(path), sizes_in(path)
     card.pop(_CHECKSUM, None)
     for name, entry in card["files"].items():
-        file = path / name
-        if not file.exists():
-            raise DamagedError(f"{file} is missing")
-        if file.stat().length != entry["bytes"]:
+        if name not in there:
+            raise DamagedError(f"{path / name} is missing")
+        if there[name] != entry["bytes"]:
             raise DamagedError(
-                f"{file} is damaged: {file.stat().length} bytes, not {entry['bytes']}"
+                f"{path / name} is damaged: {there[name]} bytes, not {entry['bytes']}"
             )
     return card
 
@@ -281,21 +283,29 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     return card
 
 
-def files_in(folder: epath.Path) -> dict[str, epath.Path]:
-    """Returns everything below a folder that is no folder, by its path relative to it."""
-    found, pending = {}, [folder]
+def sizes_in(folder: epath.Path) -> dict[str, int]:
+    """Returns the size of everything below a folder that is no folder, by its relative path."""
+    found: dict[str, int] = {}
+    pending = [""]
     while pending:
-        for entry in sorted(pending.pop().iterdir()):
-            if entry.is_dir() and not (is_local(entry) and os.path.islink(entry)):
-                pending.append(entry)
-            else:
-                found[str(entry.relative_to(folder))] = entry
+        prefix = pending.pop()
+        if not is_local(folder):
+            for entry in (folder / prefix).iterdir():
+                if entry.is_dir():
+                    pending.append(f"{prefix}{entry.name}/")
+                else:
+                    found[f"{prefix}{entry.name}"] = entry.stat().length
+            continue
+        with os.scandir(folder / prefix) as entries:  # epath would ask the system twice a file
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{prefix}{entry.name}/")
+                else:
+                    found[f"{prefix}{entry.name}"] = entry.stat(follow_symlinks=False).st_size
     return found
 
 
-def _folders_in(folder: epath.Path) -> list[epath.Path]:
-    """A folder and those below it, which hold names that must outlast a power cut."""
-    found = [folder]
-    for inner in found:
-        found += [entry for entry in inner.iterdir() if entry.is_dir()]
-    return found
+def _folders_in(folder: epath.Path, names: Iterable[str]) -> list[epath.Path]:
+    """A folder and those below it with files, whose names must outlast a power cut."""
+    below = {parent for name in names for parent in epath.Path(name).parents}
+    return [folder, *(folder / parent for parent in sorted(below) if str(parent) != ".")]

@@ -9,7 +9,8 @@ from etils import epath
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.row_file import RowFile
-from jaxcurate.checks import InputError
+from jaxcurate.checks import LARGEST, InputError, as_real
+from jaxcurate.faults import faults_of, refuse
 from jaxcurate.priorities import keys_of
 
 KIND = "pool"
@@ -75,18 +76,22 @@ def make_pool(
     """A pool from arrays.
 
     Args:
-        embeddings: ``[n, d]`` of finite numbers; kept as float32. A memory map of these stays one.
+        embeddings: ``[n, d]`` of real numbers that float32 can hold; kept as float32. A memory
+            map of these stays one.
         ids: distinct strings ``[n]``; the row numbers by default.
         items: positions in the source ``[n]``; the row numbers by default.
 
     Raises:
         ValueError: naming the argument that cannot be used.
     """
-    embeddings = np.asarray(embeddings, np.float32)
+    embeddings = as_real(embeddings, "embeddings")
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise InputError(f"embeddings must be [n, d] with n, d > 0, not {embeddings.shape}")
+    faults = []
     for part in files.blocks(embeddings):
-        _check_finite(embeddings[part], part.start)
+        faults += _faults(embeddings[part], part.start)
+    refuse(faults, "embeddings")
+    embeddings = embeddings.astype(np.float32, copy=False)
     n = len(embeddings)
     ids = row_ids(np.arange(n)) if ids is None else np.asarray(ids, dtype=np.str_)
     items = np.arange(n) if items is None else np.asarray(items, np.int64)
@@ -140,7 +145,7 @@ def fill_pool(
     all_ids, all_items = [], []
     with folder.create("embeddings.npy") as file, RowFile(file) as rows:
         for block in blocks:
-            _check_finite(block.embeddings, len(rows))
+            refuse(_faults(block.embeddings, len(rows)), "embeddings", so_far=True)
             rows.append(block.embeddings)
             all_ids.append(block.ids)
             all_items.append(block.items)
@@ -156,12 +161,13 @@ def row_ids(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows).astype(f"<U{len(str(np.max(rows)))}")
 
 
-def _check_finite(embeddings: np.ndarray, first: int) -> None:
-    """Raises a ValueError unless all is finite; ``first`` is the number of the first row."""
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        row = first + int(np.argmin(finite))
-        raise InputError(f"embeddings has a NaN or an infinity, first in row {row}")
+def _faults(embeddings: np.ndarray, first: int) -> list[np.ndarray]:
+    """What :func:`faults_of` finds in a block whose first row has the number ``first``."""
+    if not len(embeddings):
+        return []
+    # Where there is a NaN both are NaN, and not within.
+    within = float(embeddings.min()) >= -LARGEST and float(embeddings.max()) <= LARGEST
+    return [] if within else [faults_of(embeddings, range(first, first + len(embeddings)))]
 
 
 def _fingerprint(digest: str, ids: np.ndarray) -> str:

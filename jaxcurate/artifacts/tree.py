@@ -1,5 +1,6 @@
 """A tree of clusters as flat arrays: points below, ever fewer clusters above."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,15 @@ from etils import epath
 from scipy.sparse import csr_array
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.checks import InputError, check_whole
+from jaxcurate.checks import InputError, check_choice, check_instance, check_whole
 
 Metric = Literal["euclidean", "cosine"]
 _BLOCK = 1 << 15
 KIND = "tree"
+
+
+class SurplusWarning(UserWarning):
+    """There are fewer distinct rows than clusters, so that some clusters are empty."""
 
 
 class TreeLevel(NamedTuple):
@@ -43,8 +48,7 @@ class ClusterTree:
     """Of the distances: squared Euclidean, for ``"cosine"`` between rows of length 1: 2 - 2 cos."""
 
     def __post_init__(self) -> None:
-        if self.metric not in get_args(Metric):
-            raise InputError(f"metric={self.metric!r}; known: 'euclidean', 'cosine'")
+        check_choice("metric", self.metric, get_args(Metric))
         if not self.levels:
             raise InputError("a tree needs at least one level")
         below = self.n_points
@@ -84,6 +88,25 @@ class ClusterTree:
     def n_clusters(self, level: int) -> int:
         """How many clusters a level has; levels count from 1."""
         return len(self._at(level).centroids)
+
+    def n_surplus(self, level: int) -> int:
+        """Clusters of a level that are empty because another has the same centroid.
+
+        There are any only where the rows (or centroids) that the level was made from had fewer
+        distinct ones among them than there are clusters.
+        """
+        found = self._at(level)
+        return n_surplus(found.centroids, found.labels)
+
+    def surplus_lines(self) -> list[str]:
+        """Tells in a line each which levels have clusters that :meth:`n_surplus` counts."""
+        return surplus_lines(self.surplus)
+
+    @property
+    def surplus(self) -> dict[str, tuple[int, int]]:
+        """For each level by its name, :meth:`n_surplus` and how many clusters it has in all."""
+        numbers = range(1, len(self.levels) + 1)
+        return {f"level {i}": (self.n_surplus(i), self.n_clusters(i)) for i in numbers}
 
     def point_labels(self, level: int) -> np.ndarray:
         """The cluster of every point at a level, int32 ``[n]``; levels count from 1."""
@@ -258,6 +281,58 @@ class ClusterTree:
         return order[np.repeat(first, counts) + within].astype(np.int64)
 
     def _at(self, level: int) -> TreeLevel:
+        check_whole("level", level)
         if not 1 <= level <= len(self.levels):
             raise InputError(f"level={level}, but the tree has levels 1 to {len(self.levels)}")
         return self.levels[level - 1]
+
+
+def check_tree(tree: Any) -> None:
+    """Refuses what is no tree, such as the result of k-means.
+
+    Raises:
+        ValueError: naming its type.
+    """
+    hint = "ClusterTree.from_labels([result.labels], result.distances) makes one of k-means"
+    check_instance("tree", tree, ClusterTree, hint if hasattr(tree, "labels") else "")
+
+
+def n_surplus(centroids: np.ndarray, labels: np.ndarray) -> int:
+    """Counts the clusters that are empty because another has the same centroid.
+
+    Takes no time to speak of where no cluster is empty.
+
+    Args:
+        centroids: float32 ``[k, d]``; of ``[k, 0]`` nothing is known, and there are none.
+        labels: int ``[m]``.
+    """
+    filled = np.zeros(len(centroids), bool)
+    filled[labels] = True
+    if filled.all() or not centroids.shape[1]:
+        return 0
+    # Adding 0 turns -0 into 0: equal numbers have equal bytes.
+    points = np.ascontiguousarray(centroids + np.float32(0)).view(f"V{4 * centroids.shape[1]}")
+    order = np.argsort(~filled, kind="stable")  # those with rows come first
+    _, first = np.unique(points[order, 0], return_index=True)
+    return int((~filled).sum() - (~filled[order[first]]).sum())
+
+
+def surplus_lines(surplus: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Tells in a line each which levels have fewer distinct rows than clusters.
+
+    Args:
+        surplus: by the name of a level, what :func:`n_surplus` counts, and how many clusters it
+            has in all.
+    """
+    return [
+        f"{name}: {empty} of {n_clusters} clusters are empty, because there were fewer distinct "
+        "rows than clusters to make them from"
+        for name, (empty, n_clusters) in surplus.items()
+        if empty
+    ]
+
+
+def warn_of_surplus(surplus: Mapping[str, tuple[int, int]]) -> None:
+    """Warns the caller of a public function of what :func:`surplus_lines` tells."""
+    if lines := surplus_lines(surplus):
+        warnings.warn("; ".join(lines), SurplusWarning, stacklevel=3)

@@ -1,5 +1,6 @@
 """Principal components of pixels: an encoder that is fitted on the pool itself, in one pass."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from jaxcurate.embed.pixels import pixels
 from jaxcurate.parallel import ROWS, SAME
 
 HIGHEST = jax.lax.Precision.HIGHEST
-_MOST_COLUMNS = 8192
+MOST_COLUMNS = 8192
+"""A covariance of more columns takes more than half a gigabyte."""
 
 
 class PCA(NamedTuple):
@@ -55,9 +57,9 @@ def fit_pca(
         if shift is None:
             # Any point amid the data keeps the moments small; the exact mean comes out below.
             shift = np.asarray(pixels(jnp.asarray(batch), resolution=resolution)).mean(axis=0)
-            if len(shift) > _MOST_COLUMNS:
+            if len(shift) > MOST_COLUMNS:
                 raise InputError(
-                    f"pca of {len(shift)} columns, at most {_MOST_COLUMNS}: lower the resolution"
+                    f"pca of {len(shift)} columns, at most {MOST_COLUMNS}: lower the resolution"
                 )
         sums, outer = moments(*parallel.put_rows(batch, mesh), shift)
         total = total + np.asarray(sums, np.float64)
@@ -85,11 +87,14 @@ def project(images: jax.Array, pca: PCA, *, resolution: int | None = None) -> ja
 def _leading_eigenvectors(matrix: np.ndarray, k: int) -> np.ndarray:
     """Eigenvectors of a symmetric matrix ``[d, d]``, the ``k`` of the largest eigenvalues."""
     d = len(matrix)
+    if not matrix.any():  # all items are equal: any directions do, and Lanczos finds none
+        return np.eye(k, d)
     if 4 * k < d:
         # Lanczos to machine precision, seven times faster than all of a [3072, 3072].
         start = np.random.default_rng(0).normal(size=d)
-        values, vectors = scipy.sparse.linalg.eigsh(matrix, k, v0=start, which="LA")
-        return vectors.T[np.argsort(-values)]
+        with contextlib.suppress(scipy.sparse.linalg.ArpackError):  # it may not converge
+            values, vectors = scipy.sparse.linalg.eigsh(matrix, k, v0=start, which="LA")
+            return vectors.T[np.argsort(-values)]
     _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[d - k, d - 1])
     return vectors.T[::-1]
 

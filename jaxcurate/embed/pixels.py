@@ -22,3 +22,8 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
         shape = (images.shape[0], resolution, resolution, images.shape[3])
         scaled = jax.image.resize(scaled, shape, "linear", antialias=True)
     return scaled.reshape(len(images), -1)
+
+
+def n_columns(side: int) -> int:
+    """Returns the width of the rows that RGB images of so many pixels a side become."""
+    return 3 * side**2

@@ -50,6 +50,8 @@ def read_torch_checkpoint(path: str | os.PathLike, sha256: str) -> dict[str, np.
       ``torch.serialization``, `_legacy_load`: https://pytorch.org/docs/stable/notes/serialization.html
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # to open a FIFO would be to wait for its writer
+        raise InputError(f"{path}: is not a file")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

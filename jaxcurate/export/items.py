@@ -11,6 +11,7 @@ from PIL import Image
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.row_file import RowFile
 from jaxcurate.checks import InputError
+from jaxcurate.export.names import path_of
 
 FORMATS = ("auto", "png", "npy")
 KIND = "export"
@@ -27,7 +28,8 @@ def export_items(
     Args:
         path: the folder.
         items: at least one pair of an id and an array: an image uint8 ``[h, w, 3]``, or any array.
-        format: ``"png"``, a file for each image, at its id with ``.png`` added; ``"npy"``, all
+        format: ``"png"``, a file for each image, at its id with ``.png`` added as
+            :func:`jaxcurate.export.names.path_of` has it; ``"npy"``, all
             items in ``items.npy`` and their ids in ``ids.npy``; ``"auto"``, the former for
             images and the latter for vectors.
         about: joins the card.
@@ -47,7 +49,7 @@ def export_items(
             for id_, image in items:
                 if image.ndim != 3 or image.dtype != np.uint8:
                     raise InputError(f"item {id_!r} is not an image: export it as 'npy'")
-                with folder.create(_inside(f"{id_}.png")) as file:
+                with folder.create(path_of(id_)) as file:
                     Image.fromarray(image).save(file, "PNG")
         else:
             ids = []
@@ -56,11 +58,3 @@ def export_items(
                     ids.append(id_)
                     rows.append(array[None])
             folder.save_array("ids.npy", np.array(ids, np.str_))
-
-
-def _inside(name: str) -> str:
-    """The same name, refused where it would lie outside the folder."""
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or "" in parts:
-        raise InputError(f"item id {name[:-4]!r} cannot be a file name")
-    return "/".join(parts)

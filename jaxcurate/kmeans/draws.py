@@ -7,6 +7,11 @@ import jax.numpy as jnp
 
 from jaxcurate import parallel
 
+_FINE = 2**20
+"""Rows that one uniform float32, a multiple of 2**-23, can point at."""
+_GROUP = 512
+"""Sums of blocks that are added up one after another."""
+
 
 class Draws(NamedTuple):
     """Rows drawn independently with probabilities proportional to ``w c``: weight times squared
@@ -55,12 +60,11 @@ def draw(
         axis_name: the mapped axis over which rows are split.
     """
     potential = closest * weights
-    total = parallel.psum(jnp.sum(potential), axis_name)
+    any_left = parallel.psum(jnp.any(potential > 0).astype(jnp.int32), axis_name) > 0
     # Every row lies on a centre (k exceeds the distinct rows): any row will do.
-    blocks = jnp.where(total > 0, potential, weights).reshape(-1, block)
+    blocks = jnp.where(any_left, potential, weights).reshape(-1, block)
     sums = parallel.all_gather(jnp.sum(blocks, axis=1), axis_name)
-    points, chances = points_and_chances(key, n_draws)
-    chosen, rest = choose_blocks(points, sums)
+    chosen, rest, chances = draw_blocks(key, n_draws, sums, block)
     local = chosen - parallel.axis_index(axis_name) * len(blocks)
     here = (local >= 0) & (local < len(blocks))
     local = jnp.clip(local, 0, len(blocks) - 1)
@@ -78,6 +82,38 @@ def points_and_chances(key: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Arr
     """All that is random in draws: float32 ``[n_draws]`` in [0, 1), where and how likely kept."""
     uniform = lambda key: jax.random.uniform(key, (n_draws,))
     return uniform(key), uniform(jax.random.fold_in(key, 1))
+
+
+def draw_blocks(
+    key: jax.Array, n_draws: int, sums: jax.Array, block: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws blocks by their sums, places in them, and how likely each draw is kept.
+
+    Args:
+        key: a jax random key.
+        n_draws: how many.
+        sums: float32 ``[b]``, of the blocks of all devices.
+        block: rows to a block.
+
+    Returns:
+        The block of each draw, int32 ``[n_draws]``, how far into its sum the draw lies, and its
+        chance, float32 ``[n_draws]``.
+    """
+    points, chances = points_and_chances(key, n_draws)
+    chosen, rest = choose_blocks(points, sums)
+    if len(sums) * block > _FINE:
+        # A float32 has too few digits to tell one row from so many: a second draw is made within.
+        rest = sums[chosen] * jax.random.uniform(jax.random.fold_in(key, 2), (n_draws,))
+    return chosen, rest, chances
+
+
+def sum_of_blocks(sums: jax.Array) -> jax.Array:
+    """The sum of ``[b, ...]`` over the blocks, in groups that XLA cannot merge."""
+    if len(sums) <= _GROUP:
+        return jnp.sum(sums, axis=0)
+    fill = ((0, -len(sums) % _GROUP), *((0, 0),) * (sums.ndim - 1))
+    groups = jnp.pad(sums, fill).reshape(-1, _GROUP, *sums.shape[1:])
+    return sum_of_blocks(jax.lax.optimization_barrier(jnp.sum(groups, axis=1)))
 
 
 def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:

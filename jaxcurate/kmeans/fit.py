@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
+from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
-from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import InputError, check_seed
-from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
+from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
+from jaxcurate.faults import faults_of, refuse
+from jaxcurate.kmeans.frame import Frame, checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
@@ -38,8 +39,8 @@ from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, t
 from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
 from jaxcurate.parallel import ROWS, SAME
 
-KNOWN_INITS = "'k-means++', 'k-means||', 'random'"
-Init = Literal["k-means++", "k-means||", "random"] | np.ndarray
+InitName = Literal["k-means++", "k-means||", "random"]
+Init = InitName | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class KMeans:
         """The sum of :attr:`distances`, in float64."""
         return float(np.sum(self.distances, dtype=np.float64))
 
+    @property
+    def n_surplus(self) -> int:
+        """Clusters that are empty because another has the same centroid: more were asked for
+        than there are distinct rows."""
+        return n_surplus(self.centroids, self.labels)
+
 
 def kmeans(
     x: np.ndarray | Pool,
@@ -88,9 +95,10 @@ def kmeans(
     arguments, and all get the whole result; each reads the rows of its own devices.
 
     Args:
-        x: ``[n, d]`` of real numbers, or a :class:`Pool`. For several processes, a memory map of
-            a file that all of them see.
-        n_clusters: ``k``, at most ``n``.
+        x: ``[n, d]`` of real numbers of any type that float32 can hold, or a :class:`Pool`. For
+            several processes, a memory map of a file that all of them see.
+        n_clusters: ``k``, at most ``n``. Where fewer rows are distinct some clusters are empty,
+            and a :class:`~jaxcurate.tree.SurplusWarning` says so.
         init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
             ``"random"`` (distinct rows), or centroids ``[k, d]``.
         max_iter: Lloyd's iterations at most; they stop once no label changes.
@@ -120,25 +128,44 @@ def kmeans(
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.
         https://arxiv.org/abs/2405.15613
     """
-    x = x.embeddings if isinstance(x, Pool) else np.asarray(x)
+    x = as_real(x.embeddings if isinstance(x, Pool) else x)
     mesh = parallel.make_mesh() if mesh is None else mesh
-    for name, value, known in (("metric", metric, Metric), ("precision", precision, Precision)):
-        if value not in get_args(known):
-            raise InputError(f"{name}={value!r}; known: {', '.join(map(repr, get_args(known)))}")
+    processes.agree(
+        "kmeans",
+        mesh,
+        x=x,
+        n_clusters=n_clusters,
+        init=init,
+        max_iter=max_iter,
+        seed=seed,
+        memory_limit=memory_limit,
+        metric=metric,
+        precision=precision,
+        shard_centroids=shard_centroids,
+        state=state,
+        on_state=on_state,
+        state_every=state_every,
+    )
+    check_choice("metric", metric, get_args(Metric))
+    check_choice("precision", precision, get_args(Precision))
     check_seed(seed)
-    if state_every < 1:
-        raise InputError(f"state_every={state_every} is not positive")
-    frame = frame_of(x, mesh=mesh, metric=metric)
-    if not 1 <= n_clusters <= len(x):
+    for name, value, least in (
+        ("n_clusters", n_clusters, 1),
+        ("max_iter", max_iter, 0),
+        ("memory_limit", 0 if memory_limit is None else memory_limit, 0),
+        ("state_every", state_every, 1),
+    ):
+        check_whole(name, value, least)
+    checked_shape(x, "x")
+    if n_clusters > len(x):
         raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
-    if max_iter < 0:
-        raise InputError(f"max_iter={max_iter} is negative")
+    frame = frame_of(x, mesh=mesh, metric=metric)
     key = jax.random.key(seed)
     streamed = not fits(*x.shape, memory_limit)
     if streamed and x.dtype == np.float32:
         frame = frame.rounded()  # rows enter it in every pass
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
-    start = None if start is None else frame.enter(start)
+    start = None if start is None else _entered(start, frame)
     if shard_centroids and (streamed or state is not None or on_state is not None):
         raise InputError("shard_centroids=True goes neither with streaming nor with states")
     stops = Stops(state, on_state, state_every)
@@ -156,11 +183,13 @@ def kmeans(
         found = _fitted_in_a_ring(rows, start, max_iter, precision, frame.unit)
     else:
         found = fitted(rows, start, n_clusters, max_iter, **options)
-    return replace(
+    found = replace(
         found,
         centroids=frame.leave(found.centroids),
         distances=frame.leave_squared(found.distances),
     )
+    warn_of_surplus({"k-means": (found.n_surplus, n_clusters)})
+    return found
 
 
 def seeded(
@@ -183,7 +212,8 @@ def seeded(
         return kmeans_parallel(chunks, take, n, n_clusters, key, rows.mesh)
     if init == "random":
         return take(np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False)))
-    raise InputError(f"init={init!r}; known: {KNOWN_INITS}, or an array [k, d]")
+    known = ", ".join(map(repr, get_args(InitName)))
+    raise InputError(f"init={init!r}; known: {known}, or an array [k, d]")
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
@@ -329,11 +359,19 @@ def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.n
 
 
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:
-    init = np.asarray(init)
+    init = as_real(init, "init")
     if init.shape != (n_clusters, n_columns):
         raise InputError(
             f"init has shape {init.shape}, but n_clusters and x ask for {(n_clusters, n_columns)}"
         )
-    if not np.isfinite(init).all():
-        raise InputError("init has a NaN or an infinity")
+    refuse([faults_of(init, range(len(init)))], "init")
     return init
+
+
+def _entered(init: np.ndarray, frame: Frame) -> np.ndarray:
+    """Given centroids in the frame of the rows, which may be far from them."""
+    with np.errstate(over="ignore"):
+        start = frame.enter(init)
+    if not np.isfinite(start).all():
+        raise InputError("init lies too far from x, compared with how far x extends")
+    return start

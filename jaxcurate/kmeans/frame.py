@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import parallel
 from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import InputError
+from jaxcurate.checks import LARGEST, InputError, is_real
+from jaxcurate.faults import faults_of, joined, refuse
 from jaxcurate.parallel import RowsLike
 
 _CHUNK = 65536
@@ -40,14 +42,15 @@ class Frame:
         """
         out = np.empty(x.shape, np.float32)
         rows = max(1, _CACHED // x.shape[1])
-        single = x.dtype in (np.float16, np.float32) and self.is_single
+        single = x.dtype in (np.float16, np.float32, jnp.bfloat16) and self.is_single
         mean, scale = self.mean, 1 / self.scale
         if single:
             mean, scale = mean.astype(np.float32), np.float32(scale)
         for begin in range(0, len(x), rows):
             part = x[begin : begin + rows]
             if self.unit:
-                moved = part / np.max(np.abs(part), axis=1, keepdims=True).astype(np.float64)
+                part = part.astype(np.float64)  # of int8, -128 has no absolute value
+                moved = part / np.max(np.abs(part), axis=1, keepdims=True)
                 factor = 1 / np.linalg.norm(moved, axis=1, keepdims=True)
             else:
                 moved, factor = np.subtract(part, mean, dtype=mean.dtype), scale
@@ -68,7 +71,9 @@ class Frame:
 
     def leave(self, x: np.ndarray) -> np.ndarray:
         """Points ``[k, d]`` of the frame where they were, float32."""
-        return (np.asarray(x, np.float64) * self.scale + self.mean).astype(np.float32)
+        points = np.asarray(x, np.float64) * self.scale + self.mean
+        # The mean of numbers that float32 holds is one: beyond it there is rounding alone.
+        return np.clip(points, -LARGEST, LARGEST).astype(np.float32)
 
     def leave_squared(self, squared: np.ndarray) -> np.ndarray:
         """Squared distances ``[n]`` measured in the frame, as they were outside, float32."""
@@ -88,26 +93,35 @@ def frame_of(
         metric: ``"euclidean"``, or ``"cosine"`` for rows of length 1.
 
     Raises:
-        ValueError: ``x`` is not a matrix of at least one finite number, or a row has no direction.
+        ValueError: ``x`` is not a matrix of at least one number, or has rows with a NaN, an
+            infinity, numbers that float32 cannot hold, or (for ``"cosine"``) no direction; how
+            many there are, and the first few.
     """
     checked_shape(x, name)
+    unit, step = metric == "cosine", max(1, _CACHED // x.shape[1])
 
-    def moments(begins: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def moments(begins: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found = np.empty((len(begins), 3, x.shape[1]))
         found[:] = np.array([0, np.inf, -np.inf])[None, :, None]
-        step = max(1, _CACHED // x.shape[1])
+        faults = []
         for first, (total, low, high) in zip(begins, found, strict=True):
             for begin in range(first, min(first + _CHUNK, len(x)), step):
                 part = np.asarray(x[begin : min(begin + step, first + _CHUNK)], np.float64)
-                _check_rows(part, begin, name, metric)
+                least, most = part.min(axis=0), part.max(axis=0)
+                within = least.min() >= -LARGEST and most.max() <= LARGEST  # a NaN is not
+                if not within or (unit and not part.any(axis=1).all()):
+                    rows = range(begin, begin + len(part))
+                    faults.append(faults_of(part, rows, beyond=not unit, zeros=unit))
+                    continue
                 total += part.sum(axis=0)
-                np.minimum(low, part.min(axis=0), out=low)
-                np.maximum(high, part.max(axis=0), out=high)
-        return found, np.array([len(x)])
+                np.minimum(low, least, out=low)
+                np.maximum(high, most, out=high)
+        return found, joined(faults)[None], np.array([len(x)])
 
-    found, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
+    found, faults, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
     if len(set(seen.tolist())) > 1:
         raise InputError(f"{name} is not the same in all processes: {seen.tolist()} rows")
+    refuse(faults, name)
     if metric == "cosine":
         return Frame(np.zeros(x.shape[1]), 1.0, unit=True)
     total = np.zeros(x.shape[1])
@@ -116,23 +130,15 @@ def frame_of(
     low, high = found[:, 1].min(axis=0), found[:, 2].max(axis=0)
     mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
     reach = float(np.max(np.maximum(high - mean, mean - low)))
-    return Frame(mean, float(2.0 ** np.ceil(np.log2(reach))) if reach > 0 else 1.0)
-
-
-def _check_rows(part: np.ndarray, begin: int, name: str, metric: Metric) -> None:
-    if not np.isfinite(part).all():
-        row = begin + int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])
-        raise InputError(f"{name} has a NaN or an infinity, first in row {row}")
-    if metric == "cosine" and not part.any(axis=1).all():
-        row = begin + int(np.flatnonzero(~part.any(axis=1))[0])
-        raise InputError(f"{name} has no direction in row {row}: all zeros")
+    # The reciprocal of a smaller power would be infinite.
+    return Frame(mean, float(2.0 ** max(np.ceil(np.log2(reach)), -1000)) if reach > 0 else 1.0)
 
 
 def checked_shape(x: RowsLike, name: str) -> None:
     """Raises a ValueError naming ``x`` unless it is a numeric matrix with rows and columns."""
     if len(x.shape) != 2:
         raise InputError(f"{name} must have two axes [n, d], not shape {x.shape}")
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+    if not is_real(x.dtype):
         raise InputError(f"{name} must hold real numbers, not {x.dtype}")
     if 0 in x.shape:
         raise InputError(f"{name} is empty: shape {x.shape}")

@@ -16,7 +16,7 @@ from jaxcurate.kmeans.nearest import (
     squared_distances,
 )
 from jaxcurate.kmeans.scores import Best, Precision, best_two_in_blocks, tiles_of
-from jaxcurate.kmeans.sums import sums_of_differences
+from jaxcurate.kmeans.sums import over_devices, sums_of_differences
 from jaxcurate.parallel import ROWS, SAME
 
 _SKIP_FROM = 64
@@ -129,7 +129,7 @@ def more_iterations(
     k = len(state.centroids)
     skip = (k >= _SKIP_FROM if skip is None else skip) and not plain
     rounding = rounding_of(x, precision)
-    n_rows = parallel.psum(jnp.sum(weights > 0, dtype=jnp.float32), axis_name)
+    n_rows = n_flagged(weights > 0, axis_name)
 
     def assign(state: LloydState, centroids: jax.Array) -> tuple[Best, jax.Array, jax.Array, Near]:
         """The best, where it is in doubt, the share of scores worked out, and what is known."""
@@ -169,7 +169,7 @@ def more_iterations(
         best, doubt, compared, near = assign(state, centroids)
         best = best if plain else settle(x, centroids, best, doubt)
         n_iter = state.n_iter + 1
-        in_doubt = parallel.psum(jnp.sum(doubt, dtype=jnp.float32), axis_name) / n_rows
+        in_doubt = n_flagged(doubt, axis_name) / n_rows
         compared = state.compared.at[n_iter].set(jnp.minimum(compared + in_doubt, 1))
         return LloydState(
             centroids,
@@ -185,6 +185,11 @@ def more_iterations(
         return (jnp.any(state.touched) | (state.n_iter < 0)) & (state.n_iter < stop)
 
     return jax.lax.while_loop(unfinished, step, state)
+
+
+def n_flagged(flags: jax.Array, axis_name: str | None) -> jax.Array:
+    """How many of all devices' flags, bool ``[n]``, are set: float32, counted in whole numbers."""
+    return parallel.psum(jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32), axis_name)
 
 
 def touched_by(
@@ -229,8 +234,8 @@ def updated(
         unit: bring the means to length 1.
         axis_name: the mapped axis over which rows are split.
     """
-    sums, counts = parallel.psum(
-        sums_of_differences(x, weights, labels, centroids, None if everywhere else touched),
+    sums, counts = over_devices(
+        *sums_of_differences(x, weights, labels, centroids, None if everywhere else touched),
         axis_name,
     )
     means = centroids + sums / jnp.maximum(counts, 1e-30)[:, None]

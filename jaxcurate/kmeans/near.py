@@ -153,7 +153,7 @@ def search_near(
     usual = jnp.maximum(of_block(before.others - before.scores, jnp.mean), 0)
     wanted = ~(gaps > usual[:, None])
     scored = wanted & moved[None, :]
-    share = jnp.mean(scored, dtype=jnp.float32)
+    share = jnp.sum(scored, dtype=jnp.int32).astype(jnp.float32) / scored.size
     all_of = jnp.mean(moved, dtype=jnp.float32)
 
     def by_blocks() -> tuple[Best, jax.Array, jax.Array, jax.Array]:

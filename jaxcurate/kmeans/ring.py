@@ -14,7 +14,7 @@ from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import unit_rows
 from jaxcurate.kmeans.nearest import rounding_of, search, settle, squared_distances
 from jaxcurate.kmeans.scores import Precision
-from jaxcurate.kmeans.sums import sums_of_differences
+from jaxcurate.kmeans.sums import halves, sums_of_differences, whole
 from jaxcurate.parallel import ROWS, SAME
 
 
@@ -27,8 +27,8 @@ class RingState(NamedTuple):
     """int32 ``[n]``."""
     distances: jax.Array
     """float32 ``[n]``, squared, to the own centroid."""
-    n_changed: jax.Array
-    """int32: rows whose label the last assignment changed."""
+    changed: jax.Array
+    """bool: whether the last assignment changed any label."""
     n_iter: jax.Array
     """int32: iterations done."""
 
@@ -67,15 +67,15 @@ def ring_lloyd(
     def step(state: RingState) -> RingState:
         moved = updated_round(x, weights, state.labels, state.centroids, unit, axis_name)
         labels, distances = assigned_round(x, moved, precision=precision, **options)
-        changed = jnp.sum((labels != state.labels) & (weights > 0), dtype=jnp.int32)
-        n_changed = parallel.psum(changed, axis_name)
-        return RingState(moved, labels, distances, n_changed, state.n_iter + 1)
+        changed = jnp.any((labels != state.labels) & (weights > 0))
+        changed = parallel.psum(changed.astype(jnp.int32), axis_name) > 0
+        return RingState(moved, labels, distances, changed, state.n_iter + 1)
 
     def unfinished(state: RingState) -> jax.Array:
-        return (state.n_changed > 0) & (state.n_iter < max_iter)
+        return state.changed & (state.n_iter < max_iter)
 
     labels, distances = assigned_round(x, centroids, precision=precision, **options)
-    begin = RingState(centroids, labels, distances, jnp.int32(1), jnp.int32(0))
+    begin = RingState(centroids, labels, distances, jnp.bool(True), jnp.int32(0))
     return jax.lax.while_loop(unfinished, step, begin)
 
 
@@ -125,18 +125,19 @@ def updated_round(
     The sums of each cluster go round with its centroid, and every device adds its rows.
     """
     k, n_devices = len(centroids), parallel.axis_size(axis_name)
-    here = parallel.axis_index(axis_name)
+    here, every = parallel.axis_index(axis_name), jnp.ones(k, bool)
 
     def add(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         guests, sums, counts = jax.tree.map(lambda a: parallel.from_next(a, axis_name), carry)
         local = labels - k * ((here + 1 + turn) % n_devices)
         local = jnp.where((local >= 0) & (local < k), local, -1)
-        more, many = sums_of_differences(x, weights, local, guests)
-        return guests, sums + more, counts + many
+        more, many = sums_of_differences(x, weights, local, guests, every)
+        return guests, sums + more, counts + halves(many)
 
-    begin = centroids, jnp.zeros_like(centroids), jnp.zeros_like(centroids[:, 0])
+    begin = centroids, jnp.zeros_like(centroids), jnp.zeros((2, k), jnp.int32)
     # After the last turn everything is back where it belongs.
     home, sums, counts = jax.lax.fori_loop(0, n_devices, add, begin)
+    counts = whole(counts)
     means = home + sums / jnp.maximum(counts, 1)[:, None]
     filled = counts > 0
     if unit:

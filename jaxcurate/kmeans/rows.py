@@ -19,6 +19,8 @@ _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
 _BLOCKS = 64
 """Blocks to a device's part of a chunk, where that leaves them large enough."""
+_MOST_ROWS = 2**31 - 2**16
+"""Rows to a chunk at most: they are counted in int32."""
 _SMALLEST_STEP = 16
 """Rows that a device gets at a time where memory is short; the seeding takes so many at once."""
 
@@ -142,4 +144,5 @@ def chunks_of(x: Lazy, mesh: Mesh | None, a_device: int) -> Chunks:
     # Rather many blocks than large ones: what rows are near to is known for each block.
     block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
     block = min(block, block_rows())
+    a_device = min(a_device, _MOST_ROWS // parallel.n_shards(mesh))
     return Chunks(x, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcurate import parallel
 from jaxcurate.kmeans.dense import over_flagged
-from jaxcurate.kmeans.draws import Draws, draw, kept, nearer, take
+from jaxcurate.kmeans.draws import Draws, draw, kept, nearer, sum_of_blocks, take
 from jaxcurate.kmeans.scores import HIGHEST
 
 _AT_ONCE = 4096
@@ -157,7 +157,7 @@ def more_seeds(
         sums = jnp.sum(potentials.reshape(len(candidates), -1, block), axis=2)
         # By blocks, joined in one order: they do not depend on how many devices share the rows.
         sums = parallel.all_gather(jax.lax.optimization_barrier(sums).T, axis_name)
-        best = jnp.argmin(jnp.sum(sums, axis=0))
+        best = jnp.argmin(sum_of_blocks(sums))
         squared = squared[best]
         owner = jnp.where(squared < seeds.closest, seeds.n_chosen, seeds.owner)
         return joined(seeds, candidates[best], jnp.minimum(squared, seeds.closest), owner)
@@ -233,7 +233,7 @@ def more_seeds(
             return over_all_rows()
         between = least_between(seeds.centres, draws.rows[:trials])
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
-        share = parallel.psum(jnp.mean(near, dtype=jnp.float32), axis_name)
+        share = parallel.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
         few = share < _WORTHWHILE * parallel.psum(1.0, axis_name)
         return jax.lax.cond(few, over_rows_near, over_all_rows)
 

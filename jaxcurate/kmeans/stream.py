@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate import parallel
-from jaxcurate.kmeans.draws import Draws, choose_blocks, kept, nearer, points_and_chances, take
+from jaxcurate.kmeans.draws import Draws, draw_blocks, kept, nearer, take
 from jaxcurate.kmeans.lloyd import assigned, measured
 from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
 from jaxcurate.kmeans.nearest import rounding_of, settle
@@ -118,7 +118,7 @@ def iterate_chunks(
             here[new[changed]] = True
             here[old[changed & (old >= 0)]] = True
             sums[here] += s[here] + c.astype(np.float64)[here, None] * centroids[here]
-            counts += c
+            counts += c  # of a chunk whole numbers, of all chunks exact up to 2**53
             touched |= here
             for whole, of_chunk in zip(best, now, strict=True):
                 whole[part] = of_chunk[: part.stop - part.start]
@@ -280,8 +280,8 @@ def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) ->
     # Where every row lies on a centre any row will do.
     mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)
     blocks = mass.astype(np.float32).reshape(-1, block)
-    points, chances = points_and_chances(key, n_draws)
-    chosen, rest = map(np.asarray, choose_blocks(points, jnp.asarray(blocks.sum(axis=1))))
+    sums = jnp.asarray(blocks.sum(axis=1))
+    chosen, rest, chances = map(np.asarray, draw_blocks(key, n_draws, sums, block))
     mass = blocks[chosen]
     inner = (np.cumsum(mass, axis=1) <= rest[:, None]).sum(axis=1)
     inner = np.minimum(inner, block - 1)
@@ -289,7 +289,14 @@ def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) ->
     inner[empty] = mass[empty].argmax(axis=1)
     at = chosen * block + inner
     then = jnp.asarray(closest[at])
-    return Draws(jnp.asarray(chunks.take(at)), jnp.asarray(at), then, then, chances, jnp.int32(0))
+    return Draws(
+        jnp.asarray(chunks.take(at)),
+        jnp.asarray(at),
+        then,
+        then,
+        jnp.asarray(chances),
+        jnp.int32(0),
+    )
 
 
 def _assign_and_sum(
@@ -331,7 +338,7 @@ def _assign_and_sum(
         for labels in (best.labels, before.labels)
     )
     change = jax.tree.map(jnp.subtract, joined, left)
-    in_doubt = jnp.sum(doubt, dtype=jnp.float32)
+    in_doubt = jnp.sum(doubt, dtype=jnp.int32)
     sums, counts, in_doubt = parallel.psum((*change, in_doubt), axis_name)
     return best, near, sums, counts, in_doubt, share
 

@@ -1,9 +1,21 @@
-"""Cluster sums: what the rows of each cluster add up to, by the way that fits the backend."""
+"""Cluster sums: what the rows of each cluster add up to, by the way that fits the backend.
+
+A float32 that everything is added to one by one loses the digits of each addend as it grows, and
+counts no further than 2**24. So rows are added up in short runs, the runs with a second float32
+that keeps what the first one rounds off, and counts are whole numbers. What XLA could merge into
+one long run (it folds ``a + scatter(0, b)`` into ``scatter(a, b)``) stands behind a barrier.
+
+References:
+    Knuth, The Art of Computer Programming, volume 2, section 4.2.2 (the exact sum of two).
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.dense import over_flagged
+from jaxcurate import parallel
+from jaxcurate.kmeans.dense import flagged
 from jaxcurate.kmeans.scores import HIGHEST
 
 _FEW = 256
@@ -12,6 +24,27 @@ _PIECE = 1024
 """Rows at a time, in the order of their labels."""
 _AT_ONCE = 4096
 """Rows at most that are gathered at a time on a CPU, of few rows a sixteenth."""
+_RUN = 1024
+"""Rows of one cluster after which a running sum is put away."""
+_MANY = 2**14
+"""Rows from which on the running sums of few clusters are made several side by side."""
+
+
+Run = tuple[jax.Array, jax.Array, jax.Array]
+"""How many blocks are done, and the running sums and counts since the last were put away."""
+
+
+class Total(NamedTuple):
+    """Sums in two parts: ``high`` as float32 holds them, and what was rounded off on the way."""
+
+    high: jax.Array
+    low: jax.Array
+
+    def plus(self, more: jax.Array) -> "Total":
+        """The sums with an addend; what rounding takes from ``high`` is added to ``low``."""
+        high = self.high + more
+        back = high - self.high
+        return Total(high, self.low + ((self.high - (high - back)) + (more - back)))
 
 
 def sums_of_differences(
@@ -21,20 +54,20 @@ def sums_of_differences(
     centroids: jax.Array,
     touched: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums of the rows' differences from their centroids, and of their weights, by cluster.
+    """Sums the rows' differences from their centroids, and counts the rows, by cluster.
 
     Differences from a centroid close to the mean are small and nearly cancel, so that their
     float32 sum keeps digits that the sum of a large cluster's rows would lose.
 
     Args:
         x: float32 ``[n, d]``.
-        weights: float32 ``[n]``; rows of weight 0 are left out.
+        weights: float32 ``[n]``; rows of weight 0 are left out, all others count as one.
         labels: int32 ``[n]``; below 0 for none.
         centroids: float32 ``[k, d]``.
         touched: bool ``[k]``, the clusters that are wanted; all by default.
 
     Returns:
-        Sums float32 ``[k, d]`` and counts float32 ``[k]``, in the same order of addition
+        Sums float32 ``[k, d]`` and counts int32 ``[k]``, in the same order of addition
         whenever the arguments are the same.
     """
     wanted = (weights > 0) & (labels >= 0)
@@ -48,30 +81,107 @@ def sums_of_differences(
     return jax.lax.platform_dependent(x, weights, labels, centroids, cpu=on_cpu, default=elsewhere)
 
 
+def halves(counts: jax.Array) -> jax.Array:
+    """Counts int32 ``[k]`` as int32 ``[2, k]``, which add up over any number of devices."""
+    return jnp.stack([counts >> 16, counts & 0xFFFF])
+
+
+def whole(halves: jax.Array) -> jax.Array:
+    """The way back from a sum of :func:`halves`, float32 ``[k]``."""
+    return halves[0].astype(jnp.float32) * 2.0**16 + halves[1].astype(jnp.float32)
+
+
+def over_devices(
+    sums: jax.Array, counts: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Adds up what :func:`sums_of_differences` gives on each device; counts become float32."""
+    sums, counts = parallel.psum((sums, halves(counts)), axis_name)
+    return sums, whole(counts)
+
+
 def by_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """All rows are scattered to their sums."""
-    k = len(centroids)
-    differences = x - centroids.at[labels].get(mode="clip")
-    sums = jax.ops.segment_sum(differences * weights[:, None], labels, k)
-    return sums, jax.ops.segment_sum(weights, labels, k)
+    """All rows are scattered to their sums at once, if they are few."""
+    if len(x) > _AT_ONCE:
+        return by_gathered_segments(x, weights, labels, centroids)
+    zeros = jnp.zeros_like(centroids)
+    sums = _scattered(zeros, x, weights > 0, labels, centroids, lanes=1)
+    return sums, jnp.zeros(len(centroids), jnp.int32).at[labels].add(weights > 0)
 
 
 def by_gathered_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Rows of weight above 0 are gathered in blocks and scattered to their sums."""
-    k, d = centroids.shape
+    """Wanted rows are gathered in blocks and scattered to running sums.
 
-    def add(rows: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    These are put away when a cluster has got so many rows that they begin to lose digits: seldom
+    where clusters are many.
+    """
+    (n, d), k = x.shape, len(centroids)
+    block = min(_AT_ONCE, max(1, n // 16))
+    lanes = _lanes(n, k, block)
+    numbers = jnp.concatenate([flagged(weights > 0), jnp.full(-n % block, n, jnp.int32)])
+    n_blocks = -(-jnp.sum(weights > 0, dtype=jnp.int32) // block)
+
+    def one_block(run: Run) -> Run:
+        i, sums, counts = run
+        rows = jax.lax.dynamic_slice(numbers, (i * block,), (block,))
+        real = rows < n
         own = labels.at[rows].get(mode="clip")
-        w = weights.at[rows].get(mode="fill", fill_value=0)
-        sums, counts = by_segments(x.at[rows].get(mode="clip"), w, own, centroids)
-        return carry[0] + sums, carry[1] + counts
+        sums = _scattered(sums, x.at[rows].get(mode="clip"), real, own, centroids, lanes)
+        return i + 1, sums, counts.at[own].add(real)
 
-    zeros = jnp.zeros((k, d), x.dtype), jnp.zeros(k, x.dtype)
-    return over_flagged(weights > 0, min(_AT_ONCE, max(1, len(x) // 16)), add, zeros)
+    def short(run: Run) -> jax.Array:
+        return (run[0] < n_blocks) & (jnp.max(run[2]) <= _RUN)
+
+    def one_run(state: tuple[jax.Array, Total, jax.Array]) -> tuple[jax.Array, Total, jax.Array]:
+        i, total, counts = state
+        begin = i, jnp.zeros((lanes * k, d), x.dtype), jnp.zeros(k, jnp.int32)
+        run = jax.lax.while_loop(short, one_block, begin) if lanes == 1 else one_block(begin)
+        return run[0], total.plus(_joined(run[1], lanes)), counts + run[2]
+
+    begin = jnp.int32(0), *_nothing(k, d, x.dtype)
+    _, total, counts = jax.lax.while_loop(lambda state: state[0] < n_blocks, one_run, begin)
+    return total.high + total.low, counts
+
+
+def _lanes(n: int, k: int, block: int) -> int:
+    """How many running sums each of ``k`` clusters has in a block of rows, a power of two.
+
+    Of few clusters many, so that a run is short; all of them together are less than the rows.
+    """
+    return 1 << (max(1, block // max(16, 4 * k)).bit_length() - 1) if n >= _MANY else 1
+
+
+def _scattered(
+    sums: jax.Array,
+    rows: jax.Array,
+    real: jax.Array,
+    own: jax.Array,
+    centroids: jax.Array,
+    lanes: int,
+) -> jax.Array:
+    """The sums ``[lanes k, d]`` with a block's differences; each lane takes rows in succession."""
+    block, k = len(rows), len(centroids)
+    differences = jnp.where(real[:, None], rows - centroids.at[own].get(mode="clip"), 0)
+    lane = jnp.arange(block, dtype=jnp.int32) * lanes // block
+    return sums.at[own + k * lane].add(differences)
+
+
+def _joined(sums: jax.Array, lanes: int) -> jax.Array:
+    """The sums ``[k, d]`` of all lanes, in pairs."""
+    sums = jax.lax.optimization_barrier(sums)
+    while lanes > 1:
+        lanes //= 2
+        one, other = jnp.split(sums, 2)
+        sums = one + other
+    return sums
+
+
+def _nothing(k: int, d: int, dtype: jnp.dtype) -> tuple[Total, jax.Array]:
+    zeros = jnp.zeros((k, d), dtype)
+    return Total(zeros, zeros), jnp.zeros(k, jnp.int32)
 
 
 def by_one_hot(
@@ -82,22 +192,22 @@ def by_one_hot(
     piece = min(_PIECE, n)
 
     def add(
-        carry: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        rows, w, own = part
+        carry: tuple[Total, jax.Array], part: tuple[jax.Array, ...]
+    ) -> tuple[tuple[Total, jax.Array], None]:
+        rows, real, own = part
         differences = rows - centroids.at[own].get(mode="clip")
-        one_hot = jax.nn.one_hot(own, k, dtype=x.dtype) * w[:, None]
-        sums = carry[0] + jnp.dot(one_hot.T, differences, precision=HIGHEST)
-        return (sums, carry[1] + jnp.sum(one_hot, axis=0)), None
+        one_hot = jax.nn.one_hot(own, k, dtype=bool) & real[:, None]
+        sums = jnp.dot(one_hot.T.astype(x.dtype), differences, precision=HIGHEST)
+        return (carry[0].plus(sums), carry[1] + jnp.sum(one_hot, axis=0, dtype=jnp.int32)), None
 
     fill = -n % piece
     parts = (
         jnp.pad(x, ((0, fill), (0, 0))).reshape(-1, piece, d),
-        jnp.pad(weights, (0, fill)).reshape(-1, piece),
+        jnp.pad(weights > 0, (0, fill)).reshape(-1, piece),
         jnp.pad(labels, (0, fill)).reshape(-1, piece),
     )
-    zeros = jnp.zeros((k, d), x.dtype), jnp.zeros(k, x.dtype)
-    return jax.lax.scan(add, zeros, parts)[0]
+    (total, counts), _ = jax.lax.scan(add, _nothing(k, d, x.dtype), parts)
+    return total.high + total.low, counts
 
 
 def by_windows(
@@ -117,8 +227,8 @@ def by_windows(
     centroids = jnp.pad(centroids, ((0, _FEW), (0, 0)))
     within = jnp.arange(_FEW, dtype=jnp.int32)
 
-    def turn(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        begin, sums, counts = state
+    def turn(state: tuple[jax.Array, Total, jax.Array]) -> tuple[jax.Array, Total, jax.Array]:
+        begin, total, counts = state
         rows = jax.lax.dynamic_slice(order, (begin,), (_PIECE,))
         local = jax.lax.dynamic_slice(own, (begin,), (_PIECE,))
         first = local[0]
@@ -126,18 +236,23 @@ def by_windows(
         local = jnp.where(here, local - first, _FEW)  # _FEW has no place in the one-hot product
         window = jax.lax.dynamic_slice(centroids, (first, 0), (_FEW, d))
         differences = x[rows] - window.at[local].get(mode="clip")
-        one_hot = (local[:, None] == within[None, :]) * weights[rows][:, None]
-        one_hot = jnp.where(here[:, None], one_hot, 0)
-        part = jnp.dot(one_hot.T, differences, precision=HIGHEST)
-        old = jax.lax.dynamic_slice(sums, (first, 0), (_FEW, d))
-        sums = jax.lax.dynamic_update_slice(sums, old + part, (first, 0))
-        old = jax.lax.dynamic_slice(counts, (first,), (_FEW,))
-        counts = jax.lax.dynamic_update_slice(counts, old + jnp.sum(one_hot, axis=0), (first,))
-        return begin + jnp.sum(here, dtype=jnp.int32), sums, counts
+        one_hot = local[:, None] == within[None, :]
+        part = jnp.dot(one_hot.T.astype(x.dtype), differences, precision=HIGHEST)
+        old = (jax.lax.dynamic_slice(sums, (first, 0), (_FEW, d)) for sums in total)
+        total = Total(
+            *(
+                jax.lax.dynamic_update_slice(sums, new, (first, 0))
+                for sums, new in zip(total, Total(*old).plus(part), strict=True)
+            )
+        )
+        more = jax.lax.dynamic_slice(counts, (first,), (_FEW,))
+        more += jnp.sum(one_hot, axis=0, dtype=jnp.int32)
+        counts = jax.lax.dynamic_update_slice(counts, more, (first,))
+        return begin + jnp.sum(here, dtype=jnp.int32), total, counts
 
-    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
+    def unfinished(state: tuple[jax.Array, Total, jax.Array]) -> jax.Array:
         return own[state[0]] < k
 
-    zeros = jnp.zeros((k + _FEW, d), x.dtype), jnp.zeros(k + _FEW, x.dtype)
-    _, sums, counts = jax.lax.while_loop(unfinished, turn, (jnp.int32(0), *zeros))
-    return sums[:k], counts[:k]
+    begin = jnp.int32(0), *_nothing(k + _FEW, d, x.dtype)
+    _, total, counts = jax.lax.while_loop(unfinished, turn, begin)
+    return (total.high + total.low)[:k], counts[:k]

@@ -1,7 +1,7 @@
 """Where items come from: datasets, folders and arrays, read alike."""
 
 from jaxcurate.sources.arrays import ArraySource
-from jaxcurate.sources.items import Annotations, Item, Source, UnreadableItem
+from jaxcurate.sources.items import Annotations, Item, Named, Skipping, Source, UnreadableItem
 from jaxcurate.sources.opening import open_source
 from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
 from jaxcurate.sources.recipe import (
@@ -23,8 +23,10 @@ __all__ = [
     "Domain",
     "Item",
     "Jitter",
+    "Named",
     "Reading",
     "Recipe",
+    "Skipping",
     "Source",
     "Unreadable",
     "UnreadableItem",

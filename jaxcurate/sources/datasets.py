@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from jaxcurate.artifacts import files
+from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
+from jaxcurate.sources.names import printable
+from jaxcurate.sources.prepared import import_tfds, open_folder, open_prepared
 from jaxcurate.sources.recipe import Recipe, web_like
 from jaxcurate.sources.weblike import NAME as WEBLIKE
 from jaxcurate.sources.weblike import prepare, prepared, quiet
@@ -44,8 +47,7 @@ class DatasetSource:
         image_key: str | None = None,
         label_key: str | None = None,
     ) -> None:
-        import tensorflow_datasets as tfds
-
+        tfds = import_tfds()
         info, features = builder.info, builder.info.features
         self.name = f"tfds:{info.full_name}:{split}"
         images = _of_type(features, tfds.features.Image)
@@ -65,6 +67,8 @@ class DatasetSource:
                 split=split, decoders={key: tfds.decode.SkipDecoding() for key in images}
             )
             len(self._records)
+        except ImportError as error:
+            raise InputError(f"{self.name} cannot be read: {error}") from error
         except NotImplementedError as error:
             raise InputError(
                 f"{self.name} is stored as {info.file_format}, which has no random access:"
@@ -121,8 +125,12 @@ def open_dataset(
     recipe: Recipe | None = None,
     image_key: str | None = None,
     label_key: str | None = None,
+    download: bool = False,
 ) -> DatasetSource:
-    """Opens a TFDS dataset, and first prepares it where it is not there yet.
+    """Opens a TFDS dataset from its files.
+
+    Nothing is downloaded and no program of the dataset is run or imported unless `download` is
+    set; ``weblike``, which is made of local files by this package, is made where it is not there.
 
     Args:
         name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from
@@ -133,36 +141,45 @@ def open_dataset(
         recipe: of ``weblike``; by default `web_like`.
         image_key: as for `DatasetSource`.
         label_key: as for `DatasetSource`.
+        download: lets TFDS download a dataset that is not there, and run the program that
+            prepares it.
 
     Raises:
-        ValueError: where there is no such dataset, or it cannot be read at random.
+        InputError: where there is no such dataset, or it cannot be read at random.
     """
-    import tensorflow_datasets as tfds
-
     if recipe is not None and name != WEBLIKE:
         raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
-    if name == WEBLIKE:
-        builder = tfds.builder_from_directory(prepare(recipe or web_like(), data_dir))
-    elif name.startswith(f"{WEBLIKE}/"):
-        builder = tfds.builder_from_directory(prepared(name, data_dir))
+    if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
+        if not is_local(data_dir):
+            raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
+        made = name == WEBLIKE
+        folder = prepare(recipe or web_like(), data_dir) if made else prepared(name, data_dir)
+        builder = open_folder(name, folder)
     else:
-        builder = _builder(name, data_dir)
+        builder = _builder(name, data_dir, download)
     return DatasetSource(builder, split, image_size, image_key=image_key, label_key=label_key)
 
 
-def _builder(name: str, data_dir: str | os.PathLike) -> Any:
-    import tensorflow_datasets as tfds
-
+def _builder(name: str, data_dir: str | os.PathLike, download: bool) -> Any:
+    tfds = import_tfds()
     with quiet():
+        builder = open_prepared(name, data_dir)
+        if builder is not None:
+            return builder
+        if not download:
+            raise InputError(
+                f"tfds:{name} is not in {data_dir}: config.download=True lets TFDS download and "
+                "prepare it, for which TFDS runs the dataset's program"
+            )
         try:
             builder = tfds.builder(name, data_dir=os.fspath(data_dir))
         except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"tfds:{name} is not in {data_dir} nor in TFDS ({reason})") from error
-    if not builder.is_prepared():
-        config = tfds.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    return builder
+        if not builder.is_prepared():
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+        return builder
 
 
 def _of_type(features: Mapping[str, Any], kind: type) -> list[str]:
@@ -180,4 +197,4 @@ def _choose(
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return printable(value) if isinstance(value, bytes) else str(value)

@@ -2,15 +2,17 @@
 
 import functools
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 
-from jaxcurate.artifacts import files
+from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError
-from jaxcurate.sources import pictures
+from jaxcurate.sources import files, pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
+from jaxcurate.sources.names import printable
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
@@ -21,17 +23,30 @@ class FolderSource:
     An id is the path relative to the folder, with forward slashes. A label, for evaluation only,
     is the path of the file's own folder; there are no domains.
 
+    Args:
+        path: the folder.
+        image_size: side of the images in pixels.
+        leave_out: a folder that is not walked: the work directory, whose files are no items.
+
+    Attributes:
+        skipped: path and reason of each folder that was not walked, and of each entry that is
+            named like a picture and is no file.
+
     Raises:
-        ValueError: where there is no such folder, or no picture in it.
+        InputError: there is no such folder, it cannot be read, or it holds no picture.
     """
 
-    def __init__(self, path: str | os.PathLike, image_size: int) -> None:
-        self._root = Path(path)
-        if not self._root.is_dir():
+    def __init__(
+        self, path: str | os.PathLike, image_size: int, leave_out: str | os.PathLike | None = None
+    ) -> None:
+        self._root = os.fspath(path)
+        if not os.path.isdir(self._root):
             raise InputError(f"{path} is not a folder")
-        self._files = sorted(_walk(self._root, ""))
+        self._files, skipped = _walk(self._root, _relative(leave_out, self._root))
+        self.skipped = [(printable(name), reason) for name, reason in skipped]
         if not self._files:
-            raise InputError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            also = "".join(f"; {name!r}: {reason}" for name, reason in self.skipped[:1])
+            raise InputError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}){also}")
         self._image_size = image_size
 
     @property
@@ -43,34 +58,92 @@ class FolderSource:
         """Of the paths, sizes and times of change; the pictures themselves are not read."""
         parts = ["folder", pictures.METHOD, str(self._image_size)]
         parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
-        return files.fingerprint(parts)
+        return fingerprint(parts)
 
     def __len__(self) -> int:
         return len(self._files)
 
+    @property
+    def ids(self) -> Iterator[str]:
+        """The ids of all rows, for which no picture is read."""
+        return (printable(path) for path, _, _ in self._files)
+
     def read(self, row: int) -> Item:
-        id = self._files[row][0]
+        path = self._files[row][0]
         try:
-            return Item(_printable(id), pictures.decode(self._root / id, self._image_size))
-        except (pictures.UndecodablePicture, FileNotFoundError) as error:
-            raise UnreadableItem(_printable(id), str(error)) from error
+            image = pictures.decode(os.path.join(self._root, path), self._image_size)
+        except pictures.UndecodablePicture as error:
+            raise UnreadableItem(printable(path), str(error)) from error
+        except FileNotFoundError as error:
+            raise UnreadableItem(printable(path), files.reason(error)) from error
+        return Item(printable(path), image)
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
-        labels = [_printable(self._files[row][0]).rpartition("/")[0] for row in rows]
+        labels = [printable(self._files[row][0]).rpartition("/")[0] for row in rows]
         return Annotations(np.array(labels, np.str_), np.full(len(labels), "", np.str_))
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
-    """Yields (path, bytes, nanoseconds) of pictures; links to folders are not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
-                status = entry.stat()
-                yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
+def _relative(folder: str | os.PathLike | None, root: str) -> str | None:
+    """Returns the path of a folder from the root; None where it does not lie below.
+
+    Raises:
+        InputError: the folder is the root, so that nothing would be left.
+    """
+    if folder is None:
+        return None
+    folder, root = os.path.realpath(folder), os.path.realpath(root)
+    if folder == root:
+        raise InputError(f"{root} is the work directory; pictures belong in a folder of their own")
+    return os.path.relpath(folder, root) if os.path.commonpath([folder, root]) == root else None
 
 
-def _printable(path: str) -> str:
-    """Returns a path as valid Unicode, for ids that are written to files."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _walk(
+    root: str, leave_out: str | None
+) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
+    """Lists pictures, as (path, bytes, nanoseconds), and what was skipped, as (path, reason).
+
+    Links to folders are not followed.
+    """
+    found, skipped = [], []
+    prefixes = [""]
+    while prefixes:
+        prefix = prefixes.pop()
+        if prefix and prefix[:-1] == leave_out:
+            skipped.append((prefix, "the work directory"))
+            continue
+        try:
+            with files.scan(os.path.join(root, prefix)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        prefixes.append(f"{prefix}{entry.name}/")
+                    else:
+                        _sort_out(entry, prefix + entry.name, found, skipped)
+        except OSError as error:
+            if not prefix:
+                raise InputError(f"{root} cannot be read ({files.reason(error)})") from error
+            skipped.append((prefix, files.reason(error)))
+    return sorted(found), sorted(skipped)
+
+
+def _sort_out(
+    entry: os.DirEntry,
+    path: str,
+    found: list[tuple[str, int, int]],
+    skipped: list[tuple[str, str]],
+) -> None:
+    """Adds a picture to what was found; what could have been one, or hold some, to the skipped."""
+    is_named_so = PurePath(entry.name).suffix.lower() in SUFFIXES
+    if not (is_named_so or entry.is_symlink()):
+        return
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if is_named_so:
+            skipped.append((path, files.reason(error)))
+        return
+    if stat.S_ISDIR(status.st_mode):
+        skipped.append((f"{path}/", "a link to a folder, which is not followed"))
+    elif is_named_so and stat.S_ISREG(status.st_mode):
+        found.append((path, status.st_size, status.st_mtime_ns))
+    elif is_named_so:
+        skipped.append((path, f"{files.kind(status.st_mode)}, not a file"))

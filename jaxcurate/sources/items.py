@@ -1,6 +1,6 @@
 """What a source of items is: `Item`, `Source`, and the annotations kept apart from both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,7 +71,24 @@ class Source(Protocol):
 
 @runtime_checkable
 class InBlocks(Protocol):
-    """What a source offers besides that reads many rows as fast as one, each of them readable."""
+    """What a source offers besides that reads many rows as fast as one, in the order given."""
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows."""
+
+
+@runtime_checkable
+class Skipping(Protocol):
+    """What a source offers besides that leaves things out before they have a row."""
+
+    skipped: Sequence[tuple[str, str]]
+    """Path and reason of each."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What a source offers besides that knows its ids before it reads an item."""
+
+    @property
+    def ids(self) -> Iterable[str]:
+        """Returns the id of every row, in order."""

@@ -2,6 +2,7 @@
 
 import os
 
+from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.datasets import open_dataset
@@ -21,6 +22,8 @@ def open_source(
     recipe: Recipe | None = None,
     image_key: str | None = None,
     label_key: str | None = None,
+    leave_out: str | os.PathLike | None = None,
+    download: bool = False,
 ) -> Source:
     """Opens what a specification names.
 
@@ -31,19 +34,24 @@ def open_source(
         spec: one of
 
             - ``tfds:NAME``, ``tfds:NAME/CONFIG``, ``tfds:NAME/CONFIG:VERSION``: a dataset of
-              TFDS or of the user, prepared in `data_dir` or on first use; ``tfds:weblike`` is
-              made from `recipe`;
+              TFDS or of the user, prepared in `data_dir`, or on first use if `download` is set;
+              ``tfds:weblike`` is made from `recipe`;
             - ``folder:PATH``: the pictures in a folder and below it;
             - ``npy:PATH``: the rows of a 2-D array of floats.
+
+            A path may begin with ``~``.
         split: of a TFDS dataset.
         data_dir: of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``.
         image_size: side of the images in pixels.
         recipe: of ``tfds:weblike``; by default `jaxcurate.sources.recipe.web_like`.
         image_key: the image feature of a TFDS dataset, where it is not found by itself.
         label_key: the label feature of a TFDS dataset, where it is not found by itself.
+        leave_out: a folder in which no pictures are looked for: the work directory.
+        download: lets TFDS download a dataset that is not there, and run the program that
+            prepares it.
 
     Raises:
-        ValueError: in one line, naming what cannot be opened.
+        InputError: in one line, naming what cannot be opened.
     """
     scheme, _, rest = spec.partition(":")
     if scheme not in SCHEMES or not rest:
@@ -53,12 +61,16 @@ def open_source(
         return open_dataset(
             rest,
             split=split,
-            data_dir=data_dir or os.environ.get("JAXCURATE_DATA") or "data",
+            data_dir=os.path.expanduser(data_dir or os.environ.get("JAXCURATE_DATA") or "data"),
             image_size=image_size,
             recipe=recipe,
             image_key=image_key,
             label_key=label_key,
+            download=download,
         )
     if split != "train":
         raise InputError(f"source {spec!r} has no splits, so no split {split!r}")
-    return FolderSource(rest, image_size) if scheme == "folder" else ArraySource(rest)
+    if not is_local(rest):
+        raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
+    path = os.path.expanduser(rest)
+    return FolderSource(path, image_size, leave_out) if scheme == "folder" else ArraySource(path)

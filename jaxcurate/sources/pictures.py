@@ -1,17 +1,37 @@
 """Any encoded picture as a square of RGB: decoding, resizing, flattening."""
 
+import contextlib
+import functools
 import io
 import os
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jaxcurate.checks import InputError
+from jaxcurate.sources import files
+from jaxcurate.sources.budget import ByteBudget
 
 MAX_PIXELS = 89_478_485
 """Larger pictures (a quarter of a gibibyte in RGB) are refused; where Pillow begins to warn."""
 
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "ICO",
+)  # fmt: skip
+"""The formats that are read, whatever a file's name says. None of them can start a program, as
+PostScript does, and each is known by its first bytes."""
+
+MEMORY = ByteBudget(2**30, uncounted=2**20)
+"""What all threads of the process together may hold while they decode; a larger picture, which
+takes at most a few times as much, is decoded alone."""
+
+# Large pictures as single blocks, which the C library gives back to the system at once. Of the
+# smaller blocks that Pillow makes by default it keeps some for each thread.
+Image.core.set_block_size(2**29)
+
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Bytes in which Pillow keeps a pixel, where these are not four."""
 
 METHOD = "centre crop, box filter, on white"
 """How `decode` makes a square; part of the fingerprints of what is read through it."""
@@ -27,10 +47,12 @@ def decode(
     """Decodes a picture to a square of RGB.
 
     EXIF orientation is applied, transparency is flattened on white, and the picture is resized
-    with a box filter (an average over the area, so that nothing aliases).
+    with a box filter (an average over the area, so that nothing aliases). Threads that decode at
+    the same time wait for each other where they would hold more than `MEMORY` together.
 
     Args:
-        file: a path, or the encoded bytes (PNG, JPEG, WebP, GIF's first frame, ...).
+        file: a path, or the encoded bytes in one of `FORMATS`; of several frames the
+          first.
         size: side of the result in pixels.
         fit: how another aspect becomes a square: "crop" keeps the centre, as is usual for
           photographs; "pad" keeps everything, on white.
@@ -39,26 +61,21 @@ def decode(
         uint8 ``[size, size, 3]``.
 
     Raises:
-        UndecodablePicture: with the reason in a few words.
+        UndecodablePicture: with the reason in a few words, which may be that it is no regular
+            file, or that there is not enough memory even when no other picture is being decoded.
         FileNotFoundError: where there is no such file.
     """
     if fit not in ("crop", "pad"):
         raise InputError(f"fit must be 'crop' or 'pad', not {fit!r}")
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise UndecodablePicture(f"{width} x {height} pixels are too many")
-            picture.load()
-            return np.asarray(square(ImageOps.exif_transpose(picture), size, fit))
-    except (UndecodablePicture, FileNotFoundError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UndecodablePicture("too many pixels") from error
-    except UnidentifiedImageError as error:
-        raise UndecodablePicture("not a picture of a known format") from error
-    except Exception as error:  # Pillow's many readers raise anything on a broken file
-        raise UndecodablePicture(str(error) or type(error).__name__) from error
+        return _decode(file, size, fit)
+    except MemoryError:  # others may have held what this picture needs
+        pass
+    try:
+        with MEMORY.hold(MEMORY.total):
+            return _decode(file, size, fit, uncounted=True)
+    except MemoryError as error:
+        raise UndecodablePicture("takes more memory than there is") from error
 
 
 def square(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> Image.Image:
@@ -75,6 +92,106 @@ def square(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> Imag
     corner = ((size - inner[0]) // 2, (size - inner[1]) // 2)
     padded.paste(_flat(_resize(picture, inner, (0, 0, width, height))), corner)
     return padded
+
+
+def _decode(
+    file: str | os.PathLike | bytes,
+    size: int,
+    fit: Literal["crop", "pad"],
+    *,
+    uncounted: bool = False,
+) -> np.ndarray:
+    """Decodes a picture while its share of `MEMORY` is held, unless it is to go uncounted."""
+    hold = contextlib.nullcontext if uncounted else MEMORY.hold
+    try:
+        with _stream(file) as stream:
+            n_bytes = stream.seek(0, os.SEEK_END)
+            # Some readers take in the whole file to tell the size of its picture.
+            with hold(n_bytes):
+                picture = _open(stream)
+                n_bytes += _bytes_to_decode(picture)
+                if n_bytes <= MEMORY.uncounted:
+                    return _decoded(picture, size, fit)
+                del picture
+            with hold(n_bytes):
+                return _decoded(_open(stream), size, fit)
+    except (UndecodablePicture, FileNotFoundError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UndecodablePicture("too many pixels") from error
+    except UnidentifiedImageError as error:
+        raise UndecodablePicture("not a picture of a known format") from error
+    except OSError as error:
+        raise UndecodablePicture(files.reason(error)) from error
+    except Exception as error:  # Pillow's many readers raise anything on a broken file
+        raise UndecodablePicture(str(error) or type(error).__name__) from error
+
+
+def _decoded(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> np.ndarray:
+    """Decodes an opened picture, of which nothing is left in memory afterwards."""
+    picture.load()
+    _check_size(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
+    return np.asarray(square(picture, size, fit))
+
+
+def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else files.open_regular(os.fspath(file))
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    """Reads a picture's header, and refuses one of too many pixels."""
+    stream.seek(0)
+    picture = Image.open(stream, formats=_formats())
+    _check_size(picture)
+    return picture
+
+
+def _check_size(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise UndecodablePicture(f"{width} x {height} pixels are too many")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _bytes_to_decode(picture: Image.Image) -> int:
+    """Estimates the memory that decoding an opened picture takes at its peak.
+
+    Measured of each format at 24 megapixels, and rounded up.
+    """
+    if picture.format == "ICO":  # the picture inside may be larger than the header says
+        return MEMORY.total
+    stored = _STORED.get(picture.mode, 4)
+    per_pixel = stored + (stored if _may_be_turned(picture) else 0)
+    if picture.mode.startswith("I"):
+        per_pixel += 14
+    elif picture.mode not in ("L", "RGB"):
+        per_pixel += 8
+    n_bands = len(picture.getbands())
+    match picture.format:
+        case "WEBP":
+            per_pixel += 14
+        case "AVIF":
+            per_pixel += 8
+        case "JPEG2000":
+            per_pixel += 6 * n_bands
+        case "JPEG" | "MPO" if "progressive" in picture.info:
+            per_pixel += 2 * n_bands
+    width, height = picture.size
+    return width * height * per_pixel
+
+
+def _may_be_turned(picture: Image.Image) -> bool:
+    if picture.format == "TIFF":
+        return True
+    # Without this entry a PNG would be decoded to look for one.
+    return "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.sources.items import InBlocks, Item, Source, UnreadableItem
+from jaxcurate.sources.usable import why_not
 
 _ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
 
@@ -41,6 +42,7 @@ class Reading:
     """Batches of a source, to be iterated over; see `read_images`.
 
     Attributes:
+        source: what is read.
         unreadable: the rows skipped so far, in order; complete once the iteration is.
     """
 
@@ -51,23 +53,25 @@ class Reading:
         batch_size: int,
         n_threads: int,
         progress: Callable[[int], None] | None,
+        strict: bool,
     ) -> None:
+        self.source = source
         self.unreadable: list[Unreadable] = []
-        self._source = source
         self._rows = rows
         self._batch_size = batch_size
         self._n_threads = n_threads
         self._progress = progress
+        self._strict = strict
 
     def __iter__(self) -> Iterator[Batch]:
         self.unreadable = []
-        if isinstance(self._source, InBlocks):
-            yield from self._blocks(self._source)
+        if isinstance(self.source, InBlocks):
+            yield from self._blocks(self.source)
             return
         rows, items = [], []
         for row, item in self._outcomes():
             if isinstance(item, UnreadableItem):
-                self.unreadable.append(Unreadable(row, item.id, item.reason))
+                self._leave_out(row, item.id, item.reason)
                 continue
             rows.append(row)
             items.append(item)
@@ -77,13 +81,42 @@ class Reading:
         if rows:
             yield _batch(rows, items)
 
+    def _leave_out(self, row: int, id: str, reason: str) -> None:
+        """Lists a row that cannot be used, or refuses it.
+
+        Raises:
+            InputError: every row has to be usable.
+        """
+        if self._strict:
+            raise InputError(refusal(self.source.name, id, reason))
+        self.unreadable.append(Unreadable(row, id, reason))
+
     def _blocks(self, source: InBlocks) -> Iterator[Batch]:
         """Batches of a source that needs no threads."""
+        left: Batch | None = None
+        """Fewer rows than a batch has, which wait for others."""
         for start in range(0, len(self._rows), self._batch_size):
             rows = np.asarray(self._rows[start : start + self._batch_size], np.int64)
-            yield Batch(rows, *source.read_block(rows))
+            batch = self._usable(Batch(rows, *source.read_block(rows)))
+            if left is not None:
+                batch = Batch(*map(np.concatenate, zip(left, batch, strict=True)))
+            if len(batch.rows) >= self._batch_size:
+                yield _part(batch, slice(self._batch_size))
+                batch = _part(batch, slice(self._batch_size, None))
+            left = batch if len(batch.rows) else None
             if self._progress is not None:
                 self._progress(len(rows))
+        if left is not None:
+            yield left
+
+    def _usable(self, batch: Batch) -> Batch:
+        """Leaves out the rows of a batch that cannot be used."""
+        reasons = why_not(batch.images)
+        for i, reason in reasons.items():
+            self._leave_out(int(batch.rows[i]), str(batch.ids[i]), reason)
+        return (
+            _part(batch, np.delete(np.arange(len(batch.rows)), list(reasons))) if reasons else batch
+        )
 
     def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
         """Yields rows in order, each with its item or why there is none."""
@@ -110,7 +143,7 @@ class Reading:
         for row in self._rows[start : start + _ROWS_PER_TASK]:
             row = int(row)
             try:
-                outcomes.append((row, self._source.read(row)))
+                outcomes.append((row, self.source.read(row)))
             except UnreadableItem as unreadable:
                 outcomes.append((row, unreadable))
         return outcomes
@@ -123,11 +156,12 @@ def read_images(
     batch_size: int,
     n_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
+    strict: bool = False,
 ) -> Reading:
     """Reads rows of a source in batches, in the order given.
 
-    Every batch but the last has ``batch_size`` items; what cannot be read is left out, and the
-    next items move up::
+    Every batch but the last has ``batch_size`` items; what cannot be read, or has a NaN or an
+    infinity, is left out, and the next items move up::
 
         reading = read_images(source, batch_size=256)
         for rows, ids, images in reading:
@@ -142,6 +176,7 @@ def read_images(
         n_threads: threads that read and decode; by default one a processor. A source that
             is read in blocks (`jaxcurate.sources.items.InBlocks`) needs none.
         progress: called with the number of rows done since its last call, skipped ones included.
+        strict: refuses the first item that cannot be used, instead of leaving it out.
 
     Returns:
         An iterable of `Batch`, with ``unreadable`` filled as it is iterated over.
@@ -156,7 +191,16 @@ def read_images(
             raise InputError(f"{name} must be at least 1, not {value}")
     if len(rows) and (np.min(rows) < 0 or np.max(rows) >= len(source)):
         raise InputError(f"rows must lie in [0, {len(source)}), the rows of {source.name}")
-    return Reading(source, rows, batch_size, n_threads, progress)
+    return Reading(source, rows, batch_size, n_threads, progress, strict)
+
+
+def refusal(source: str, id: str, reason: str) -> str:
+    """Returns what an error says of an item where every item has to be usable."""
+    return f"item {id!r} of {source} cannot be used: {reason} (strict=False leaves such items out)"
+
+
+def _part(batch: Batch, part: slice | np.ndarray) -> Batch:
+    return Batch(*(array[part] for array in batch))
 
 
 def _batch(rows: list[int], items: list[Item]) -> Batch:

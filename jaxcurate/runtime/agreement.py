@@ -1,0 +1,65 @@
+"""Compares facts between processes through the key-value store of jax's coordinator.
+
+No device takes part, so that processes that are about to do different things can still be told.
+"""
+
+import collections
+import itertools
+import json
+from collections.abc import Sequence
+
+import jax
+from jax._src import distributed  # the store has no public name; orbax reaches it so too
+
+from jaxcurate.checks import InputError
+from jaxcurate.runtime.facts import Facts, code_facts, config_facts, differences
+
+_WAIT_MILLISECONDS = 1000
+_numbers: dict[tuple[int, ...], "itertools.count[int]"] = collections.defaultdict(itertools.count)
+
+
+def compare(call: str, facts: Facts, processes: Sequence[int]) -> None:
+    """Compares the facts of this call with those of the same call in the other processes.
+
+    Args:
+        call: name of the function that is called.
+        facts: what has to be the same.
+        processes: numbers of all processes that call, in order.
+
+    Raises:
+        InputError: saying, in every process, what differs between which of them.
+    """
+    client = distributed.global_state.client
+    group = tuple(processes)
+    number = next(_numbers[group])
+    facts = {"call": call} | facts | config_facts() | (code_facts() if number == 0 else {})
+    root = f"jaxcurate/agreement/{'-'.join(map(str, group))}"
+    place = lambda number, who: f"{root}/{number}/{who}"
+    first, *others = group
+    if jax.process_index() != first:
+        client.key_value_set(place(number, jax.process_index()), json.dumps(facts))
+        line = _waited_for(client, place(number, "verdict"))
+    else:
+        said = {p: json.loads(_waited_for(client, place(number, p))) for p in others}
+        line = _line({first: facts} | said)
+        client.key_value_set(place(number, "verdict"), line)
+        if number:  # all have read the verdict before the last one
+            client.key_value_delete(f"{root}/{number - 1}/")
+    if line:
+        raise InputError(line)
+
+
+def _line(said: dict[int, Facts]) -> str:
+    """Returns what differs; of calls of different functions, nothing but the functions."""
+    calls = {process: {"call": facts["call"]} for process, facts in said.items()}
+    return differences(calls) or differences(said) or ""
+
+
+def _waited_for(client: object, key: str) -> str:
+    """Waits in short turns, so that a signal or the monitor can end the wait."""
+    while True:
+        try:
+            return client.blocking_key_value_get(key, _WAIT_MILLISECONDS)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise

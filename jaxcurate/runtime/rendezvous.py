@@ -1,0 +1,212 @@
+"""Brings the processes of a run together, before jax starts, at the coordinator's address.
+
+Process 0 listens there until all have come and then leaves the port to jax. The connections stay:
+:mod:`jaxcurate.runtime.monitor` goes on with them, so that no second port has to be reachable.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxcurate.checks import InputError
+from jaxcurate.runtime.channel import Channel, Message, ready
+from jaxcurate.runtime.facts import Facts, differences
+
+_RETRY_SECONDS = 0.1
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process of the run."""
+
+    process: int
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.process} (pid {self.pid} on {self.host})"
+
+
+@dataclass(frozen=True)
+class Party:
+    """The processes of a run, and this process's connections: all in process 0, else one to it."""
+
+    me: Member
+    members: dict[int, Member]
+    channels: dict[int, Channel]
+
+
+def meet(
+    address: str, n: int, process: int, facts: Facts, seconds: float, bind: str | None = None
+) -> Party:
+    """Waits until all processes have come to the address of process 0 with the same facts.
+
+    Args:
+        address: ``host:port`` of process 0.
+        n: number of processes.
+        process: number of this one.
+        facts: what has to be the same in all.
+        seconds: how long to wait.
+        bind: ``host:port`` on which process 0 listens; the port of ``address`` on all interfaces
+            by default.
+
+    Raises:
+        InputError: naming the processes that did not come, or what differs.
+    """
+    me = Member(process, socket.gethostname(), os.getpid())
+    facts = facts | {"num_processes": str(n)}
+    if process == 0:
+        return _host(address, bind, n, me, facts, seconds)
+    return _visit(address, me, facts, seconds)
+
+
+def _host(
+    address: str, bind: str | None, n: int, me: Member, facts: Facts, seconds: float
+) -> Party:
+    listener = _listener(bind or f"[::]:{split_address(address)[1]}")
+    there: dict[int, tuple[Channel, Message]] = {}
+    strangers: list[Channel] = []
+    end = time.monotonic() + seconds
+
+    def refuse(line: str) -> InputError:
+        for channel, _ in there.values():
+            channel.send({"refused": line})
+        return InputError(line)
+
+    with listener:
+        while len(there) < n - 1:
+            left = end - time.monotonic()
+            if left <= 0:
+                line = _missing(set(range(1, n)) - set(there), n, seconds)
+                apart = differences(_said(facts, there))
+                raise refuse(line if apart is None else f"{line}; {apart}")
+            waiting = [listener, *strangers, *(channel for channel, _ in there.values())]
+            for one in ready(waiting, min(left, 1)):
+                if one is listener:
+                    strangers.append(Channel(listener.accept()[0]))
+                    continue
+                messages, is_open = one.receive()
+                if one not in strangers or not (messages or is_open):
+                    # One that came is gone, and may be started again; or it is no process.
+                    there = {p: came for p, came in there.items() if came[0] is not one}
+                    strangers = [stranger for stranger in strangers if stranger is not one]
+                    one.close()
+                    continue
+                if not messages:
+                    continue
+                strangers.remove(one)
+                line = _unwelcome(messages[0], there, n, me)
+                if line is not None:
+                    one.send({"refused": line})
+                    raise refuse(line)
+                there[messages[0]["process"]] = one, messages[0]
+    for stranger in strangers:
+        stranger.close()
+    if (line := differences(_said(facts, there))) is not None:
+        raise refuse(line)
+    members = {0: me} | {
+        p: Member(p, hello["host"], hello["pid"]) for p, (_, hello) in sorted(there.items())
+    }
+    for channel, _ in there.values():
+        channel.send({"members": [asdict(member) for member in members.values()]})
+    return Party(me, members, {p: channel for p, (channel, _) in there.items()})
+
+
+def _said(facts: Facts, there: Mapping[int, tuple[Channel, Message]]) -> dict[int, Facts]:
+    return {0: facts} | {p: hello["facts"] for p, (_, hello) in sorted(there.items())}
+
+
+def _unwelcome(
+    hello: Message, there: Mapping[int, tuple[Channel, Message]], n: int, me: Member
+) -> str | None:
+    """Returns why a process cannot take part, or None."""
+    process = hello.get("process")
+    newcomer = f"pid {hello.get('pid')} on {hello.get('host')}"
+    if process == 0 or process in there:
+        first = asdict(me) if process == 0 else there[process][1]
+        return (
+            f"process_id={process} is there twice: pid {first['pid']} on {first['host']}, and "
+            f"{newcomer}"
+        )
+    if not isinstance(process, int) or not 0 < process < n:
+        return f"process_id={process} of {newcomer} is not within [0, {n}), num_processes={n}"
+    return None
+
+
+def _missing(missing: set[int], n: int, seconds: float) -> str:
+    named = ", ".join(map(str, sorted(missing)[:_MOST_NAMED]))
+    more = ", ..." if len(missing) > _MOST_NAMED else ""
+    return f"{len(missing)} of {n} processes did not come within {seconds:g} s: {named}{more}"
+
+
+def _visit(address: str, me: Member, facts: Facts, seconds: float) -> Party:
+    end = time.monotonic() + seconds
+    reason = "there was no time"
+    while time.monotonic() < end:
+        try:
+            connection = socket.create_connection(split_address(address), timeout=_within(end))
+        except OSError as error:
+            reason = str(error)
+            time.sleep(_RETRY_SECONDS)
+            continue
+        channel = Channel(connection)
+        channel.send(asdict(me) | {"facts": facts})
+        answer = _answer(channel, seconds)
+        if "refused" in answer:
+            raise InputError(answer["refused"])
+        if "members" in answer:
+            members = {one["process"]: Member(**one) for one in answer["members"]}
+            return Party(me, members, {0: channel})
+        channel.close()
+        reason = "a program that is not process 0 of this run, or it ended"
+        time.sleep(_RETRY_SECONDS)
+    raise InputError(
+        f"process 0 did not come to {address} within {seconds:g} s ({reason}); start it, or give "
+        "the coordinator_address at which it runs"
+    )
+
+
+def _within(end: float) -> float:
+    return max(0.1, min(5.0, end - time.monotonic()))
+
+
+def _answer(channel: Channel, seconds: float) -> dict[str, Any]:
+    """Waits for the answer of process 0, which counts its own seconds; empty where none comes."""
+    end = time.monotonic() + seconds + 10
+    while time.monotonic() < end:
+        if ready([channel], 1):
+            messages, is_open = channel.receive()
+            if messages or not is_open:
+                return messages[0] if messages else {}
+    return {}
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Returns host and port of ``host:port``, where the host may be an IPv6 one in brackets.
+
+    Raises:
+        InputError: there is no port.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"coordinator_address={address!r} must be host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _listener(bind: str) -> socket.socket:
+    host, port = split_address(bind)
+    try:
+        if host == "::" and socket.has_dualstack_ipv6():
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+            )
+        family = socket.AF_INET6 if ":" in host and host != "::" else socket.AF_INET
+        return socket.create_server(
+            ("" if host == "::" else host, port), family=family, backlog=1024
+        )
+    except OSError as error:
+        raise InputError(f"process 0 cannot listen on {bind}: {error}") from error

@@ -1,0 +1,189 @@
+"""Rows that cannot be used are left out and listed, and refused where nothing may be missing."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcurate import items as items_module
+from jaxcurate.checks import InputError
+from jaxcurate.embed import Embedding
+from jaxcurate.embed.pca import fit_pca
+from jaxcurate.items import Items, read_held_out
+from jaxcurate.progress import Progress
+from jaxcurate.settings import Clustering, Sampling, Settings
+from jaxcurate.sources import open_source, read_images
+from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, why_not
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+
+
+def save(path, x):
+    np.save(path, x)
+    return f"npy:{path}"
+
+
+def embedded(source, metric="euclidean", **fields):
+    fields = {"embed": Embedding("pixels", batch_size=8), **fields}
+    settings = Settings(source, Clustering((2,), (0,), (1,), metric=metric), Sampling(2), **fields)
+    items = Items(settings, Progress(quiet=True))
+    blocks = items.embedded("embedding", items.source, source)
+    return list(blocks), blocks
+
+
+def test_reasons_tell_rows_apart():
+    rows = np.array([[1, 2], [np.nan, 0], [0, 0], [-np.inf, 1], [-0.0, 0.0]], np.float32)
+    assert why_not(rows) == {1: NOT_FINITE, 3: NOT_FINITE}
+    assert why_not(rows, need_direction=True) == {
+        1: NOT_FINITE, 2: NO_DIRECTION, 3: NOT_FINITE, 4: NO_DIRECTION,
+    }  # fmt: skip
+    assert why_not(np.zeros((3, 4, 4, 3), np.uint8), need_direction=True) == {}
+
+
+def test_rows_without_numbers_are_listed_and_batches_stay_full(tmp_path, x):
+    bad = [0, 7, 8, 9, 10, 11, 12, 13, 14, 15, 39]
+    x[bad, np.arange(len(bad)) % 3] = np.tile([np.nan, np.inf, -np.inf, np.nan], 3)[: len(bad)]
+    progress = []
+    reading = read_images(
+        open_source(save(tmp_path / "x.npy", x)), batch_size=8, progress=progress.append
+    )
+    batches = list(reading)
+    good = np.setdiff1d(np.arange(40), bad)
+    assert [len(batch.rows) for batch in batches] == [8, 8, 8, 5]
+    np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), good)
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), x[good])
+    assert [int(id) for batch in batches for id in batch.ids] == good.tolist()
+    assert [tuple(row) for row in reading.unreadable] == [(r, str(r), NOT_FINITE) for r in bad]
+    assert sum(progress) == 40
+
+
+def test_numbers_beyond_float32_are_listed(tmp_path, x):
+    x = x.astype(np.float64)
+    x[3, 1] = 1e39
+    reading = read_images(open_source(save(tmp_path / "x.npy", x)), batch_size=64)
+    assert len(next(iter(reading)).rows) == 39
+    assert [(row.id, row.reason) for row in reading.unreadable] == [("3", NOT_FINITE)]
+
+
+def test_strict_reading_names_the_first(tmp_path, x):
+    x[[5, 9]] = np.nan
+    source = open_source(save(tmp_path / "x.npy", x))
+    with pytest.raises(InputError, match=r"item '5' of npy:.* cannot be used: has a NaN"):
+        list(read_images(source, batch_size=4, strict=True))
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"item 'broken\.png' of folder:.*strict=False"):
+        list(read_images(open_source(f"folder:{tmp_path}"), batch_size=4, strict=True))
+
+
+def test_rows_of_zeros_are_left_out_by_cosine_only(tmp_path, x):
+    x[[4, 30]] = 0
+    x[6] = np.nan
+    source = save(tmp_path / "x.npy", x)
+    blocks, told = embedded(source)
+    assert sum(len(block.ids) for block in blocks) == told.n_items == 39
+    assert told.unreadable == [["6", NOT_FINITE]]
+    assert told.zeros == {"zeros": {"rows": 2, "left_out": False}}
+    blocks, told = embedded(source, "cosine")
+    assert told.n_items == 37
+    assert told.unreadable == [
+        ["4", f"its embedding {NO_DIRECTION}"],
+        ["6", NOT_FINITE],
+        ["30", f"its embedding {NO_DIRECTION}"],
+    ]
+    assert told.zeros == {"zeros": {"rows": 2, "left_out": True}}
+    x[6] = 1
+    with pytest.raises(InputError, match=r"item '4' of .* its embedding has no direction"):
+        embedded(save(tmp_path / "x.npy", x), "cosine", strict=True)
+
+
+def test_clean_rows_are_what_they_were(tmp_path, x):
+    blocks, told = embedded(save(tmp_path / "x.npy", x), "cosine")
+    np.testing.assert_array_equal(np.concatenate([block.embeddings for block in blocks]), x)
+    assert (told.unreadable, told.zeros) == ([], {})
+
+
+def test_embeddings_that_an_encoder_spoils_are_left_out(tmp_path, x, monkeypatch):
+    def spoilt(encoder, items, **_):
+        return np.where(items[:, :1] > 0, items, np.nan)
+
+    monkeypatch.setattr(items_module.encoders, "embed", spoilt)
+    _, told = embedded(save(tmp_path / "x.npy", x))
+    assert told.n_items == (x[:, 0] > 0).sum()
+    assert {reason for _, reason in told.unreadable} == {f"its embedding {NOT_FINITE}"}
+
+
+def test_nothing_usable_is_said_in_one_line(tmp_path):
+    source = save(tmp_path / "x.npy", np.zeros((5, 2), np.float32))
+    with pytest.raises(InputError, match="no item that can be used; the first, '0': its embedding"):
+        embedded(source, "cosine")
+    source = save(tmp_path / "x.npy", np.full((5, 2), np.nan, np.float32))
+    with pytest.raises(InputError, match="no item that can be used; the first, '0': has a NaN"):
+        embedded(source)
+    with pytest.raises(InputError, match="has no item that can be used"):
+        read_held_out(open_source(source))
+
+
+def test_what_was_skipped_is_listed_with_what_was_not_read(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("nowhere")
+    (tmp_path / "c.png").write_bytes(b"")
+    _, told = embedded(f"folder:{tmp_path}")
+    assert told.n_items == 1
+    assert told.unreadable == [
+        ["b.png", "No such file or directory"],
+        ["c.png", "not a picture of a known format"],
+    ]
+
+
+def test_held_out_items_that_are_left_out_are_counted(tmp_path, x):
+    x[7] = np.inf
+    lines = []
+    held = read_held_out(open_source(save(tmp_path / "x.npy", x)), tell=lines.append)
+    assert len(held.images) == len(held.labels) == 39
+    (line,) = lines
+    assert "1 held-out item(s)" in line and "'7'" in line
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_pca_of_equal_pictures_is_zero(size):
+    pictures = np.full((12, size, size, 3), 77, np.uint8)
+    fitted = fit_pca([pictures], 64)
+    np.testing.assert_allclose(fitted.components @ fitted.components.T, np.eye(12), atol=1e-6)
+    centred = pictures.reshape(12, -1) / 255 - fitted.mean
+    np.testing.assert_allclose(centred @ fitted.components.T, 0, atol=1e-5)
+
+
+def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):
+    levels, sampling = Clustering((2,), (0,), (1,)), Sampling(2)
+    with pytest.raises(
+        InputError, match=r"image_size=224 with embed\.resolution=0 .*config\.embed\.resolution=52"
+    ):
+        Settings("folder:x", levels, sampling, image_size=224)
+    for fields in (
+        {"embed": Embedding("pca", resolution=52)},
+        {"embed": Embedding("pixels")},
+        {"source": "npy:x"},
+    ):
+        fields = {"source": "folder:x", **fields}
+        Settings(cluster=levels, sample=sampling, image_size=224, **fields)
+
+
+def test_batches_are_bounded_by_bytes(monkeypatch):
+    from jaxcurate.embed import encoders
+
+    sizes = []
+
+    def encode(images, params, *, resolution):
+        sizes.append(len(images))
+        return images.reshape(len(images), -1).astype(np.float32)
+
+    items = np.arange(4 * 10, dtype=np.uint8).reshape(10, 2, 2)
+    encoder = encoders.Encoder(encode, (), None, bytes_per_item=encoders._BYTES_AT_ONCE // 4)
+    out = encoders.embed(encoder, items, batch_size=8, mesh=None)
+    np.testing.assert_array_equal(out, items.reshape(10, 4))
+    assert set(sizes) == {4}
+    monkeypatch.setattr(items_module, "_BYTES_AT_ONCE", 30_000)
+    assert items_module._most_at_once(object(), 100) == 1
+    assert items_module._most_at_once(object(), 50) == 4
