@@ -283,14 +283,16 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
     """Rows of ``x`` at length 1, float32, in memory or else in a temporary file.
 
     Raises:
-        ValueError: ``x`` has a NaN or an infinity.
+        InputError: ``x`` has a NaN or an infinity, or the temporary disk is full.
     """
     shape = len(rows), x.shape[1]
     with tempfile.TemporaryDirectory() as folder:
         if fits(*shape, memory_limit):
             unit = np.empty(shape, np.float32)
         else:
-            unit = np.lib.format.open_memmap(f"{folder}/unit.npy", "w+", np.float32, shape)
+            path = epath.Path(folder) / "unit"
+            files.allocate(path, 4 * shape[0] * shape[1])
+            unit = np.memmap(path, np.float32, "r+", shape=shape)
         faults = []
         for begin in range(0, len(rows), _CHUNK):
             own = rows[begin : begin + _CHUNK]

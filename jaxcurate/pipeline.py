@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from jaxcurate import export, parallel, sources
-from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.artifacts.lock import NAME as LOCK
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError
@@ -94,10 +94,17 @@ class Pipeline:
         stages = self.chosen if stages is None else tuple(stages)
         self._check(stages)
         with locked(self.path, wait=self._wait, say=self.progress.line) as self._lock:
+            self._clean()
             self._check_replaceable(stages)
             for stage in stages:
                 with self.progress.timed(stage):
                     self._run_stage(stage)
+
+    def _clean(self) -> None:
+        """Removes what a run that was killed has left, also beside stages that are done."""
+        for parent in {self.path, *(folder.parent for folder in self.stages.folders.values())}:
+            if parent.is_dir():
+                temporary.clean(parent)
 
     def _run_stage(self, stage: str) -> None:
         """Does a stage, unless its output is there and made from the same inputs."""
