@@ -589,8 +589,8 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (with_value(np.nan), ["NaN", "row 7"]),
-        (with_value(np.inf), ["infinity", "row 7"]),
+        (with_value(np.nan), ["NaN", "item '7'"]),
+        (with_value(np.inf), ["infinity", "item '7'"]),
         (lambda x: x[:10], ["n_clusters", "10 item"]),
         (lambda x: x[:0], ["x.npy"]),
         (lambda x: x.astype(int), ["x.npy", "int64"]),
@@ -601,8 +601,18 @@ def with_value(value):
 def test_bad_arrays_change_nothing(jaxcurate, place, change, words):
     np.save(place / "x.npy", array(change))
     before = everything_in(place)
-    refused(jaxcurate("run"), *words)
+    refused(jaxcurate("run", "--config.strict=True"), *words)
     assert everything_in(place) == before
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_listed(jaxcurate, place):
+    np.save(place / "x.npy", with_value(np.nan)(array(lambda x: x)))
+    code, _, err = jaxcurate("embed")
+    assert code == 0, err
+    assert "1 item(s) could not be read or used" in err and "'7'" in err
+    card = json.loads((place / "work/pool/card.json").read_text())
+    assert card["n"] == 99
+    assert card["unreadable"] == [["7", "has a NaN or an infinity as float32"]]
 
 
 def test_bad_sources_change_nothing(jaxcurate, place):
