@@ -154,6 +154,8 @@ class Pipeline:
                 "not have: from here go on `cluster`, `sample` and, by embeddings, `dedup`"
             )
         if "embed" in stages:
+            if settings.strict:
+                self._check_strict()
             if isinstance(self.stages.source, sources.Named):
                 export.check_names(self.stages.source.ids, self.stages.export_path)
             n, source = len(self.stages.source), settings.source
@@ -196,6 +198,20 @@ class Pipeline:
                 ) from error
 
         self._check_replaceable(in_order)
+
+    def _check_strict(self) -> None:
+        """Refuses items that were left out, or would be, before they have a row."""
+        source, left_out = self.stages.source, []
+        if isinstance(source, sources.Skipping):
+            left_out = [list(one) for one in source.skipped if one[1] != sources.WORK_DIRECTORY]
+        if not left_out and self._state("embed") == "done":
+            left_out = (folders.read_card(self.stages.folders["embed"]) or {})["unreadable"]
+        if left_out:
+            id_, reason = left_out[0]
+            raise InputError(
+                f"{len(left_out)} item(s) of {self.settings.source} cannot be used, the first "
+                f"{id_!r} ({reason}), and config.strict refuses to leave them out"
+            )
 
     def _check_apart(self) -> None:
         """Refuses items that lie where the run writes."""

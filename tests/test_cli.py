@@ -593,7 +593,7 @@ def with_value(value):
         (with_value(np.inf), ["infinity", "item '7'"]),
         (lambda x: x[:10], ["n_clusters", "10 item"]),
         (lambda x: x[:0], ["x.npy"]),
-        (lambda x: x.astype(int), ["x.npy", "int64"]),
+        (lambda x: x.astype(complex), ["x.npy", "complex128"]),
         (lambda x: x[:, 0], ["x.npy", "[n, d]"]),
     ],
     ids=["NaN", "infinity", "too few rows", "empty", "wrong dtype", "wrong shape"],
@@ -613,6 +613,24 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(jaxcurate, place):
     card = json.loads((place / "work/pool/card.json").read_text())
     assert card["n"] == 99
     assert card["unreadable"] == [["7", "has a NaN or an infinity as float32"]]
+    # Also where they were left out before.
+    before = everything_in(place)
+    refused(jaxcurate("run", "--config.strict=True"), "1 item(s)", "'7'", "config.strict")
+    assert everything_in(place) == before
+
+
+def test_rows_without_direction_matter_to_cosine_alone(jaxcurate, place):
+    x = array(lambda x: x)
+    x[7] = 0
+    np.save(place / "x.npy", x)
+    cosine = "--config.cluster.metric=cosine"
+    for flags, n, state in (([], 100, "missing"), ([cosine], 99, "out of date"), ([], 100, "out")):
+        assert re.search(rf"embed +{state}", jaxcurate("status", *flags)[1])
+        assert jaxcurate("embed", *flags)[0] == 0
+        card = json.loads((place / "work/pool/card.json").read_text())
+        assert card["n"] == n
+        assert jaxcurate("cluster", *flags)[0] == 0
+        assert "embed     done" in jaxcurate("status", *flags)[1]
 
 
 def test_bad_sources_change_nothing(jaxcurate, place):

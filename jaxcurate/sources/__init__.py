@@ -1,6 +1,7 @@
 """Where items come from: datasets, folders and arrays, read alike."""
 
 from jaxcurate.sources.arrays import ArraySource
+from jaxcurate.sources.folders import WORK_DIRECTORY
 from jaxcurate.sources.items import Annotations, Item, Named, Skipping, Source, UnreadableItem
 from jaxcurate.sources.opening import open_source
 from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
@@ -17,6 +18,7 @@ from jaxcurate.sources.weblike import prepare
 
 __all__ = [
     "RECIPES",
+    "WORK_DIRECTORY",
     "Annotations",
     "ArraySource",
     "Batch",

@@ -14,6 +14,8 @@ from jaxcurate.sources import files, pictures
 from jaxcurate.sources.items import Annotations, Item, UnreadableItem
 from jaxcurate.sources.names import printable
 
+WORK_DIRECTORY = "the work directory"
+"""Reason for which the walk leaves out the folder of the run itself."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
@@ -109,7 +111,7 @@ def _walk(
     while prefixes:
         prefix = prefixes.pop()
         if prefix and prefix[:-1] == leave_out:
-            skipped.append((prefix, "the work directory"))
+            skipped.append((prefix, WORK_DIRECTORY))
             continue
         try:
             with files.scan(os.path.join(root, prefix)) as entries:
