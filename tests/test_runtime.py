@@ -153,6 +153,10 @@ def test_a_process_whose_monitor_uses_some_cpu_is_stuck():
     assert "is stuck" in verdict({0: ahead(), 1: seen_at(range(1, 60), idle)}, 60, 30, 45)
 
 
+def test_a_process_that_was_stopped_is_not_told_to_be_stuck():
+    assert verdict({0: ahead(), 1: seen_at(range(1, 40))}, 60, 30, 15) is None
+
+
 def test_a_process_that_left_before_the_others_is_named():
     early = replace(seen_at(range(1, 10)), left=True)
     assert "has ended its program" in verdict({0: ahead(), 1: early}, 60, 30, 45)

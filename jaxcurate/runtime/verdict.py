@@ -92,10 +92,13 @@ def verdict(
     if not waiting:
         return None
     ahead = max(waiting, key=lambda one: one.beat.steps)
+    # A process whose heartbeats are late may be stopped, which shows by itself before long.
     behind = [
         one
         for one in seen.values()
-        if one.beat.steps < ahead.beat.steps and now - one.active > stall_seconds
+        if one.beat.steps < ahead.beat.steps
+        and now - one.active > stall_seconds
+        and (one.left or now - one.heard < heartbeat_seconds / 3)
     ]
     if not behind:
         return None
