@@ -159,7 +159,11 @@ def _reason(error: BaseException) -> str:
     """What an error says, without the traceback that ml_collections writes into a config's own."""
     while "Traceback" in str(error) and error.__context__ is not None:
         error = error.__context__
-    return str(error)
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+
+
+_MOST_CPU_DEVICES = 1024
+"""Ten thousand take half a minute to make; where more are asked for, the mesh refuses them."""
 
 
 def _set_up_devices(n_devices: int, platform: str) -> None:
@@ -176,7 +180,8 @@ def _set_up_devices(n_devices: int, platform: str) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # Where jax has run already, as in a notebook, its devices are what they are.
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", n_devices or min(cores or 1, 8))
+            n_devices = min(n_devices, _MOST_CPU_DEVICES) or min(cores or 1, 8)
+            jax.config.update("jax_num_cpu_devices", n_devices)
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
     asked = jax.config.jax_platforms

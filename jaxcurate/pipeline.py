@@ -11,9 +11,7 @@ import json
 import os
 import platform
 import time
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -22,11 +20,11 @@ from etils import epath
 
 from jaxcurate import export, parallel, sources
 from jaxcurate.artifacts import files, folders, temporary
-from jaxcurate.artifacts.lock import NAME as LOCK
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError
 from jaxcurate.progress import Progress
 from jaxcurate.report import is_report
+from jaxcurate.run_config import RunConfig
 from jaxcurate.settings import Settings
 from jaxcurate.stages import KINDS, Stages
 
@@ -41,9 +39,6 @@ NEEDS = {
     "grow": "cluster",
 }
 """The stage whose files each stage reads, of those that only one stage can have written."""
-CONFIG = "config.json"
-"""File of a work directory with the settings of the last run, and with what names the run."""
-_WRITER = {"written_by": "jaxcurate"}
 FOLDERS = ("pool", "dedup", "tree", "subsets", "exports", "evaluation", "grown")
 """Names in a work directory below which stages write."""
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -72,9 +67,10 @@ class Pipeline:
         self, settings: Settings, path: epath.PathLike, progress: Progress, *, wait: bool = False
     ) -> None:
         self.settings = settings
-        self.path = epath.Path(path).expanduser()
+        self.path = _work_directory(path)
         self.progress = progress
         self.stages = Stages(settings, self.path, progress)
+        self.config = RunConfig(self.path, tuple(self.stages.folders.values()))
         self._wait = wait
         self._lock: Lock | None = None
         self._begun = time.perf_counter()
@@ -99,6 +95,9 @@ class Pipeline:
             for stage in stages:
                 with self.progress.timed(stage):
                     self._run_stage(stage)
+            if not self.config.exists():  # it was lost, and every stage was done before
+                with self.config.named(_plain(self.settings)):
+                    pass
 
     def _clean(self) -> None:
         """Removes what a run that was killed has left, also beside stages that are done."""
@@ -115,9 +114,9 @@ class Pipeline:
         why = "" if state == "missing" else f" ({state})"
         self.progress.line(f"{stage} ...{why}")
         self._begun = time.perf_counter()
-        with self._named() as self.stages.run:
+        with self.config.named(_plain(self.settings)) as self.stages.run:
             found = getattr(self.stages, stage)(functools.partial(self._about, stage))
-        self._write_config(self.stages.run)
+        self.config.write(self.stages.run, _plain(self.settings))
         told = ", ".join(f"{key} {value}" for key, value in found.items())
         spent = time.perf_counter() - self._begun
         self.progress.line(f"{stage}: {told + ', ' if told else ''}{spent:.1f} s")
@@ -234,7 +233,7 @@ class Pipeline:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file, not a work directory")
         to_write = tuple(itertools.dropwhile(lambda stage: self._state(stage) == "done", stages))
-        run = self._run_of_config() if to_write else None
+        run = self.config.run()
         for stage in to_write:
             if stage == "report":
                 files.check_text(self.stages.report_path, is_report)
@@ -261,41 +260,6 @@ class Pipeline:
             return (folders.read_card(self.stages.folders["embed"]) or {}).get("stage") == "grow"
         except files.DamagedError:
             return False
-
-    @contextmanager
-    def _named(self) -> Iterator[str]:
-        """Yields what names the run, which outlasts the process that gave the name.
-
-        It stands in ``config.json`` before anything carries it. Where the block raises and has
-        written nothing, that file is removed again: bad input leaves no trace.
-        """
-        path = self.path / CONFIG
-        run, is_new = self._run_of_config(), not path.exists()
-        if run is None:
-            card = folders.read_card(self.path) or {}  # of a work directory that `grow` made
-            run = card.get("run") or uuid.uuid4().hex[:16]
-            self._write_config(run, None if is_new else _read_config(path))
-        try:
-            yield run
-        except BaseException:
-            if is_new and {entry.name for entry in self.path.iterdir()} <= {CONFIG, LOCK}:
-                path.unlink(missing_ok=True)
-            raise
-
-    def _run_of_config(self) -> str | None:
-        """What names the run of this work directory; None where it has no name yet.
-
-        Raises:
-            InputError: ``config.json`` is another program's, or damaged.
-        """
-        path = self.path / CONFIG
-        files.check_text(path, _is_config)
-        return _read_config(path).get("run") if path.exists() else None
-
-    def _write_config(self, run: str, config: dict[str, Any] | None = None) -> None:
-        config = _plain(self.settings) if config is None else config
-        text = json.dumps({**config, "run": run, **_WRITER}, indent=2) + "\n"
-        files.write_text(self.path / CONFIG, text, _is_config)
 
     def _state(self, stage: str) -> str:
         try:
@@ -393,20 +357,11 @@ class Pipeline:
         }
 
 
-def _read_config(path: epath.Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def _is_config(text: str) -> bool:
-    """Tells whether a text is the settings of a run, older releases' included."""
+def _work_directory(path: epath.PathLike) -> epath.Path:
     try:
-        config = json.loads(text)
-    except ValueError:
-        return False
-    if not isinstance(config, dict):
-        return False
-    of_older = {"source", "cluster", "sample", "embed"}
-    return _WRITER.items() <= config.items() or of_older <= set(config)
+        return epath.Path(path).expanduser()
+    except (KeyError, RuntimeError, ValueError) as error:  # no such scheme, no such user's home
+        raise InputError(f"{os.fspath(path)!r} cannot be a work directory: {error}") from error
 
 
 def _plain(settings: Any) -> dict[str, Any]:

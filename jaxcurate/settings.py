@@ -18,6 +18,11 @@ from jaxcurate.ssl import Pretraining
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+_MOST_PIXELS = 2**15
+"""A side of a picture, at most: one of these takes 3 GB."""
+_LONGEST_NAME = 200
+"""Bytes of a folder's name, of which file systems take 255."""
+
 
 @dataclass(frozen=True)
 class Deduplication:
@@ -262,8 +267,12 @@ class Settings:
             raise InputError(f"n_devices={self.n_devices} must not be negative")
         if self.memory_limit < 0:
             raise InputError(f"memory_limit={self.memory_limit} must not be negative")
-        if self.image_size < 1:
-            raise InputError(f"image_size={self.image_size} must be at least 1")
+        for name, side in (
+            ("image_size", self.image_size),
+            ("embed.resolution", self.embed.resolution or 1),
+        ):
+            if not 1 <= side <= _MOST_PIXELS:
+                raise InputError(f"{name}={side} must be from 1 to {_MOST_PIXELS} pixels")
         self._check_pca()
         if self.evaluate.flat_level > len(self.cluster.levels):
             raise InputError(
@@ -288,6 +297,8 @@ class Settings:
 def _check_name(name: str) -> None:
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"name={name!r} must be of letters, digits, '-' and '_'")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise InputError(f"name={name!r} has more than {_LONGEST_NAME} bytes")
 
 
 def to_config(settings: Settings) -> "ConfigDict":

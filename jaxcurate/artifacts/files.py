@@ -8,13 +8,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import temporary
+from jaxcurate.artifacts.local import is_local, told
+from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 
 _BLOCK_BYTES = 2**24
@@ -44,7 +45,7 @@ class NewFile(io.RawIOBase):
         self.n_bytes = 0
         """Size of the file so far."""
         self._sha256: Any = hashlib.sha256()  # None once a part was written anew
-        with _told(path):
+        with told(path):
             local = is_local(path)
             # Closed by close(), with this object.
             file = open(path, "xb") if local else tempfile.TemporaryFile()  # noqa: SIM115
@@ -53,7 +54,7 @@ class NewFile(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Writes all of ``data``; returns its size in bytes."""
         data = memoryview(data).cast("B")
-        with _told(self.path, len(data)):
+        with told(self.path, len(data)):
             begin = self._file.tell()
             self._file.write(data)
         if begin < self.n_bytes:
@@ -84,7 +85,7 @@ class NewFile(io.RawIOBase):
         if self.closed:
             return
         try:
-            with _told(self.path, self.n_bytes), self._file:
+            with told(self.path, self.n_bytes), self._file:
                 self._file.flush()
                 if not is_local(self.path):
                     self._file.seek(0)
@@ -98,20 +99,6 @@ class NewFile(io.RawIOBase):
         return sha256(self.path) if self._sha256 is None else self._sha256.hexdigest()
 
 
-@contextmanager
-def _told(path: epath.Path, n_bytes: int | None = None) -> Iterator[None]:
-    """Turns an error of the file system into one line with the path and the bytes wanted."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        left = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and is_local(path):
-            left = f"; {shutil.disk_usage(path.parent).free} bytes are free there"
-        size = "" if n_bytes is None else f"{n_bytes} bytes to "
-        raise InputError(f"cannot write {size}{path}: {why}{left}") from error
-
-
 def write_text(
     path: epath.PathLike, text: str, is_ours: Callable[[str], bool] | None = None
 ) -> None:
@@ -123,7 +110,8 @@ def write_text(
         is_ours: tells from a text whether it may be replaced.
 
     Raises:
-        InputError: another file stands there, or the disk is full.
+        InputError: another file stands there, the disk is full, or the lock of the work directory
+            was lost.
     """
     path = epath.Path(path)
     if is_ours is not None:
@@ -133,6 +121,7 @@ def write_text(
         with NewFile(folder / path.name) as file:
             file.write(text.encode())
         sync([folder / path.name], [])
+        check_held(path)
         (folder / path.name).replace(path)
     sync([], [path.parent])
 
@@ -173,7 +162,7 @@ def sync(files: list[epath.Path], folders: list[epath.Path]) -> None:
         os.sync()
         return
     for path in paths:
-        with _told(path):
+        with told(path):
             number = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(number)
@@ -194,7 +183,7 @@ def allocate(path: epath.Path, n_bytes: int) -> None:
     Raises:
         InputError: the disk has less room.
     """
-    with _told(path, n_bytes), open(path, "xb") as file:
+    with told(path, n_bytes), open(path, "xb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         else:
@@ -276,11 +265,6 @@ def blocks(array: np.ndarray) -> Iterator[slice]:
     rows = max(1, _BLOCK_BYTES * len(array) // max(1, array.nbytes))
     for begin in range(0, max(1, len(array)), rows):
         yield slice(begin, begin + rows)
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Tells whether a path is one of this machine's, and not such as ``gs://bucket``."""
-    return "://" not in os.fspath(path)
 
 
 def fingerprint(value: Any) -> str:

@@ -20,6 +20,8 @@ from jaxcurate.artifacts.files import (
     sha256,
     sync,
 )
+from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 
 CARD = "card.json"
@@ -133,6 +135,7 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
                 _folders_in(folder.path, folder.files),
             )
             check_replaceable(path, kind, run)
+            check_held(path)
             if path.exists():
                 exchange.swap(folder.path, path, place / temporary.OLD)
                 _check_after(folder.path, path, place, kind, run)
@@ -177,6 +180,7 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
     if not path.exists():
+        _check_parents(path)
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file in the place of a folder: {MOVE_AWAY}")
@@ -219,6 +223,19 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
             )
 
 
+def _check_parents(path: epath.Path) -> None:
+    """Refuses a path below something that is no folder, such as a file or a link to nowhere.
+
+    Raises:
+        InputError: naming it.
+    """
+    for parent in path.parents if is_local(path) else ():
+        if os.path.lexists(parent):
+            if not os.path.isdir(parent):
+                raise InputError(f"{parent} is in the place of a folder: {MOVE_AWAY}")
+            return
+
+
 def read_card(path: epath.PathLike) -> dict[str, Any] | None:
     """Returns the card of a whole folder; None where there is none.
 
@@ -244,7 +261,7 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
 def _parsed_card(path: epath.Path) -> dict[str, Any]:
     """The card as it stands, with its checksum, which older cards lack."""
     try:
-        card = json.loads((path / CARD).read_text())
+        card = parsed((path / CARD).read_text())
         checksum = fingerprint({name: card[name] for name in card if name != _CHECKSUM})
         for name, entry in card["files"].items():
             if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):

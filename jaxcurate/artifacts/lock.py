@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import stat
 import threading
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local, parsed, told
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
 
@@ -50,7 +51,7 @@ class Lock:
     """
 
     def __init__(self, folder: epath.Path, token: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._token = token
 
     def check(self) -> None:
@@ -59,15 +60,34 @@ class Lock:
         Raises:
             InputError: it was removed, or taken over while this process stood still.
         """
-        if not is_local(self._folder):
+        if not is_local(self.folder):
             return
-        holder = _read(self._folder / NAME)
+        holder = _read(self.folder / NAME)
         if holder is None or holder.token != self._token:
             now = "nobody" if holder is None else str(holder)
             raise InputError(
-                f"{self._folder} was locked by this run and is now held by {now}: nothing more is "
+                f"{self.folder} was locked by this run and is now held by {now}: nothing more is "
                 "written; start the command again"
             )
+
+
+_held: list[Lock] = []
+"""The locks that this process holds."""
+
+
+def check_held(path: epath.Path) -> None:
+    """Refuses to give a file or a folder its name below a work directory that was lost.
+
+    Called as late as can be: a process may stand still for hours between any two of its steps,
+    and its lock be taken over meanwhile.
+
+    Raises:
+        InputError: this process has locked a folder that ``path`` lies in, and it is no longer
+            its own.
+    """
+    for lock in _held:
+        if lock.folder in path.parents:
+            lock.check()
 
 
 @contextmanager
@@ -106,7 +126,11 @@ def locked(
         mine = _acquire(folder / NAME, token, wait, say)
         try:
             with _touched(folder / NAME):
-                yield Lock(folder, token)
+                _held.append(held := Lock(folder, token))
+                try:
+                    yield held
+                finally:
+                    _held.remove(held)
         finally:
             if mine:
                 _release(folder / NAME, token)
@@ -163,7 +187,11 @@ class _File:
     """The lock file, open and guarded by the system against others that open it in this way."""
 
     def __init__(self, path: epath.Path) -> None:
-        self._number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._path = path
+        self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        if not stat.S_ISREG(os.fstat(self._number).st_mode):
+            os.close(self._number)
+            raise InputError(f"{path} is no file: move it away")
         self.is_guarded = True
         try:
             fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,10 +218,20 @@ class _File:
         return os.pread(self._number, 2**16, 0).decode(errors="replace")
 
     def write(self, text: str) -> None:
-        """Replaces the content."""
-        os.ftruncate(self._number, 0)
-        os.pwrite(self._number, text.encode(), 0)
-        os.fsync(self._number)
+        """Replaces the content; where the disk is full the file is removed instead.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        data = text.encode()
+        try:
+            with told(self._path, len(data)):
+                os.ftruncate(self._number, 0)
+                os.pwrite(self._number, data, 0)
+                os.fsync(self._number)
+        except InputError:
+            self._path.unlink(missing_ok=True)
+            raise
 
 
 def _write(file: _File, token: str) -> None:
@@ -218,7 +256,7 @@ def _read(path: epath.Path) -> Holder | None:
 def _parsed(text: str) -> Holder | None:
     """The holder; None where the file is empty or half written, by a process that was killed."""
     try:
-        plain = json.loads(text)
+        plain = parsed(text)
         return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,13 +1,16 @@
 """Temporary folders that are known by a mark and removed once their process is gone."""
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from etils import epath
 
+from jaxcurate.artifacts.local import parsed, told
 from jaxcurate.artifacts.owner import Owner
 
 _MARK = "jaxcurate-temporary.json"
@@ -35,7 +38,9 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
     folder.mkdir()
     try:
         mark = {"token": token, "target": path.name, **owner._asdict()}
-        (folder / _MARK).write_text(json.dumps(mark))
+        text = json.dumps(mark)
+        with told(folder / _MARK, len(text)):
+            (folder / _MARK).write_text(text)
         yield folder
     finally:
         _remove(folder)
@@ -73,11 +78,20 @@ def is_temporary(name: str) -> bool:
 
 def _read_mark(folder: epath.Path) -> tuple[str, str, Owner] | None:
     try:
-        mark = json.loads((folder / _MARK).read_text())
+        mark = parsed((folder / _MARK).read_text())
         token, target, owner = mark["token"], mark["target"], Owner.from_plain(mark)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (token, target, owner) if epath.Path(target).name == target else None
+    return (token, target, owner) if _is_name(target) else None
+
+
+def _is_name(target: Any) -> bool:
+    """Tells whether something, from a mark that may be damaged, can be a file's name."""
+    try:
+        size = len(os.fsencode(target)) if isinstance(target, str) else 0
+    except UnicodeEncodeError:
+        return False
+    return 0 < size < 256 and not set(target) & {"/", "\0"} and target not in (".", "..")
 
 
 def _remove(folder: epath.Path) -> None:
