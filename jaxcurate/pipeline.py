@@ -233,7 +233,7 @@ class Pipeline:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file, not a work directory")
         to_write = tuple(itertools.dropwhile(lambda stage: self._state(stage) == "done", stages))
-        run = self.config.run()
+        run = self.config.run() or folders.NO_RUN
         for stage in to_write:
             if stage == "report":
                 files.check_text(self.stages.report_path, is_report)

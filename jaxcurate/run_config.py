@@ -36,7 +36,9 @@ class RunConfig:
     def run(self) -> str | None:
         """Returns what names the run of this work directory; None where it has no name yet.
 
-        Where the file is gone, or `grow` made the directory, the cards tell it.
+        Where `grow` made the directory its card tells it; where the file is gone the cards of the
+        stages do, if there are several and they agree. A single folder may have been brought here
+        from another work directory, whose work it is.
 
         Raises:
             InputError: the file is another program's, or damaged.
@@ -44,11 +46,10 @@ class RunConfig:
         files.check_text(self._file, _is_config)
         if self.exists():
             return self._read().get("run")
-        for folder in (self._folder, *self._outputs):
-            with contextlib.suppress(files.DamagedError):
-                if run := (folders.read_card(folder) or {}).get("run"):
-                    return run
-        return None
+        if (run := _run_of(self._folder)) is not None:
+            return run
+        runs = [run for folder in self._outputs if (run := _run_of(folder)) is not None]
+        return runs[0] if len(runs) > 1 and len(set(runs)) == 1 else None
 
     def write(self, run: str, settings: dict[str, Any]) -> None:
         """Writes settings, and what names the run."""
@@ -75,6 +76,13 @@ class RunConfig:
 
     def _read(self) -> dict[str, Any]:
         return json.loads(self._file.read_text())
+
+
+def _run_of(folder: epath.Path) -> str | None:
+    """What names the run that wrote a folder; None where its card does not tell."""
+    with contextlib.suppress(files.DamagedError):
+        return (folders.read_card(folder) or {}).get("run")
+    return None
 
 
 def _is_config(text: str) -> bool:

@@ -188,6 +188,16 @@ def test_the_work_of_another_run_stays(jaxcurate, place):
     assert everything_in(place) == before
     shutil.rmtree(place / "work/tree")
     assert jaxcurate("run")[0] == 0
+    # Also where this work directory has nothing else yet.
+    for name in ("tree", "pool"):
+        (place / "fresh").mkdir()
+        shutil.move(place / "work" / name, place / "fresh" / name)
+        before = everything_in(place)
+        flags = ["--config.seed=2", "--config.embed.batch_size=5"]
+        refused(jaxcurate("run", *flags, work=f"{place}/fresh"), f"fresh/{name}", "another run")
+        assert everything_in(place) == before
+        shutil.move(place / "fresh" / name, place / "work" / name)
+        (place / "fresh").rmdir()
     # The work directory as a whole may be moved or copied.
     shutil.move(place / "work", place / "moved")
     assert jaxcurate("run", "--config.seed=1", work=f"{place}/moved")[0] == 0

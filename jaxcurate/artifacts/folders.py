@@ -29,6 +29,8 @@ CARD = "card.json"
 _CHECKSUM = "checksum"
 """The card's entry for itself: the fingerprint of all that it tells besides."""
 _WRITER = "jaxcurate"
+NO_RUN = ""
+"""A run that has written nothing yet: no folder is its own."""
 
 
 class NewFolder:
@@ -171,7 +173,8 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
     Args:
         path: of a folder.
         kind: what is to be written there.
-        run: the run that is to write; None for none in particular.
+        run: the run that is to write; None for none in particular, :data:`NO_RUN` for one that
+            has no name yet.
 
     Raises:
         InputError: telling what stands there.
@@ -206,9 +209,10 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
     # Cards of older releases tell no run; those of the library have none, and no stage either.
     other = card.get("run") != run if "run" in card else "stage" not in card
     if run is not None and other:
+        theirs, ours = card.get("run", "of the library"), run or "it has no config.json"
         raise InputError(
-            f"{path} was {wrote}, but by another run ({card.get('run', 'of the library')}) than "
-            f"this work directory's ({run}), and is left as it is: {MOVE_AWAY}"
+            f"{path} was {wrote}, but by another run ({theirs}) than this work directory's "
+            f"({ours}), and is left as it is: {MOVE_AWAY}"
         )
     for name in there:
         entry = card["files"].get(name)
