@@ -264,7 +264,7 @@ class Pipeline:
     def _state(self, stage: str) -> str:
         try:
             if stage == "report":
-                if not self.stages.report_path.exists():
+                if not self.stages.report_path.is_file():  # a pipe would be read forever
                     return "missing"
                 made_from = files.fingerprint(self._made_from(stage))
                 return "done" if made_from in self.stages.report_path.read_text() else "out of date"

@@ -264,6 +264,8 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
 
 def _parsed_card(path: epath.Path) -> dict[str, Any]:
     """The card as it stands, with its checksum, which older cards lack."""
+    if is_local(path) and not os.path.isfile(path / CARD):  # to read a pipe would wait forever
+        raise DamagedError(f"{path / CARD} is no regular file")
     try:
         card = parsed((path / CARD).read_text())
         checksum = fingerprint({name: card[name] for name in card if name != _CHECKSUM})

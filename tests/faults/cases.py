@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 def run_cases(
-    cases: Iterable[Case], n_processes: int, limit: float = 600, told: bool = True
+    cases: Iterable[Case], n_processes: int, limit: float = 1500, told: bool = True
 ) -> list[Result]:
     """Runs cases, some at a time; what takes longer than ``limit`` seconds is wrong."""
     waiting, running, results = list(cases)[::-1], {}, []

@@ -104,7 +104,7 @@ class Running:
         self.pid = pid
         self._notes = notes
 
-    def wait(self, seconds: float = 120) -> Outcome:
+    def wait(self, seconds: float = 400) -> Outcome:
         """Waits for the end; a process that takes longer hangs, and is killed."""
         code = self._ended(seconds)
         if code is None:
@@ -116,7 +116,7 @@ class Running:
                 said[name] = (self._notes / name).read_text(errors="replace")
         return Outcome(code, said["out"], said["err"], json.loads(said["operations"] or "[]"))
 
-    def stops(self, seconds: float = 60) -> bool:
+    def stops(self, seconds: float = 400) -> bool:
         """Waits until the process has stopped itself; False where it ends or hangs instead."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -24,8 +24,8 @@ def table():
     """Kinds with how often each was tried and wrong."""
     sections = "kills,chains,disk,damage,two,folders"
     command = [sys.executable, str(SCRIPT), "--suite", f"--only={sections}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode in (0, 1), done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "in all" in done.stdout, done.stderr
     rows = re.findall(r"^(.+?) +(\d+) +(\d+) +(\d+) +[\d.]+$", done.stdout, re.MULTILINE)
     return {kind: (int(tried), int(wrong)) for kind, tried, _, wrong in rows}, done.stderr
 
