@@ -154,7 +154,7 @@ def hierarchical_kmeans(
     check_choice("metric", metric, get_args(Metric))
     check_choice("init", init, get_args(InitName))
     if memory_limit is not None:
-        check_whole("memory_limit", memory_limit, 0)
+        check_whole("memory_limit", memory_limit)
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
