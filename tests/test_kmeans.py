@@ -10,6 +10,7 @@ from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import SurplusWarning
 from jaxcurate.kmeans.fit import assign, seeded
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.nearest import nearest
@@ -175,7 +176,8 @@ def test_offset_does_not_change_the_clustering():
 
 def test_more_clusters_than_distinct_rows():
     x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
-    result = jc.kmeans(x, 8)
+    with pytest.warns(SurplusWarning, match="5 of 8 clusters are empty"):
+        result = jc.kmeans(x, 8)
     assert result.inertia == 0
     assert len(np.unique(result.labels)) == 3
     assert result.centroids.shape == (8, 3)
@@ -188,6 +190,7 @@ def test_as_many_clusters_as_rows():
     assert result.inertia < 1e-8
 
 
+@pytest.mark.filterwarnings("ignore::jaxcurate.artifacts.tree.SurplusWarning")
 @settings(max_examples=25, deadline=None)
 @given(
     x=hnp.arrays(

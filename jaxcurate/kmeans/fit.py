@@ -13,7 +13,7 @@ from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
 from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
 from jaxcurate.faults import faults_of, refuse
-from jaxcurate.kmeans.frame import Frame, checked_shape, frame_of
+from jaxcurate.kmeans.frame import Frame, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
@@ -156,10 +156,9 @@ def kmeans(
         ("state_every", state_every, 1),
     ):
         check_whole(name, value, least)
-    checked_shape(x, "x")
+    frame = frame_of(x, mesh=mesh, metric=metric)
     if n_clusters > len(x):
         raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
-    frame = frame_of(x, mesh=mesh, metric=metric)
     key = jax.random.key(seed)
     streamed = not fits(*x.shape, memory_limit)
     if streamed and x.dtype == np.float32:
