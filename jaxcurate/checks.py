@@ -21,15 +21,15 @@ def told(value: Any) -> str:
     return text if len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuses what is no whole number, or is below ``least``.
+def check_whole(name: str, value: Any, least: int | None = None) -> None:
+    """Refuses what is no whole number, or is below ``least``, if that is given.
 
     Raises:
         ValueError: naming it.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name}={told(value)} must be a whole number")
-    if value < least:
+    if least is not None and value < least:
         raise InputError(f"{name}={value} must be at least {least}")
 
 
@@ -39,8 +39,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ValueError: naming it.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise InputError(f"seed={told(seed)} must be a whole number")
+    check_whole("seed", seed)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed} must be within [0, 2**32)")
 

@@ -268,7 +268,7 @@ class ClusterTree:
         return order[np.repeat(first, counts) + within].astype(np.int64)
 
     def _at(self, level: int) -> TreeLevel:
-        check_whole("level", level, 1)
+        check_whole("level", level)
         if not 1 <= level <= len(self.levels):
             raise InputError(f"level={level}, but the tree has levels 1 to {len(self.levels)}")
         return self.levels[level - 1]
