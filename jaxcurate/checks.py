@@ -22,7 +22,7 @@ def told(value: Any) -> str:
 
 
 def check_whole(name: str, value: Any, least: int | None = None) -> None:
-    """Refuses what is no whole number, or is below ``least``.
+    """Refuses what is no whole number, or is below ``least``, if that is given.
 
     Raises:
         ValueError: naming it.
@@ -39,8 +39,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ValueError: naming it.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise InputError(f"seed={told(seed)} must be a whole number")
+    check_whole("seed", seed)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed} must be within [0, 2**32)")
 
