@@ -112,7 +112,9 @@ def test_every_process_raises_the_same(tmp_path, rows):
     for other in others:
         assert other == first
     said = {name: str(message) for name, message in first.items()}
-    assert said["nan"] == "InputError: x has a NaN or an infinity, first in row 10"
+    assert said["nan"] == (
+        "InputError: x has a NaN or an infinity, first in row 10, then 2000: 2 rows in all"
+    )
     assert said["infinite"] == "InputError: x has a NaN or an infinity, first in row 3300"
     assert said["only assigned"] == said["nan"]
     assert said["init"].startswith("InputError: init='best'")

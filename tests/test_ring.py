@@ -5,6 +5,7 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate import parallel
+from jaxcurate.artifacts.tree import SurplusWarning
 
 
 def blobs(n, d, k, seed=0):
@@ -38,7 +39,8 @@ def test_tight_clusters_far_apart_keep_their_neighbours():
 
 def test_empty_clusters_keep_their_centroids_and_the_first_of_equal_ones_wins():
     x = np.array([[0.0], [0], [1], [1]])
-    found = jc.kmeans(x, 4, np.array([[0.0], [0], [1], [9]]), shard_centroids=True)
+    with pytest.warns(SurplusWarning, match="1 of 4 clusters are empty"):
+        found = jc.kmeans(x, 4, np.array([[0.0], [0], [1], [9]]), shard_centroids=True)
     np.testing.assert_array_equal(found.labels, [0, 0, 2, 2])
     np.testing.assert_array_equal(found.centroids, [[0], [0], [1], [9]])
 

@@ -85,13 +85,13 @@ def test_a_full_temporary_disk_is_told_before_rows_are_mapped(tmp_path, monkeypa
     if hasattr(os, "posix_fallocate"):
         allocated, real = [], os.posix_fallocate
         monkeypatch.setattr(os, "posix_fallocate", lambda *a: (allocated.append(a[2]), real(*a)))
-        deduplicate(x[:2048], 0.99, n_clusters=4, memory_limit=100_000)
+        deduplicate(x[:2048], 0.99, n_clusters=4, memory_limit=300_000)
         assert allocated == [4 * 2048 * 64]
         monkeypatch.setattr(os, "posix_fallocate", full)
         with pytest.raises(
             InputError, match=rf"cannot write {x.nbytes} bytes to {tmp_path}/.*unit"
         ):
-            deduplicate(x, 0.99, n_clusters=4, memory_limit=100_000)
+            deduplicate(x, 0.99, n_clusters=4, memory_limit=300_000)
     assert list(tmp_path.iterdir()) == []
 
 
