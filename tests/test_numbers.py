@@ -337,7 +337,7 @@ def test_numbers_beyond_float32_in_a_file(tmp_path):
     np.testing.assert_array_equal(rows, [0, 1, 2, 3, 5, 7, 8])
     left_out = [(row, reason) for row, _, reason in reading.unreadable]
     assert left_out == [(row, "has a NaN or an infinity as float32") for row in (4, 6)]
-    with pytest.raises(ValueError, match="'4'.*as float32"):
+    with pytest.raises(ValueError, match=r"'4'.*as float32"):
         list(read_images(source, batch_size=5, strict=True))
     np.testing.assert_array_equal(source.read(5).image, 1)
 
