@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from faults.cases import end_with_parent
 from faults.operations import COUNT, Operations, Plan
 
 from jaxcurate import cli, dedup, pipeline, stages
@@ -189,6 +190,7 @@ class Place:
             return Running(pid, notes)
         code = 1
         try:
+            end_with_parent()
             for number, name in ((1, "out"), (2, "err")):
                 file = os.open(notes / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.dup2(file, number)

@@ -14,9 +14,11 @@ _OVERRIDES = 0b1110
 """Capabilities of Linux by which root may write where the mode of a folder forbids it."""
 
 
-def cases(stands: Stands, seed: int, n: int, may_mount: bool) -> Iterator[Case]:
+def cases(
+    stands: Stands, seed: int, n: int, may_mount: bool, stages: tuple[str, ...] = STAGES
+) -> Iterator[Case]:
     """Yields read-only work directories, and ``n`` that hold a stranger's files."""
-    for stage in (*STAGES, "run"):
+    for stage in (*stages, "run"):
         for how in ("first", "again"):
             yield Case(
                 "a read-only work directory",

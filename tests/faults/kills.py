@@ -22,20 +22,21 @@ def cases(stands: Stands, seed: int, every: int) -> Iterator[Case]:
     Args:
         stands: where to begin.
         seed: of what is chosen.
-        every: of so many operations one is taken, the first at random; and all that publish.
+        every: of so many operations one is taken, the first at random; of those that publish more.
     """
     rng = random.Random(seed)
     for stage in STAGES:
         for how in ("first", "again"):
             operations = stands.undisturbed(stage, how).operations
             chosen = set(range(rng.randrange(every), len(operations), every))
-            chosen |= {i for i, op in enumerate(operations) if op.startswith(("exch", "rename"))}
+            publishing = [i for i, op in enumerate(operations) if op.startswith(("exch", "rename"))]
+            chosen |= {i for i in publishing if rng.random() < 8 / every}
             for at in sorted(chosen):
                 torn = operations[at].startswith("write") and rng.random() < 0.5
                 yield _at(stands, stage, how, at, "tear" if torn else "kill")
             if how == "again" and stage != "report":
                 for at in range(len(operations) - 8, len(operations) + 2):
-                    if every == 1 or rng.random() < 1 / every:
+                    if rng.random() < 1 / every:
                         yield _at(stands, stage, how, at, "kill", exchanges=False)
 
 

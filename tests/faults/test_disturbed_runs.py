@@ -33,12 +33,12 @@ def table():
 @pytest.mark.parametrize(
     ("kind", "least"),
     [
-        ("SIGKILL at an operation of", 18),
+        ("SIGKILL at an operation of", 10),
         ("SIGKILL again and again", 2),
         ("full disk at an operation of", 4),
         ("(a flipped bit|a truncation|a deletion)", 4),
         ("two runs", 8),
-        ("a read-only work directory", 4),
+        ("a read-only work directory", 3),
         ("a work directory with a stranger's files", 3),
     ],
 )
