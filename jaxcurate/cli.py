@@ -107,11 +107,11 @@ def _command(argv: Sequence[str]) -> None:
     settings = to_dataclass(Settings, config, "config")
     _set_up_devices(settings.n_devices, settings.platform)
 
-    from jaxcurate import parallel
     from jaxcurate.pipeline import Pipeline
-    from jaxcurate.progress import Progress
+    from jaxcurate.runtime import devices
+    from jaxcurate.runtime.progress import Progress
 
-    parallel.mapper = settings.mapper
+    devices.mapper = settings.mapper
     progress = Progress(quiet)
     progress.line(_devices())
     pipeline = Pipeline(settings, path, progress, wait=wait)

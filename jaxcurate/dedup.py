@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxcurate import parallel, processes
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
@@ -26,6 +25,7 @@ from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
 from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
 from jaxcurate.kmeans.rows import fits
+from jaxcurate.runtime import devices, processes
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
@@ -142,7 +142,7 @@ def deduplicate(
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
     x = as_real(x)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree(
         "deduplicate",
         mesh,

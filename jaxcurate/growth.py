@@ -9,7 +9,6 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from jaxcurate import parallel, processes
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.hierarchy import Level, hierarchical_kmeans
@@ -17,6 +16,7 @@ from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.runtime import devices, processes
 
 FAR = 0.99
 """The quantile of the old rows' distances beyond which a row counts as far."""
@@ -74,7 +74,7 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     """
     x = _checked_rows(tree, x)
     leaf = tree.levels[0]
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree("grow", mesh, tree=tree, x=x)
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
     chunks = chunked(Lazy(x, frame=frame), mesh)
@@ -174,7 +174,7 @@ def refit_branch(
         ValueError: naming the argument that cannot be used.
     """
     x = _checked_rows(tree, x, all_of=True)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree(
         "refit_branch",
         mesh,

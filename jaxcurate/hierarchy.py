@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
 from jaxcurate.checks import (
@@ -28,6 +27,7 @@ from jaxcurate.kmeans.outside import assign_to_parts, chunked
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.runtime import devices, processes
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""
@@ -103,8 +103,8 @@ def hierarchical_kmeans(
     case, and memory for the embeddings is taken by what is fitted alone, or by as much of it as
     ``memory_limit`` has room for.
 
-    Over several processes (:func:`jaxcurate.processes.initialize`) all call it with the same
-    arguments, and all get the whole tree; each reads the rows of its own devices.
+    Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
+    same arguments, and all get the whole tree; each reads the rows of its own devices.
 
     Args:
         x: ``[n, d]`` of real numbers, or a :class:`Pool`; most likely a memory map.
@@ -136,7 +136,7 @@ def hierarchical_kmeans(
     """
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
     z = as_real(z)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree(
         "hierarchical_kmeans",
         mesh,
@@ -210,7 +210,7 @@ def _fit_level(
     if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], how.memory_limit):
         frame = frame.rounded()  # rows enter it in every pass
     inside = given.inside(frame)
-    if how.memory_limit is None and not parallel.spans_processes(how.mesh):
+    if how.memory_limit is None and not devices.spans_processes(how.mesh):
         inside = Lazy(inside[:])  # many processes never hold all rows, one reads them once
     coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report)
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))

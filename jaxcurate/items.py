@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate import embed as encoders
-from jaxcurate import experiment, parallel, sources
+from jaxcurate import experiment, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
 from jaxcurate.embed.pixels import n_columns
-from jaxcurate.progress import Progress
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
 from jaxcurate.sources.reading import refusal
 from jaxcurate.sources.usable import why_not
@@ -38,7 +39,7 @@ class Items:
     @cached_property
     def mesh(self) -> Mesh | None:
         """The devices that the settings ask for."""
-        return parallel.make_mesh(self.settings.n_devices or None)
+        return devices.make_mesh(self.settings.n_devices or None)
 
     @cached_property
     def source(self) -> sources.Source:

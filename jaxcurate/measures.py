@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel, processes
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.checks import InputError, as_real, checked_rows
@@ -13,6 +12,7 @@ from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
 from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.runtime import devices, processes
 
 _CENTRES = 65536
 
@@ -89,7 +89,7 @@ def coverage(
         ValueError: naming the argument that cannot be used.
     """
     x = as_real(x)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree(
         "coverage", mesh, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric
     )

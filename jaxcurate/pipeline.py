@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate import export, parallel, sources
+from jaxcurate import export, sources
 from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError
-from jaxcurate.progress import Progress
 from jaxcurate.report import is_report
 from jaxcurate.run_config import RunConfig
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
 from jaxcurate.stages import KINDS, Stages
 
@@ -349,8 +350,8 @@ class Pipeline:
             "run": self.stages.run,
             "made_from": _as_json(self._made_from(stage)),
             "seconds": round(time.perf_counter() - self._begun, 3),
-            "devices": f"{parallel.n_shards(self.stages.mesh)} x {device.device_kind}",
-            "mapper": parallel.mapper,
+            "devices": f"{devices.n_shards(self.stages.mesh)} x {device.device_kind}",
+            "mapper": devices.mapper,
             "versions": {"python": platform.python_version()}
             | {package: metadata.version(package) for package in PACKAGES},
             **more,

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, as_real, check_choice, check_whole
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.parallel import ROWS, SAME, RowsLike
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME, RowsLike
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
@@ -70,7 +70,7 @@ def nearest_rows(
     n_per_query = min(n_per_query, len(embeddings))
     # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits in the frame.
     enter = frame.enter if metric == "euclidean" else _of_length_one
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         _best,
         mesh,
         (ROWS, ROWS, SAME),
@@ -79,14 +79,14 @@ def nearest_rows(
         block=block,
         with_norms=metric == "euclidean",
     )
-    n_chunk = parallel.n_shards(mesh) * block * _BLOCKS_A_CHUNK
+    n_chunk = devices.n_shards(mesh) * block * _BLOCKS_A_CHUNK
     found = []
     for first in range(0, len(queries), _QUERIES):
         part = enter(queries[first : first + _QUERIES])
         scores, rows = np.empty((len(part), 0), np.float32), np.empty((len(part), 0), np.int64)
         for begin in range(0, len(embeddings), n_chunk):
             chunk = enter(embeddings[begin : begin + n_chunk])
-            placed, weights = parallel.put_rows(chunk, mesh, block)
+            placed, weights = devices.put_rows(chunk, mesh, block)
             best, at = (
                 np.concatenate(list(np.asarray(a)), 1) for a in kernel(placed, weights, part)
             )
@@ -140,7 +140,7 @@ def _best(
         rows = jnp.take_along_axis(jnp.concatenate([rows, here], axis=1), at, axis=1)
         return (best, rows), None
 
-    begin = parallel.axis_index(axis_name) * len(x)
+    begin = devices.axis_index(axis_name) * len(x)
     firsts = begin + jnp.arange(0, len(x), block, dtype=jnp.int32)
     start = (
         jnp.full((n_queries, n_best), -jnp.inf, jnp.float32),

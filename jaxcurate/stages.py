@@ -30,8 +30,8 @@ from jaxcurate.hierarchy import hierarchical_kmeans
 from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.mixing import indices_of
-from jaxcurate.progress import Progress
 from jaxcurate.retrieval import Neighbours, nearest_rows
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
 
 KINDS = {

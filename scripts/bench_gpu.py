@@ -66,11 +66,11 @@ class WithJaxcurate:
         import jax
         import jax.numpy as jnp
 
-        from jaxcurate import parallel
         from jaxcurate.kmeans import backends
         from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, more_iterations, unassigned
         from jaxcurate.kmeans.rows import block_rows
-        from jaxcurate.parallel import ROWS, SAME
+        from jaxcurate.runtime import devices
+        from jaxcurate.runtime.devices import ROWS, SAME
 
         backends.gpu_kernel = gpu_kernel
         if gpu_kernel == "fused" and not backends.runs_fused(precision):
@@ -81,11 +81,11 @@ class WithJaxcurate:
         self.x = jax.jit(lambda: jax.random.normal(jax.random.key(0), (n, d)))()
         self.weights, self.centroids = jnp.ones(n), self.x[:k] + 0
         options = dict(block=block, precision=precision)
-        self._assigned = parallel.spmd(assigned, None, (ROWS, SAME), (ROWS, ROWS), **options)
-        self._state = parallel.spmd(
+        self._assigned = devices.spmd(assigned, None, (ROWS, SAME), (ROWS, ROWS), **options)
+        self._state = devices.spmd(
             unassigned, None, (ROWS, SAME), LLOYD_SPECS, max_iter=1, block=block
         )
-        self._more = parallel.spmd(
+        self._more = devices.spmd(
             more_iterations, None, (ROWS, ROWS, LLOYD_SPECS, SAME), LLOYD_SPECS, **options
         )
 

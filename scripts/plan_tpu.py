@@ -29,7 +29,6 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcurate import parallel
 from jaxcurate.kmeans import few, outside, pairs, split, stream
 from jaxcurate.kmeans.fused import block_side
 from jaxcurate.kmeans.lloyd import (
@@ -43,7 +42,8 @@ from jaxcurate.kmeans.near import NEAR_SPECS
 from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.scores import Best
 from jaxcurate.kmeans.seeding import SEEDS_SPECS, first_seed, more_seeds, seeds_like
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
 """bfloat16 FLOP/s of a chip, from the vendor's pages."""
@@ -144,8 +144,8 @@ def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str
 
 def mesh_of(slice_: str) -> Mesh:
     """A mesh over a slice such as ``v5e:2x4`` that need not be there."""
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=slice_).devices
-    return Mesh(np.asarray(devices), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=slice_).devices
+    return Mesh(np.asarray(chips), (devices.AXIS,), axis_types=(AxisType.Auto,))
 
 
 def compiled(mesh: Mesh, kernel: Kernel, **static: Any) -> Compiled:
@@ -159,7 +159,7 @@ def compiled(mesh: Mesh, kernel: Kernel, **static: Any) -> Compiled:
         return jax.tree.map(one, spec, shapes, is_leaf=is_spec)
 
     specs = tuple(spec for spec, _ in kernel.arguments)
-    mapped = parallel.spmd(kernel.function, mesh, specs, kernel.out, **(kernel.static | static))
+    mapped = devices.spmd(kernel.function, mesh, specs, kernel.out, **(kernel.static | static))
     lowered = mapped.lower(*(placed(*argument) for argument in kernel.arguments))
     memory = lowered.compile().memory_analysis()
     # Under shard_map the compiler adds none to those that the kernel asks for.
@@ -187,8 +187,8 @@ def main(argv: list[str]) -> None:
     )
     for slice_ in SLICES.value:
         mesh, kind = mesh_of(slice_), slice_.split(":")[0]
-        padded = parallel.padded_size(n, mesh.size * BLOCK)
-        made = kernels(padded, d, parallel.padded_size(k, mesh.size), mesh.size)
+        padded = devices.padded_size(n, mesh.size * BLOCK)
+        made = kernels(padded, d, devices.padded_size(k, mesh.size), mesh.size)
         for name in KERNELS.value:
             for precision in ("float32", "bfloat16"):
                 found = compiled(mesh, made[name], precision=precision)

@@ -10,7 +10,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import pytest
 
-from jaxcurate import parallel
+from jaxcurate.runtime import devices
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -37,7 +37,7 @@ def forget_compiled_code():
 @pytest.fixture
 def mesh():
     """Four devices."""
-    return parallel.make_mesh(4)
+    return devices.make_mesh(4)
 
 
 @pytest.fixture

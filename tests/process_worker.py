@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate import dedup, growth, measures, parallel, processes
+from jaxcurate import dedup, growth, measures
 from jaxcurate.kmeans import frame, outside, split
 from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.runtime import facts
+from jaxcurate.runtime import devices, facts, processes
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -94,12 +94,12 @@ def parts(x, mesh):
     """Which rows a process reads for the frame and for its devices, and what it got."""
     for_frame, placed = Recorded(x), Recorded(x)
     there = frame.frame_of(for_frame, mesh=mesh)
-    rows, weights = parallel.put_rows(placed, mesh, 16, at_least=len(x) + 100)
+    rows, weights = devices.put_rows(placed, mesh, 16, at_least=len(x) + 100)
     return {
         "for frame": for_frame.read,
         "placed": placed.read,
-        "rows": parallel.fetch(rows),
-        "weights": parallel.fetch(weights),
+        "rows": devices.fetch(rows),
+        "weights": devices.fetch(weights),
         "mean": there.mean,
     }
 
@@ -136,9 +136,9 @@ def errors(x, mesh):
         "init": lambda: jc.kmeans(x, 3, "best"),
         "too many": lambda: jc.kmeans(x, len(x) + 1),
         "not the same": lambda: jc.kmeans(x[: len(x) - mine], 3),
-        "one fails": lambda: parallel.share(range(9), fails_in_one, mesh),
-        "pmap": lambda: parallel.spmd(len, mesh, (), (), mapper="pmap"),
-        "no device": lambda: parallel.make_mesh(2),
+        "one fails": lambda: devices.share(range(9), fails_in_one, mesh),
+        "pmap": lambda: devices.spmd(len, mesh, (), (), mapper="pmap"),
+        "no device": lambda: devices.make_mesh(2),
     }
     return {name: np.array(message(of)) for name, of in said.items()}
 
@@ -247,7 +247,7 @@ def main():
         with mock.patch.object(processes, "code_facts", lambda: facts.code_facts() | other_code):
             processes.initialize(**options)
     x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     few = {"few": True} if what == "few" else {}
     work = {"few": fits, "fits": fits, "parts": parts, "errors": errors}
     work |= {"differing": differing, "endless": endless, "idle": idle, "breaks": breaks}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import parallel
 from jaxcurate.kmeans.dense import flagged, over_flagged
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
 from jaxcurate.kmeans.nearest import nearest
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.scores import best_two, tiles_of
 from jaxcurate.kmeans.seeding import squared_distances_to
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 
 def brute_force(x, centroids):
@@ -105,15 +105,15 @@ def test_seeding_tells_close_rows_from_equal_ones():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("devices", [1, 4])
-def test_work_left_out_changes_nothing(precision, devices):
+@pytest.mark.parametrize("n_devices", [1, 4])
+def test_work_left_out_changes_nothing(precision, n_devices):
     x = mixture(4000, 16, 60)
     x -= x.mean(0)
-    mesh = parallel.make_mesh(devices)
+    mesh = devices.make_mesh(n_devices)
     rows = place(x, mesh)
     start = x[np.random.default_rng(1).choice(len(x), 100, replace=False)]
     states = [
-        parallel.spmd(
+        devices.spmd(
             lloyd,
             mesh,
             (ROWS, ROWS, SAME),

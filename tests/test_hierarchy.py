@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import hierarchy, parallel
+from jaxcurate import hierarchy
 from jaxcurate.hierarchy import closest_rows
 from jaxcurate.kmeans import outside, split
+from jaxcurate.runtime import devices
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_closest_rows_by_hand():
 
 def test_same_seed_same_bits_and_mappers_agree(x, monkeypatch):
     one = jc.hierarchical_kmeans(x, LEVELS, seed=3)
-    monkeypatch.setattr(parallel, "mapper", "pmap")
+    monkeypatch.setattr(devices, "mapper", "pmap")
     other = jc.hierarchical_kmeans(x, LEVELS, seed=3)
     for a, b in zip(one.levels, other.levels, strict=True):
         for u, v in zip(a, b, strict=True):

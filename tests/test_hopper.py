@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from jax._src.pallas.mosaic_gpu.interpret import params  # public from jax 0.11 on, in plgpu
 
-from jaxcurate import parallel
 from jaxcurate.kmeans import backends, hopper
 from jaxcurate.kmeans.backends import best_two_of_all
 from jaxcurate.kmeans.hopper import best_two_on_hopper
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.scores import best_two, tiles_of
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 N, K, D = 100, 600, 100
 """Three tiles of centroids, two stages to a tile, none of them full; stages are used again."""
@@ -100,7 +100,7 @@ def test_chosen_by_rule(monkeypatch):
 
 def test_another_choice_compiles_anew(monkeypatch, mesh):
     def text():
-        kernel = parallel.spmd(
+        kernel = devices.spmd(
             assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=256, precision="bfloat16"
         )
         shapes = [jax.ShapeDtypeStruct((m, 8), jnp.float32) for m in (4096, 300)]

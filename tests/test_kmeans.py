@@ -9,7 +9,6 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
-from jaxcurate import parallel
 from jaxcurate.artifacts.tree import SurplusWarning
 from jaxcurate.kmeans.fit import assign, seeded
 from jaxcurate.kmeans.frame import frame_of
@@ -18,6 +17,7 @@ from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding import n_candidates
 from jaxcurate.kmeans.split import split_clusters
 from jaxcurate.kmeans.sums import by_gathered_segments, by_one_hot, by_segments, by_windows
+from jaxcurate.runtime import devices
 
 
 def brute_force(x, centroids):
@@ -115,8 +115,8 @@ def test_seeding_draws_by_squared_distance():
 )
 def test_all_devices_give_nearly_the_bits_of_one(init, d):
     x = blobs(3000, d, 25, spread=0.3)
-    one = jc.kmeans(x, 25, init, seed=2, mesh=parallel.make_mesh(2))
-    four = jc.kmeans(x, 25, init, seed=2, mesh=parallel.make_mesh(4))
+    one = jc.kmeans(x, 25, init, seed=2, mesh=devices.make_mesh(2))
+    four = jc.kmeans(x, 25, init, seed=2, mesh=devices.make_mesh(4))
     assert (one.labels == four.labels).mean() > 0.999
     assert one.inertia == pytest.approx(four.inertia, rel=1e-6)
 
@@ -295,7 +295,7 @@ def test_splitting_a_small_cluster_gives_its_rows():
 
 def test_assign_pads_nothing_into_the_result():
     x = blobs(17, 2, 3)
-    labels, distances = assign(place(x, parallel.make_mesh()), x[:3])
+    labels, distances = assign(place(x, devices.make_mesh()), x[:3])
     assert labels.shape == distances.shape == (17,)
     np.testing.assert_array_equal(labels, brute_force(x, x[:3]).argmin(1))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import parallel
 from jaxcurate.kmeans.state import NO_STOPS, KMeansState
 from jaxcurate.kmeans.stream import _one_ahead
+from jaxcurate.runtime import devices
 
 
 def blobs(n, d, k, seed=0):
@@ -38,7 +38,7 @@ def assert_same(a, b):
     ("memory_limit", "mapper"), [(None, "shard_map"), (800_000, "shard_map"), (None, "pmap")]
 )
 def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper, monkeypatch):
-    monkeypatch.setattr(parallel, "mapper", mapper)
+    monkeypatch.setattr(devices, "mapper", mapper)
     x = blobs(5000, 48, 12)  # the seeding draws for some steps at once
     options = dict(max_iter=12, seed=3, memory_limit=memory_limit)
     whole = jc.kmeans(x, 70, **options)
@@ -67,7 +67,7 @@ def test_goes_on_with_another_number_of_devices():
     states = []
     whole = jc.kmeans(x, 40, on_state=states.append, state_every=2)
     for state in (states[0], states[-1]):
-        fewer = jc.kmeans(x, 40, state=state, mesh=parallel.make_mesh(2))
+        fewer = jc.kmeans(x, 40, state=state, mesh=devices.make_mesh(2))
         assert (fewer.labels == whole.labels).mean() > 0.999
         assert fewer.inertia == pytest.approx(whole.inertia, rel=1e-5)
 

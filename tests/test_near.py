@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcurate import parallel
 from jaxcurate.kmeans import near
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
 from jaxcurate.kmeans.near import best_near, in_neighbourhoods, shrunk
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.scores import best_two, tiles_of
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 N, D, K, BLOCK = 8192, 16, 300, 256
 
@@ -27,7 +27,7 @@ def long_tailed(n=N, d=D, modes=40, seed=0):
 def run(x, mesh, precision="float32", **options):
     rows = place(x, mesh, block=BLOCK)
     start = x[np.random.default_rng(1).choice(len(x), K, replace=False)]
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         lloyd,
         mesh,
         (ROWS, ROWS, SAME),
@@ -40,9 +40,9 @@ def run(x, mesh, precision="float32", **options):
     return kernel(rows.x, rows.weights, start)
 
 
-@pytest.mark.parametrize(("precision", "devices"), [("float32", 1), ("bfloat16", 2)])
-def test_less_is_worked_out_and_every_bit_is_the_same(precision, devices):
-    x, mesh = long_tailed(), parallel.make_mesh(devices)
+@pytest.mark.parametrize(("precision", "n_devices"), [("float32", 1), ("bfloat16", 2)])
+def test_less_is_worked_out_and_every_bit_is_the_same(precision, n_devices):
+    x, mesh = long_tailed(), devices.make_mesh(n_devices)
     everything, less = run(x, mesh, skip=False), run(x, mesh, precision)
     assert less.near.in_use.all()
     np.testing.assert_array_equal(less.best.labels, everything.best.labels)
@@ -99,9 +99,9 @@ def test_unstructured_rows_are_compared_with_all_that_moved(monkeypatch):
     x = np.random.default_rng(0).normal(size=(N, 64)).astype(np.float32)
     found = run(x, None)
     monkeypatch.setattr(near, "pays", lambda *_: False)
-    parallel._mapped.cache_clear()
+    devices._mapped.cache_clear()
     without = run(x, None)
-    parallel._mapped.cache_clear()
+    devices._mapped.cache_clear()
     np.testing.assert_array_equal(found.best.labels, without.best.labels)
     assert (np.asarray(found.compared) >= 0.9 * np.asarray(without.compared)).all()
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxcurate import parallel
 from jaxcurate.retrieval import nearest_rows
+from jaxcurate.runtime import devices
 
 
 def brute_force(embeddings, queries, metric):
@@ -23,7 +23,7 @@ def test_against_brute_force(metric, n_devices):
     x, q = 100 + rng.normal(size=(1500, 8)), 100 + rng.normal(size=(37, 8))  # far off: digits
     x *= rng.uniform(0.5, 2, (1500, 1)) if metric == "cosine" else 1
     x, q = x.astype(np.float32), q.astype(np.float32)
-    found = nearest_rows(x, q, 9, metric, mesh=parallel.make_mesh(n_devices), block=16)
+    found = nearest_rows(x, q, 9, metric, mesh=devices.make_mesh(n_devices), block=16)
     distances, rows = brute_force(x, q, metric)
     assert found.rows.shape == found.distances.shape == (37, 9)
     if metric == "euclidean":

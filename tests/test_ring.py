@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import parallel
 from jaxcurate.artifacts.tree import SurplusWarning
+from jaxcurate.runtime import devices
 
 
 def blobs(n, d, k, seed=0):
@@ -17,7 +17,7 @@ def blobs(n, d, k, seed=0):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
 def test_as_with_all_centroids_everywhere(metric, mapper, monkeypatch):
-    monkeypatch.setattr(parallel, "mapper", mapper)
+    monkeypatch.setattr(devices, "mapper", mapper)
     x = blobs(3000, 9, 40)
     options = dict(init=x[:50], max_iter=30, metric=metric)
     whole = jc.kmeans(x, 50, **options)
@@ -48,7 +48,7 @@ def test_empty_clusters_keep_their_centroids_and_the_first_of_equal_ones_wins():
 def test_one_device():
     x = blobs(500, 3, 9)
     with_mesh = jc.kmeans(x, 20, x[:20], shard_centroids=True)
-    mesh = parallel.make_mesh(2)
+    mesh = devices.make_mesh(2)
     np.testing.assert_array_equal(
         with_mesh.labels, jc.kmeans(x, 20, x[:20], shard_centroids=True, mesh=mesh).labels
     )

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import parallel
 from jaxcurate.measures import kl_to_uniform
+from jaxcurate.runtime import devices
 from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 
 def hierarchical_kmeans(x, levels, seed=0):
     """On two of the four devices, which wait for each other less."""
-    return jc.hierarchical_kmeans(x, levels, seed, mesh=parallel.make_mesh(2))
+    return jc.hierarchical_kmeans(x, levels, seed, mesh=devices.make_mesh(2))
 
 
 def levels(*n_clusters, m=0, r=1):

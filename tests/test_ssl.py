@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 
 import jaxcurate as jc
-from jaxcurate import parallel, ssl
+from jaxcurate import ssl
 from jaxcurate.batches import Batches
+from jaxcurate.runtime import devices
 from jaxcurate.ssl import augment, simclr, vit
 from jaxcurate.ssl.pretrain import STEPS_PER_CALL
 from jaxcurate.ssl.runs import schedule
@@ -288,14 +289,14 @@ def test_batches_that_do_not_fit_are_refused(images, runs, batches, words):
 def test_runs_side_by_side_equal_runs_alone_nearly(images, runs, alone, n_devices, per_device):
     # Products are cut up otherwise, and thirty steps let the rounding grow: 4e-6 was seen.
     settings = dataclasses.replace(FAST, runs_per_device=per_device)
-    together = ssl.pretrain(images, runs, settings, mesh=parallel.make_mesh(n_devices))
+    together = ssl.pretrain(images, runs, settings, mesh=devices.make_mesh(n_devices))
     assert together.losses.shape == (5, 30)
     for i, one in enumerate(alone):
         np.testing.assert_allclose(together.losses[i], one.losses[0], atol=1e-4)
 
 
 def test_the_place_among_other_runs_does_not_show(images, runs):
-    mesh = parallel.make_mesh(4)
+    mesh = devices.make_mesh(4)
     forth, back = (ssl.pretrain(images, order, FAST, mesh=mesh) for order in (runs, runs[::-1]))
     np.testing.assert_array_equal(forth.losses, back.losses[::-1])
     for a, b in zip(leaves(forth), leaves(back), strict=True):
@@ -324,7 +325,7 @@ def test_the_number_of_steps_in_a_call_does_not_show(images, runs, alone, monkey
 
 def test_progress_counts_runs_not_copies(images, runs):
     reports = []
-    mesh = parallel.make_mesh(4)
+    mesh = devices.make_mesh(4)
     ssl.pretrain(images, runs, FAST, mesh=mesh, progress=lambda *p: reports.append(p))
     assert reports == [(100, 150), (120, 150), (145, 150), (150, 150)]
 
@@ -343,7 +344,7 @@ def test_encode_equals_the_module_whatever_the_devices(images, runs):
         model = ssl.encoder(trained.params, run, TINY)
         expected = model(augment.scale(jnp.asarray(images)))
         np.testing.assert_allclose(features[run], expected, atol=1e-5)
-    split = ssl.encode(trained.params, images, FAST, mesh=parallel.make_mesh(4), block=8)
+    split = ssl.encode(trained.params, images, FAST, mesh=devices.make_mesh(4), block=8)
     np.testing.assert_allclose(split, features, atol=1e-5)
     assert ssl.encode(trained.params, images[:0], FAST).shape == (2, 0, 16)
 

@@ -9,7 +9,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.embed import Embedding
 from jaxcurate.embed.pca import fit_pca
 from jaxcurate.items import Items, read_held_out
-from jaxcurate.progress import Progress
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Clustering, Sampling, Settings
 from jaxcurate.sources import open_source, read_images
 from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, why_not

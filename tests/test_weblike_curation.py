@@ -14,7 +14,7 @@ import pytest
 from jaxcurate import pipeline, sources
 from jaxcurate.evaluation import balance
 from jaxcurate.plain import to_dataclass
-from jaxcurate.progress import Progress
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
 
 CONFIGS = Path(__file__).parent.parent / "configs"

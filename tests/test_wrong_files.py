@@ -18,7 +18,7 @@ from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
 from jaxcurate.embed import Embedding, make_encoder
 from jaxcurate.items import Items
-from jaxcurate.progress import Progress
+from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Clustering, Sampling, Settings
 from jaxcurate.sources import open_source, web_like
 from jaxcurate.sources.signatures import what_is

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
 from jaxcurate.embed import efficientnet, pca
 from jaxcurate.embed.pixels import pixels
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 _BYTES_AT_ONCE = 2**30
 _EFFICIENTNET_BYTES = 216
@@ -105,7 +105,7 @@ def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | 
     Returns:
         float32 ``[b, d]``.
     """
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         _encode,
         mesh,
         (ROWS, SAME),
@@ -117,7 +117,7 @@ def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | 
     parts = []
     for start in range(0, len(items), at_once):
         part = items[start : start + at_once]
-        placed, _ = parallel.put_rows(part, mesh, at_least=at_once)
+        placed, _ = devices.put_rows(part, mesh, at_least=at_once)
         parts.append(np.asarray(kernel(placed, encoder.params))[: len(part)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -127,7 +127,7 @@ def _most_at_once(encoder: Encoder, items: np.ndarray, mesh: Mesh | None) -> int
     # A byte of a pixel becomes a float32, and is resized to another.
     per_item = max(1, encoder.bytes_per_item, 8 * items[0].size)
     # CPU devices share one memory; any others have one each.
-    n_memories = 1 if jax.default_backend() == "cpu" else parallel.n_shards(mesh)
+    n_memories = 1 if jax.default_backend() == "cpu" else devices.n_shards(mesh)
     return n_memories * max(1, _BYTES_AT_ONCE // per_item)
 
 

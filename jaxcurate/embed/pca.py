@@ -11,10 +11,10 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
 from jaxcurate.embed.pixels import pixels
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 HIGHEST = jax.lax.Precision.HIGHEST
 MOST_COLUMNS = 8192
@@ -51,7 +51,7 @@ def fit_pca(
     Raises:
         ValueError: no items, or more columns than a covariance can hold.
     """
-    moments = parallel.spmd(_moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
+    moments = devices.spmd(_moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
     shift, total, products, n = None, 0.0, 0.0, 0
     for batch in batches:
         if shift is None:
@@ -61,7 +61,7 @@ def fit_pca(
                 raise InputError(
                     f"pca of {len(shift)} columns, at most {MOST_COLUMNS}: lower the resolution"
                 )
-        sums, outer = moments(*parallel.put_rows(batch, mesh), shift)
+        sums, outer = moments(*devices.put_rows(batch, mesh), shift)
         total = total + np.asarray(sums, np.float64)
         products = products + np.asarray(outer, np.float64)
         n += len(batch)
@@ -110,4 +110,4 @@ def _moments(
     """Sum ``[d]`` and sum of outer products ``[d, d]`` of the shifted rows."""
     rows = (pixels(images, resolution=resolution) - shift[None, :]) * weights[:, None]
     outer = jnp.dot(rows.T, rows, precision=HIGHEST)
-    return parallel.psum((jnp.sum(rows, axis=0), outer), axis_name)
+    return devices.psum((jnp.sum(rows, axis=0), outer), axis_name)

@@ -5,10 +5,10 @@ from typing import Literal, get_args
 
 import jax
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.fused import best_two_fused
 from jaxcurate.kmeans.scores import Best, Precision, Tiles, best_two_in_blocks
+from jaxcurate.runtime import devices
 
 GpuKernel = Literal["blocks", "fused"]
 
@@ -17,7 +17,7 @@ gpu_kernel: GpuKernel = "blocks"
 blocks elsewhere. The fused kernel has been compiled and interpreted, but never run on a GPU: it is
 not the default until ``scripts/bench_gpu.py``, which runs both, says that it pays."""
 
-parallel.compiled_for.append(lambda: gpu_kernel)
+devices.compiled_for.append(lambda: gpu_kernel)
 
 
 def runs_fused(precision: Precision) -> bool:

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.nearest import by_differences
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.scores import HIGHEST, tiles_of
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 
 def nearest_few(
@@ -34,9 +34,9 @@ def nearest_few(
     if not 1 <= m <= len(centroids):
         raise InputError(f"m={m}, but there are {len(centroids)} centroid(s)")
     rows = place(np.asarray(x, np.float32), mesh)
-    kernel = parallel.spmd(_few, mesh, (ROWS, SAME), (ROWS, ROWS), m=m, block=rows.block)
+    kernel = devices.spmd(_few, mesh, (ROWS, SAME), (ROWS, ROWS), m=m, block=rows.block)
     labels, squared = kernel(rows.x, np.asarray(centroids, np.float32))
-    return parallel.fetch(labels)[: rows.n], parallel.fetch(squared)[: rows.n]
+    return devices.fetch(labels)[: rows.n], devices.fetch(squared)[: rows.n]
 
 
 def _few(

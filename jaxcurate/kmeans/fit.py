@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel, processes
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
 from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
@@ -37,7 +36,8 @@ from jaxcurate.kmeans.seeding import (
 )
 from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, to_devices
 from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices, processes
+from jaxcurate.runtime.devices import ROWS, SAME
 
 InitName = Literal["k-means++", "k-means||", "random"]
 Init = InitName | np.ndarray
@@ -91,8 +91,8 @@ def kmeans(
 ) -> KMeans:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
-    Over several processes (:func:`jaxcurate.processes.initialize`) all call it with the same
-    arguments, and all get the whole result; each reads the rows of its own devices.
+    Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
+    same arguments, and all get the whole result; each reads the rows of its own devices.
 
     Args:
         x: ``[n, d]`` of real numbers of any type that float32 can hold, or a :class:`Pool`. For
@@ -115,7 +115,7 @@ def kmeans(
             float32, so that the labels are the same.
         shard_centroids: split the centroids over the devices too, for more than one of them can
             hold. All distances are worked out then. In memory, and without states.
-        mesh: the devices to use, from :func:`jaxcurate.parallel.make_mesh`; all by default.
+        mesh: the devices to use, from :func:`jaxcurate.runtime.devices.make_mesh`; all by default.
         state: where to go on, from ``on_state``, with the other arguments as they were. The
             result has the bits of a run without interruption.
         on_state: called now and then with what has to be kept to go on.
@@ -129,7 +129,7 @@ def kmeans(
         https://arxiv.org/abs/2405.15613
     """
     x = as_real(x.embeddings if isinstance(x, Pool) else x)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = devices.make_mesh() if mesh is None else mesh
     processes.agree(
         "kmeans",
         mesh,
@@ -202,7 +202,7 @@ def seeded(
     if isinstance(rows, Chunks):
         n, take, chunks = len(rows.x), rows.take, lambda: rows
     else:
-        n, take = rows.n, lambda chosen: parallel.fetch(rows.x[chosen])
+        n, take = rows.n, lambda chosen: devices.fetch(rows.x[chosen])
         chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
         seed = seed_chunks if isinstance(rows, Chunks) else _greedily_seeded
@@ -223,13 +223,11 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
             stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.mesh
         )
     else:
-        begin = parallel.spmd(
+        begin = devices.spmd(
             first_seed, rows.mesh, specs, SEEDS_SPECS, n_clusters=n_clusters, **options
         )
         seeds = begin(rows.x, rows.weights, key)
-    go_on = parallel.spmd(
-        more_seeds, rows.mesh, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options
-    )
+    go_on = devices.spmd(more_seeds, rows.mesh, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options)
     # So many centres cost as much as an iteration.
     every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.mesh)
     while (done := int(seeds.n_chosen)) < n_clusters:
@@ -250,13 +248,13 @@ def fitted(
 ) -> KMeans:
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = parallel.spmd(measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
+    measure = devices.spmd(measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeans(
         np.asarray(state.centroids),
-        parallel.fetch(state.best.labels)[: rows.n],
-        parallel.fetch(distances)[: rows.n],
+        devices.fetch(state.best.labels)[: rows.n],
+        devices.fetch(distances)[: rows.n],
         n_iter,
         np.asarray(state.compared)[: n_iter + 1],
         np.asarray(state.in_doubt)[: n_iter + 1],
@@ -271,7 +269,7 @@ def _fitted_in_a_ring(
     unit: bool,
 ) -> KMeans:
     """As :func:`fitted`, with the centroids split over the devices."""
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         ring_lloyd,
         rows.mesh,
         (ROWS, ROWS, ROWS),
@@ -282,15 +280,15 @@ def _fitted_in_a_ring(
         unit=unit,
     )
     k = len(centroids)
-    fill = parallel.padded_size(k, parallel.n_shards(rows.mesh)) - k
+    fill = devices.padded_size(k, devices.n_shards(rows.mesh)) - k
     # Far from all rows, which are near 1 in their frame; a power of two is exact in bfloat16.
     centroids = np.pad(np.asarray(centroids), ((0, fill), (0, 0)), constant_values=2.0**50)
-    state = kernel(rows.x, rows.weights, parallel.put_rows(centroids, rows.mesh)[0])
+    state = kernel(rows.x, rows.weights, devices.put_rows(centroids, rows.mesh)[0])
     n_iter = int(state.n_iter)
     return KMeans(
-        parallel.fetch(state.centroids)[:k],
-        parallel.fetch(state.labels)[: rows.n],
-        parallel.fetch(state.distances)[: rows.n],
+        devices.fetch(state.centroids)[:k],
+        devices.fetch(state.labels)[: rows.n],
+        devices.fetch(state.distances)[: rows.n],
         n_iter,
         np.ones(n_iter + 1, np.float32),
         np.zeros(n_iter + 1, np.float32),
@@ -317,11 +315,11 @@ def _iterated(
     stops: Stops,
 ) -> LloydState:
     if stops.phase == "iterating":
-        shards = parallel.n_shards(rows.mesh)
+        shards = devices.n_shards(rows.mesh)
         like = lloyd_like(*rows.x.shape, n_clusters, max_iter, rows.block, shards)
         state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.mesh)
     else:
-        begin = parallel.spmd(
+        begin = devices.spmd(
             unassigned,
             rows.mesh,
             (ROWS, SAME),
@@ -330,7 +328,7 @@ def _iterated(
             block=rows.block,
         )
         state = begin(rows.x, np.asarray(centroids))
-    go_on = parallel.spmd(
+    go_on = devices.spmd(
         more_iterations,
         rows.mesh,
         (ROWS, ROWS, LLOYD_SPECS, SAME),
@@ -352,9 +350,9 @@ def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.n
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
     if isinstance(rows, Chunks):
         return assign_chunks(rows, np.asarray(centroids))
-    kernel = parallel.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
+    kernel = devices.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))
-    return parallel.fetch(labels)[: rows.n], parallel.fetch(distances)[: rows.n]
+    return devices.fetch(labels)[: rows.n], devices.fetch(distances)[: rows.n]
 
 
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:

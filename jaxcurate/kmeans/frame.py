@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import LARGEST, InputError, is_real
 from jaxcurate.faults import faults_of, joined, refuse
-from jaxcurate.parallel import RowsLike
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import RowsLike
 
 _CHUNK = 65536
 _CACHED = 2**16
@@ -118,7 +118,7 @@ def frame_of(
                 np.maximum(high, most, out=high)
         return found, joined(faults)[None], np.array([len(x)])
 
-    found, faults, seen = parallel.share(range(0, len(x), _CHUNK), moments, mesh)
+    found, faults, seen = devices.share(range(0, len(x), _CHUNK), moments, mesh)
     if len(set(seen.tolist())) > 1:
         raise InputError(f"{name} is not the same in all processes: {seen.tolist()} rows")
     refuse(faults, name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxcurate.kmeans.frame import Frame
-from jaxcurate.parallel import RowsLike
+from jaxcurate.runtime.devices import RowsLike
 
 
 @dataclass(frozen=True)

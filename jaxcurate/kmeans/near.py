@@ -16,11 +16,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.active import WORTHWHILE, merged, search_moved
 from jaxcurate.kmeans.dense import flagged
 from jaxcurate.kmeans.nearest import Rounding, error_of, loss_of, margin
 from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet, rounded
+from jaxcurate.runtime import devices
 
 _FIRST = 2
 """The iteration in which rows are first put in order: before, centroids move too far. Where that
@@ -49,7 +49,7 @@ class Near(NamedTuple):
     """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
 
 
-NEAR_SPECS = Near(parallel.ROWS, parallel.ROWS, parallel.ROWS)
+NEAR_SPECS = Near(devices.ROWS, devices.ROWS, devices.ROWS)
 
 
 def pays(n: int, d: int, k: int, block: int) -> bool:
@@ -168,7 +168,7 @@ def search_near(
 
     worthwhile = near.in_use[0] & (arrange | (share <= _BETTER * all_of))
     best, doubt, share, gaps = jax.lax.cond(worthwhile, by_blocks, lambda: (*plain(), gaps))
-    share = parallel.psum(share, axis_name) / parallel.axis_size(axis_name)
+    share = devices.psum(share, axis_name) / devices.axis_size(axis_name)
     return best, doubt, share, Near(near.order, gaps[None], worthwhile[None])
 
 

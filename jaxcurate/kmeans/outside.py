@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.rows import Chunks, chunks_of
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 _CHUNK_BYTES = 2**26
 _LEAST = 256
@@ -24,7 +24,7 @@ def chunked(x: Lazy, mesh: Mesh | None, memory_limit: int | None = None) -> Chun
         mesh: the devices to use.
         memory_limit: bytes that the few chunks which are alive at a time may take together.
     """
-    shards = parallel.n_shards(mesh)
+    shards = devices.n_shards(mesh)
     n_bytes = _CHUNK_BYTES if memory_limit is None else min(_CHUNK_BYTES, memory_limit // 4)
     fitting = n_bytes // (4 * x.shape[1]) // shards
     return chunks_of(x, mesh, max(_LEAST, min(fitting, -(-len(x) // shards))))
@@ -49,7 +49,7 @@ def assign_to_parts(
     """
     centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
     first = np.cumsum(n_parts) - n_parts
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         _nearest_part,
         chunks.mesh,
         (ROWS, SAME, SAME, SAME, SAME),
@@ -63,8 +63,8 @@ def assign_to_parts(
         own, squared = kernel(
             rows.x, centroids, first.astype(np.int32), n_parts.astype(np.int32), parts
         )
-        labels[part] = parallel.fetch(own)[: rows.n]
-        distances[part] = parallel.fetch(squared)[: rows.n]
+        labels[part] = devices.fetch(own)[: rows.n]
+        distances[part] = devices.fetch(squared)[: rows.n]
     return labels, distances
 
 

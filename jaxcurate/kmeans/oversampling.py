@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 N_ROUNDS = 5
 
@@ -67,7 +67,7 @@ def kmeans_parallel(
     rows = place(take(chosen), mesh)
     weights = np.zeros(rows.x.shape[0], np.float32)
     weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
-    kernel = parallel.spmd(
+    kernel = devices.spmd(
         greedy_kmeans_plus_plus,
         mesh,
         (ROWS, ROWS, SAME),
@@ -87,12 +87,12 @@ def _assign(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest candidate of every row, and the squared distance to it."""
     # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
-    padding = parallel.padded_size(len(candidates), usual) - len(candidates)
+    padding = devices.padded_size(len(candidates), usual) - len(candidates)
     candidates = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
     for part, rows in chunks():
-        kernel = parallel.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
+        kernel = devices.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
         own, squared = kernel(rows.x, candidates)
-        labels[part] = parallel.fetch(own)[: rows.n]
-        distances[part] = parallel.fetch(squared)[: rows.n]
+        labels[part] = devices.fetch(own)[: rows.n]
+        distances[part] = devices.fetch(squared)[: rows.n]
     return labels, distances

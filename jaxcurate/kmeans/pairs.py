@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.few import nearest_few
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.rows import block_rows
 from jaxcurate.kmeans.scores import HIGHEST
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 _BATCH_BYTES = 2**26
 _SMALLEST_TILE = 32
@@ -107,10 +107,10 @@ def close_pairs(
                 for j in range(i if one == other else 0, n_tiles[other]):
                     yield rows_of(one, i), rows_of(other, j)
 
-    shards = parallel.n_shards(mesh)
+    shards = devices.n_shards(mesh)
     fitting = _BATCH_BYTES // (8 * tile * unit.shape[1]) // shards * shards
-    batch = min(max(fitting, shards), parallel.padded_size(total, shards))
-    kernel = parallel.spmd(_reaching, mesh, (ROWS, ROWS, SAME), (ROWS, ROWS))
+    batch = min(max(fitting, shards), devices.padded_size(total, shards))
+    kernel = devices.spmd(_reaching, mesh, (ROWS, ROWS, SAME), (ROWS, ROWS))
     low = np.float32(threshold - _SLACK)
     found = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
     held, done, remaining = 0, 0, tile_pairs()

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.parallel import RowsLike
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import RowsLike
 
 _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
@@ -45,14 +45,14 @@ def place(x: RowsLike, mesh: Mesh | None, at_least: int = 0, block: int | None =
     Args:
         x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.lazy.Lazy`. Over several
             processes each reads the rows of its own devices.
-        mesh: from :func:`jaxcurate.parallel.make_mesh`.
+        mesh: from :func:`jaxcurate.runtime.devices.make_mesh`.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
         block: rows to a block; by default what fits the backend, less for few rows.
     """
     if block is None:
-        a_device = -(-max(len(x), at_least) // parallel.n_shards(mesh))
+        a_device = -(-max(len(x), at_least) // devices.n_shards(mesh))
         block = min(block_rows(), max(_SMALLEST_BLOCK, 1 << (a_device - 1).bit_length()))
-    placed, weights = parallel.put_rows(x, mesh, block, at_least)
+    placed, weights = devices.put_rows(x, mesh, block, at_least)
     return Rows(placed, weights, len(x), mesh, block)
 
 
@@ -116,7 +116,7 @@ def chunks_within(x: Lazy, mesh: Mesh | None, memory_limit: int, n_clusters: int
     Raises:
         ValueError: not even the smallest chunk fits.
     """
-    (n, d), shards = x.shape, parallel.n_shards(mesh)
+    (n, d), shards = x.shape, devices.n_shards(mesh)
     # Two chunks are on the devices and one on its way there; and some room for pieces of them.
     bytes_a_row = 4 * d * 4
     # Where there is no room for all that goes aside, rows get a quarter.
@@ -144,5 +144,5 @@ def chunks_of(x: Lazy, mesh: Mesh | None, a_device: int) -> Chunks:
     # Rather many blocks than large ones: what rows are near to is known for each block.
     block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
     block = min(block, block_rows())
-    a_device = min(a_device, _MOST_ROWS // parallel.n_shards(mesh))
-    return Chunks(x, mesh, parallel.n_shards(mesh) * (a_device // block * block), block)
+    a_device = min(a_device, _MOST_ROWS // devices.n_shards(mesh))
+    return Chunks(x, mesh, devices.n_shards(mesh) * (a_device // block * block), block)

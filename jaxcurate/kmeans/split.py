@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import lloyd
 from jaxcurate.kmeans.rows import chunks_within
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
 from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
+from jaxcurate.runtime import devices
 
 _SMALLEST_BUCKET = 16
 _BATCH_ROWS = 2**16
@@ -112,7 +112,7 @@ def split_clusters(
         return np.concatenate(found[0]), np.concatenate(found[1])
 
     batches = list(_batches(counts, n_splits, at_once))
-    parts, own = parallel.share(batches, split, mesh)
+    parts, own = devices.share(batches, split, mesh)
     for batch in batches:
         first = first_part[batch.clusters][:, None]
         rows, real = rows_of(batch)
@@ -127,7 +127,7 @@ def split_clusters(
             found.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
         return (np.concatenate(found),)
 
-    (distances,) = parallel.share(range(0, n, at_once), measured, mesh)
+    (distances,) = devices.share(range(0, n, at_once), measured, mesh)
     return centroids, new_labels, distances
 
 

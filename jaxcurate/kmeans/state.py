@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
+from jaxcurate.runtime import devices
 
 Phase = Literal["seeding", "iterating"]
 Tuple = TypeVar("Tuple", bound=NamedTuple)
@@ -67,8 +67,8 @@ def from_devices(phase: Phase, state: NamedTuple, specs: NamedTuple, n: int) -> 
     """The state of a kernel, ``n`` being the rows that are no padding."""
     arrays = {}
     for (name, leaf), spec in zip(_named(state), _leaves(specs), strict=True):
-        whole = parallel.fetch(leaf)
-        arrays[name] = whole[:n] if spec == parallel.ROWS else whole
+        whole = devices.fetch(leaf)
+        arrays[name] = whole[:n] if spec == devices.ROWS else whole
     return KMeansState(phase, arrays)
 
 
@@ -88,7 +88,7 @@ def to_devices(
         )
     for (name, wanted), spec in zip(_named(like), _leaves(specs), strict=True):
         given = np.asarray(state.arrays[name])
-        split = spec == parallel.ROWS
+        split = spec == devices.ROWS
         rows = split and wanted.shape[0] >= n  # or else an axis of devices
         if split and not rows and given.shape != wanted.shape:
             given = np.zeros(wanted.shape, wanted.dtype)  # other devices find it out anew
@@ -99,7 +99,7 @@ def to_devices(
                 f"{wanted.dtype} {shape}"
             )
         leaves.append(
-            parallel.put_rows(given, mesh, at_least=wanted.shape[0])[0] if split else given
+            devices.put_rows(given, mesh, at_least=wanted.shape[0])[0] if split else given
         )
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.dense import flagged
 from jaxcurate.kmeans.scores import HIGHEST
+from jaxcurate.runtime import devices
 
 _FEW = 256
 """Clusters for which a product with one-hot labels of all rows is cheap."""
@@ -91,7 +91,7 @@ def over_devices(
     sums: jax.Array, counts: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
     """Adds up what :func:`sums_of_differences` gives on each device; counts become float32."""
-    sums, counts = parallel.psum((sums, halves(counts)), axis_name)
+    sums, counts = devices.psum((sums, halves(counts)), axis_name)
     return sums, whole(counts)
 
 

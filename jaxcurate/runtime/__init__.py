@@ -1,1 +1,1 @@
-"""How several processes of one run meet, agree on what they do, and watch each other."""
+"""Devices, processes and progress: where a run runs, and how its processes watch each other."""

@@ -6,8 +6,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.pretrain import Params, Pretraining, check_images
 from jaxcurate.ssl.vit import ViT, ViTConfig
@@ -57,12 +57,12 @@ def encode(
         ValueError: the images are not uint8 of the model's size.
     """
     check_images(images, settings)
-    kernel = parallel.spmd(_encode, mesh, (ROWS, SAME), ROWS, model=settings.model)
-    step = block * parallel.n_shards(mesh)
+    kernel = devices.spmd(_encode, mesh, (ROWS, SAME), ROWS, model=settings.model)
+    step = block * devices.n_shards(mesh)
     n_runs = len(jax.tree.leaves(params)[0])
     features = np.empty((n_runs, len(images), settings.model.width), np.float32)
     for first in range(0, len(images), step):
-        part, _ = parallel.put_rows(np.asarray(images[first : first + step]), mesh, block)
+        part, _ = devices.put_rows(np.asarray(images[first : first + step]), mesh, block)
         out = np.asarray(kernel(part, params)).swapaxes(0, 1)
         features[:, first : first + step] = out[:, : len(images) - first]
     return features

@@ -19,9 +19,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.augment import Augmentation
 from jaxcurate.ssl.runs import Run, batches_of, check_runs
@@ -218,18 +218,18 @@ def pretrain(
     check_images(images, settings)
     check_runs(runs, len(images), settings.n_steps, settings.batch_size)
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
-    replicate = parallel.spmd(_same, mesh, (SAME,), SAME)
+    replicate = devices.spmd(_same, mesh, (SAME,), SAME)
     # Padded, so that subsets of nearly the same size share one compiled function.
-    kept = np.zeros((parallel.padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
+    kept = np.zeros((devices.padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
     kept[: len(used)] = images[used]
     on_device = replicate(kept)
-    start = parallel.spmd(_start, mesh, (ROWS,), ROWS, settings=settings)
-    train = parallel.spmd(
+    start = devices.spmd(_start, mesh, (ROWS,), ROWS, settings=settings)
+    train = devices.spmd(
         _train, mesh, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
     )
 
     done = []
-    n_steps, per_wave = settings.n_steps, parallel.n_shards(mesh) * settings.runs_per_device
+    n_steps, per_wave = settings.n_steps, devices.n_shards(mesh) * settings.runs_per_device
     for first_run in range(0, len(runs), per_wave):
         wave = list(runs[first_run : first_run + per_wave])
         n_real = len(wave)

@@ -17,9 +17,8 @@ import jax
 from jax._src import clusters  # jax tells the addresses that it detects in no public way
 from jax.sharding import Mesh
 
-from jaxcurate import parallel
 from jaxcurate.checks import InputError
-from jaxcurate.runtime import agreement, steps
+from jaxcurate.runtime import agreement, devices, steps
 from jaxcurate.runtime.facts import code_facts, described
 from jaxcurate.runtime.monitor import Monitor, end_now
 from jaxcurate.runtime.relay import relayed
@@ -150,12 +149,12 @@ def agree(what: str, mesh: Mesh | None, **facts: Any) -> None:
     Raises:
         InputError: naming what differs, with the values of the processes.
     """
-    if not parallel.spans_processes(mesh):
+    if not devices.spans_processes(mesh):
         return
     steps.begin(what)
     told = {name: described(value) for name, value in facts.items()}
-    told |= {"mesh": described(mesh), "mapper": parallel.mapper}
-    agreement.compare(what, told, list(parallel.owners(mesh)))
+    told |= {"mesh": described(mesh), "mapper": devices.mapper}
+    agreement.compare(what, told, list(devices.owners(mesh)))
 
 
 def fail(reason: str) -> None:

@@ -1,6 +1,6 @@
 import time
 
-from jaxcurate.progress import Progress
+from jaxcurate.runtime.progress import Progress
 
 
 def test_lines_in_a_log(capsys):

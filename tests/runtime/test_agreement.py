@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxcurate import Level, processes
+from jaxcurate import Level
 from jaxcurate.checks import InputError
-from jaxcurate.runtime import relay, steps
+from jaxcurate.runtime import processes, relay, steps
 from jaxcurate.runtime.channel import Channel, ready
 from jaxcurate.runtime.facts import code_facts, described, differences
 from jaxcurate.runtime.rendezvous import Member, meet, split_address

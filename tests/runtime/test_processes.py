@@ -16,7 +16,7 @@ import process_worker
 import pytest
 
 import jaxcurate
-from jaxcurate import parallel
+from jaxcurate.runtime import devices
 
 N_ROWS = 3301
 WORKER = Path(process_worker.__file__)
@@ -39,7 +39,7 @@ def started(directory, what, n, n_devices=1, missing=(), own=None, **options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    root = str(Path(parallel.__file__).parents[1])
+    root = str(Path(devices.__file__).parents[1])
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "PYTHONPATH": root,
@@ -97,7 +97,7 @@ def test_more_devices_add_up_in_another_order(tmp_path, rows, n, n_devices):
 
 def test_each_process_reads_its_part(tmp_path, rows):
     found = results(tmp_path, "parts", 3)
-    one = process_worker.parts(rows, parallel.make_mesh(3))
+    one = process_worker.parts(rows, devices.make_mesh(3))
     for name in ("for frame", "placed"):
         read = np.array([part[name] for part in found])
         np.testing.assert_array_equal(read.sum(axis=0), np.ones(N_ROWS))

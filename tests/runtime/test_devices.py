@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcurate import parallel
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
 from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
-from jaxcurate.parallel import ROWS, SAME
+from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ROWS, SAME
 
 
 class Moments(NamedTuple):
@@ -17,46 +17,46 @@ class Moments(NamedTuple):
 
 
 def moments(x, weights, *, axis_name):
-    total = parallel.psum(jnp.sum(x * weights[:, None], axis=0), axis_name)
-    return Moments(x * 2 + parallel.axis_index(axis_name), total)
+    total = devices.psum(jnp.sum(x * weights[:, None], axis=0), axis_name)
+    return Moments(x * 2 + devices.axis_index(axis_name), total)
 
 
 SPECS = Moments(ROWS, SAME)
 
 
 def test_mesh_of_one_device_is_none():
-    assert parallel.make_mesh(1) is None
-    assert parallel.n_shards(None) == 1
-    assert parallel.make_mesh().size == jax.device_count() == 4
+    assert devices.make_mesh(1) is None
+    assert devices.n_shards(None) == 1
+    assert devices.make_mesh().size == jax.device_count() == 4
 
 
 @pytest.mark.parametrize("n_devices", [0, -1, 5])
 def test_impossible_mesh_is_refused(n_devices):
     with pytest.raises(ValueError, match=f"n_devices={n_devices}"):
-        parallel.make_mesh(n_devices)
+        devices.make_mesh(n_devices)
 
 
 def test_put_rows_pads_with_weight_zero(mesh):
     x = np.arange(10.0, dtype=np.float32).reshape(5, 2)
-    placed, weights = parallel.put_rows(x, mesh, multiple=3)
+    placed, weights = devices.put_rows(x, mesh, multiple=3)
     assert placed.shape == (12, 2)
     np.testing.assert_array_equal(placed[:5], x)
     np.testing.assert_array_equal(weights, [1] * 5 + [0] * 7)
     assert len(placed.sharding.device_set) == 4
-    assert parallel.put_rows(x, None, at_least=8)[0].shape == (8, 2)
+    assert devices.put_rows(x, None, at_least=8)[0].shape == (8, 2)
 
 
 @pytest.mark.parametrize("n_devices", [1, 4])
 def test_cpu_devices_take_rows_without_a_copy(n_devices, monkeypatch):
-    made, aligned = [], parallel._aligned
+    made, aligned = [], devices._aligned
 
     def noted(*given):
         made.append(aligned(*given))
         return made[-1]
 
-    monkeypatch.setattr(parallel, "_aligned", noted)
+    monkeypatch.setattr(devices, "_aligned", noted)
     x = np.random.default_rng(0).normal(size=(1001, 3)).astype(np.float32)
-    placed, _ = parallel.put_rows(x, parallel.make_mesh(n_devices))
+    placed, _ = devices.put_rows(x, devices.make_mesh(n_devices))
     there = {shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}
     assert there == {array.ctypes.data for array in made}
     np.testing.assert_array_equal(placed[:1001], x)
@@ -65,8 +65,8 @@ def test_cpu_devices_take_rows_without_a_copy(n_devices, monkeypatch):
 @pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
 def test_kernel_sees_its_part_of_the_rows(mesh, mapper):
     x = np.arange(16.0, dtype=np.float32).reshape(8, 2)
-    placed, weights = parallel.put_rows(x, mesh)
-    out = parallel.spmd(moments, mesh, (ROWS, ROWS), SPECS, mapper=mapper)(placed, weights)
+    placed, weights = devices.put_rows(x, mesh)
+    out = devices.spmd(moments, mesh, (ROWS, ROWS), SPECS, mapper=mapper)(placed, weights)
     device = np.repeat(np.arange(4), 2)[:, None]
     np.testing.assert_array_equal(out.rows, 2 * x + device)
     np.testing.assert_array_equal(out.total, x.sum(axis=0))
@@ -74,22 +74,22 @@ def test_kernel_sees_its_part_of_the_rows(mesh, mapper):
 
 def test_unmapped_kernel_runs_on_one_device():
     x = np.ones((4, 2), np.float32)
-    out = parallel.spmd(moments, None, (ROWS, ROWS), SPECS)(x, np.ones(4, np.float32))
+    out = devices.spmd(moments, None, (ROWS, ROWS), SPECS)(x, np.ones(4, np.float32))
     np.testing.assert_array_equal(out.total, [4, 4])
 
 
 def test_unknown_mapper_is_refused(mesh):
     with pytest.raises(ValueError, match="mapper='vmap'"):
-        parallel.spmd(moments, mesh, (ROWS, ROWS), SPECS, mapper="vmap")
+        devices.spmd(moments, mesh, (ROWS, ROWS), SPECS, mapper="vmap")
 
 
 @pytest.mark.parametrize("d", [7, 48])  # draws for one step, and for some
 def test_both_mappers_give_the_same_bits(d, mesh):
     x = np.random.default_rng(0).normal(size=(3000, d)).astype(np.float32)
-    placed, weights = parallel.put_rows(x, mesh, 256)
+    placed, weights = devices.put_rows(x, mesh, 256)
     results = []
     for mapper in ("shard_map", "pmap"):
-        seed = parallel.spmd(
+        seed = devices.spmd(
             greedy_kmeans_plus_plus,
             mesh,
             (ROWS, ROWS, SAME),
@@ -99,7 +99,7 @@ def test_both_mappers_give_the_same_bits(d, mesh):
             block=256,
         )
         centres = seed(placed, weights, jax.random.key(3))
-        run = parallel.spmd(
+        run = devices.spmd(
             lloyd,
             mesh,
             (ROWS, ROWS, SAME),

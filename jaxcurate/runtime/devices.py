@@ -5,7 +5,7 @@ module. :func:`spmd` maps it over a one-dimensional mesh with ``jit(shard_map)``
 with ``pmap``; without a mesh the same kernel runs on one device, unmapped. No other file names
 either mapper.
 
-Over several processes, which :mod:`jaxcurate.processes` brings together, each runs the same
+Over several processes, which :mod:`jaxcurate.runtime.processes` brings together, each runs the same
 program on the same arguments. The mesh has the devices of all; a process reads the rows of its
 own (:func:`put_rows`), does its part of what the host does (:func:`share`), and gets whole
 results (:func:`fetch`).
