@@ -5,15 +5,15 @@
 The file holds floats [n, d]. The reasoning is printed; the settings are then as fixed as any
 other's: they are in the work directory's config.json, and every one can be overridden, such as
 `--config.cluster.n_clusters='(2000,200)'`. Published settings are what is followed
-(`jaxcurate/proposal.py`); 100 k x 256 takes what configs/small_2levels.py takes.
+(`jaxcurate/curation/suggest_levels.py`); 100 k x 256 takes what configs/small_2levels.py takes.
 """
 
 import sys
 
 from ml_collections import ConfigDict
 
+from jaxcurate.curation.suggest_levels import propose_levels
 from jaxcurate.embed import Embedding
-from jaxcurate.proposal import propose_levels
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.sources.arrays import ArraySource
 

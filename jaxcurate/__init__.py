@@ -2,9 +2,9 @@
 
 from jaxcurate.artifacts.pool import Pool, make_pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
-from jaxcurate.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.curation.sampling import allocate, sample
 from jaxcurate.kmeans import KMeans, kmeans
-from jaxcurate.sampling import allocate, sample
 
 __all__ = [
     "ClusterTree",

@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.baselines import sample_flat, sample_uniform
-from jaxcurate.batches import Batches
-from jaxcurate.mixing import indices_of, mix
+from jaxcurate.curation.baselines import sample_flat, sample_uniform
+from jaxcurate.curation.mixing import indices_of, mix
+from jaxcurate.curation.sampling import ShortfallWarning, sample
+from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
-from jaxcurate.sampling import ShortfallWarning, sample
 from jaxcurate.settings import Evaluation, Sampling
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxcurate import ssl
 from jaxcurate.checks import InputError
-from jaxcurate.hierarchy import Progress
+from jaxcurate.curation.hierarchy import Progress
 from jaxcurate.ssl import probe
 
 UNTRAINED = "untrained"

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from jaxcurate.checks import InputError, check_whole
+from jaxcurate.curation.hierarchy import Level
+from jaxcurate.curation.mixing import Mix
 from jaxcurate.embed import Embedding
 from jaxcurate.embed.pca import MOST_COLUMNS
 from jaxcurate.embed.pixels import n_columns
 from jaxcurate.export import FORMATS
-from jaxcurate.hierarchy import Level
-from jaxcurate.mixing import Mix
 from jaxcurate.sources import Recipe
 from jaxcurate.ssl import Pretraining
 
@@ -93,7 +93,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Parts of the subset, as :class:`jaxcurate.mixing.Mix` has them: curated alone by default.
+    """Parts of the subset, as `Mix` has them: curated alone by default.
 
     References are items like the pool's and are embedded in the same way: an encoder that is
     fitted to the pool is fitted once more.
@@ -181,7 +181,8 @@ class Evaluation:
     flat_level: int = 1
     """The level that the flat arm is balanced over."""
     stratified_by: Literal["clusters", "rows"] = "clusters"
-    """What the stratified arm sees equally often, as :class:`jaxcurate.batches.Batches` has it."""
+    """What the stratified arm sees equally often, as
+    :class:`jaxcurate.curation.stratified_batches.Batches` has it."""
     n_seeds: int = 5
     probe_split: str = "probe"
     """Labelled items that the probes learn from, outside the pool."""

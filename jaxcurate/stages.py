@@ -9,16 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import (
-    dedup,
-    evaluation,
-    experiment,
-    export,
-    growth,
-    measures,
-    report,
-    ssl,
-)
+from jaxcurate import evaluation, experiment, export, measures, report, ssl
 from jaxcurate.arms import Arms
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import KIND as POOL
@@ -26,10 +17,11 @@ from jaxcurate.artifacts.pool import Block, Pool, fill_pool, write_pool
 from jaxcurate.artifacts.tree import KIND as TREE
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
-from jaxcurate.hierarchy import hierarchical_kmeans
+from jaxcurate.curation import dedup, growth
+from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.mixing import indices_of
 from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.mixing import indices_of
 from jaxcurate.retrieval import Neighbours, nearest_rows
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcurate.dedup import agreement, content_digests, deduplicate
+from jaxcurate.curation.dedup import agreement, content_digests, deduplicate
 from jaxcurate.sources import raw
 
 THRESHOLDS = (0.99, 0.95, 0.9)

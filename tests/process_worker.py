@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate import dedup, growth, measures
+from jaxcurate import measures
+from jaxcurate.curation import dedup, growth
 from jaxcurate.kmeans import frame, outside, split
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.runtime import devices, facts, processes

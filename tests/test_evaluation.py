@@ -6,7 +6,7 @@ import scipy.stats
 
 import jaxcurate as jc
 from jaxcurate import balance, evaluation, experiment
-from jaxcurate.batches import Batches
+from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.experiment import HeldOut, paired_interval
 from jaxcurate.sources import Annotations
 from jaxcurate.ssl import Pretraining, Run, ViTConfig

@@ -11,10 +11,10 @@ from scipy import sparse
 import jaxcurate as jc
 from jaxcurate.artifacts.pool import Block, write_pool
 from jaxcurate.artifacts.tree import SurplusWarning, n_surplus
-from jaxcurate.baselines import sample_uniform
-from jaxcurate.dedup import deduplicate
+from jaxcurate.curation.baselines import sample_uniform
+from jaxcurate.curation.dedup import deduplicate
+from jaxcurate.curation.growth import grow
 from jaxcurate.faults import faults_of, joined
-from jaxcurate.growth import grow
 from jaxcurate.kmeans.draws import draw_blocks, sum_of_blocks
 from jaxcurate.kmeans.frame import frame_of
 from jaxcurate.kmeans.split import split_clusters

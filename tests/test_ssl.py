@@ -11,7 +11,7 @@ from flax import nnx
 
 import jaxcurate as jc
 from jaxcurate import ssl
-from jaxcurate.batches import Batches
+from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.runtime import devices
 from jaxcurate.ssl import augment, simclr, vit
 from jaxcurate.ssl.pretrain import STEPS_PER_CALL

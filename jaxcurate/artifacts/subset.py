@@ -40,8 +40,9 @@ def save_subset(
         pool: what they index.
         tree: over the pool; the manifest tells the cluster of each row at every level.
         about: joins the card.
-        why: the rows that were kept for each reason, such as :func:`jaxcurate.mixing.mix` tells;
-            the manifest then says why each row was kept, and the card how many were for what.
+        why: the rows that were kept for each reason, such as :func:`jaxcurate.curation.mixing.mix`
+            tells; the manifest then says why each row was kept, and the card how many were for
+            what.
 
     Raises:
         ValueError: the tree is over another pool; or a row of ``indices`` is kept for no reason

@@ -16,8 +16,9 @@ class Run(NamedTuple):
     """Of the images, int64 ``[m]``: what it trains on."""
     seed: int
     batches: Sequence[np.ndarray] | None = None
-    """The rows of every batch, ``batches[step]``, such as :class:`jaxcurate.batches.Batches`;
-    shuffled epochs by default. Random views hang on seed, step and place alone either way."""
+    """The rows of every batch, ``batches[step]``, such as
+    :class:`jaxcurate.curation.stratified_batches.Batches`; shuffled epochs by default. Random views
+    hang on seed, step and place alone either way."""
 
 
 def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.arms import Arms
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.baselines import flat
-from jaxcurate.dedup import deduplicate
+from jaxcurate.curation.baselines import flat
+from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.settings import Sampling
 
 

@@ -23,9 +23,10 @@ import numpy as np
 from faults.cases import end_with_parent
 from faults.operations import COUNT, Operations, Plan
 
-from jaxcurate import cli, dedup, pipeline, stages
+from jaxcurate import cli, pipeline, stages
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
+from jaxcurate.curation import dedup
 
 CONFIG = """
 from jaxcurate.embed import Embedding

@@ -14,7 +14,7 @@ from faults.operations import Operations, Plan
 
 from jaxcurate.artifacts import files, folders, lock
 from jaxcurate.checks import InputError
-from jaxcurate.dedup import deduplicate
+from jaxcurate.curation.dedup import deduplicate
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "faults"
 

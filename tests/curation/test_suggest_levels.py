@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcurate import Level, cli
+from jaxcurate.curation.suggest_levels import propose_levels
 from jaxcurate.plain import to_dataclass
-from jaxcurate.proposal import propose_levels
 from jaxcurate.settings import Settings
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def settings_of(argument):

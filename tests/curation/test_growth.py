@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.growth import drift, grow, refit_branch
+from jaxcurate.curation.growth import drift, grow, refit_branch
 
 
 def mixture(rng, n):

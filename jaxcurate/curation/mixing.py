@@ -8,11 +8,11 @@ from fractions import Fraction
 import numpy as np
 
 from jaxcurate.artifacts.tree import ClusterTree, check_tree
-from jaxcurate.baselines import sample_uniform
 from jaxcurate.checks import InputError, check_whole, checked_rows
+from jaxcurate.curation.baselines import sample_uniform
+from jaxcurate.curation.sampling import ShortfallWarning, Strategy, sample
 from jaxcurate.priorities import other_seed
 from jaxcurate.retrieval import Neighbours
-from jaxcurate.sampling import ShortfallWarning, Strategy, sample
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcurate as jc
-from jaxcurate.batches import Batches, OneByOne, Walk
+from jaxcurate.curation.stratified_batches import Batches, OneByOne, Walk
 from jaxcurate.permutation import permuted
 
 

@@ -48,7 +48,7 @@ class Batches(Sequence[np.ndarray]):
         """Prepares batches; none is drawn yet.
 
         Args:
-            tree: over ``n`` points; :func:`jaxcurate.baselines.flat` keeps one level only.
+            tree: over ``n`` points; :func:`jaxcurate.curation.baselines.flat` keeps one level only.
             batch_size: rows of a batch. A row may stand twice in a batch that reaches over the
                 end of its epoch, or is larger.
             n_steps: how many batches.

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import jaxcurate as jc
 from jaxcurate import export
-from jaxcurate.mixing import Mix, indices_of, mix
+from jaxcurate.curation.mixing import Mix, indices_of, mix
+from jaxcurate.curation.sampling import ShortfallWarning
 from jaxcurate.retrieval import Neighbours, nearest_rows
-from jaxcurate.sampling import ShortfallWarning
 
 
 @pytest.fixture(scope="module")

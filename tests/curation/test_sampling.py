@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcurate as jc
-from jaxcurate.sampling import ShortfallWarning, _first_of_each
+from jaxcurate.curation.sampling import ShortfallWarning, _first_of_each
 
 
 def recursive_allocation(capacities, size):
@@ -160,7 +160,7 @@ def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups, unifor
     sizes = np.bincount(groups, minlength=n_groups)
     wanted = rng.integers(0, 25, n_groups)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxcurate.sampling._MARGIN", margin)
+        patch.setattr("jaxcurate.curation.sampling._MARGIN", margin)
         taken = _first_of_each(groups, order, lambda members: ties[members], sizes, wanted, uniform)
     for group in range(n_groups):
         members = np.flatnonzero(groups == group)
@@ -180,7 +180,7 @@ def test_how_many_are_compared_does_not_show(seed, size, some_rows, with_ids, ma
     usual = draw()
     for margin in (-1, 100):  # too few, so that all is sorted in the end; and all at once
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("jaxcurate.sampling._MARGIN", margin)
+            patch.setattr("jaxcurate.curation.sampling._MARGIN", margin)
             np.testing.assert_array_equal(draw(), usual)
 
 
@@ -198,7 +198,7 @@ def test_the_sample_of_a_tree_and_a_seed_stays_the_same():
 def test_blocks_do_not_show(strategy, monkeypatch):
     tree = random_tree(np.random.default_rng(1))
     whole = jc.sample(tree, 123, strategy)
-    monkeypatch.setattr("jaxcurate.sampling._BLOCK", 7)
+    monkeypatch.setattr("jaxcurate.curation.sampling._BLOCK", 7)
     monkeypatch.setattr("jaxcurate.priorities._BLOCK", 11)
     np.testing.assert_array_equal(jc.sample(tree, 123, strategy), whole)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate import hierarchy
-from jaxcurate.hierarchy import closest_rows
+from jaxcurate.curation import hierarchy
+from jaxcurate.curation.hierarchy import closest_rows
 from jaxcurate.kmeans import outside, split
 from jaxcurate.runtime import devices
 

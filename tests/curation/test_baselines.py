@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.baselines import flat, sample_flat, sample_uniform
+from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
 
 
 @pytest.fixture(scope="module")

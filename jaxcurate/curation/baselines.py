@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel, check_tree
 from jaxcurate.checks import InputError
-from jaxcurate.sampling import Strategy, sample
+from jaxcurate.curation.sampling import Strategy, sample
 
 
 def sample_uniform(

@@ -9,7 +9,13 @@ from scipy.sparse.csgraph import connected_components
 
 import jaxcurate as jc
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.dedup import Duplicates, agreement, content_digests, deduplicate, first_of_same
+from jaxcurate.curation.dedup import (
+    Duplicates,
+    agreement,
+    content_digests,
+    deduplicate,
+    first_of_same,
+)
 from jaxcurate.kmeans import pairs as pairs_module
 from jaxcurate.kmeans.pairs import close_pairs, neighbouring
 from jaxcurate.sources import raw

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
-from jaxcurate.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.kmeans.frame import checked_shape, frame_of
 from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.outside import chunked
