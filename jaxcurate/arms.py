@@ -13,8 +13,8 @@ from jaxcurate.curation.baselines import sample_flat, sample_uniform
 from jaxcurate.curation.mixing import indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches
+from jaxcurate.neighbors.nearest_rows import Neighbours
 from jaxcurate.priorities import other_seed
-from jaxcurate.retrieval import Neighbours
 from jaxcurate.settings import Evaluation, Sampling
 
 

@@ -29,7 +29,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcurate.kmeans import few, outside, pairs, split, stream
+from jaxcurate.kmeans import few, outside, split, stream
 from jaxcurate.kmeans.fused import block_side
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
@@ -42,6 +42,7 @@ from jaxcurate.kmeans.near import NEAR_SPECS
 from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.scores import Best
 from jaxcurate.kmeans.seeding import SEEDS_SPECS, first_seed, more_seeds, seeds_like
+from jaxcurate.neighbors import close_pairs
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
@@ -127,7 +128,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
         ),
         "few": Kernel(few._few, ((ROWS, x), clusters), (ROWS, ROWS), block | dict(m=8)),
         "pairs": Kernel(
-            pairs._reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
+            close_pairs._reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
         ),
         "splits": Kernel(
             _splits, ((SAME, shape(64, 1024, d)), (SAME, shape(64, 1024)), (SAME, key)), SAME, {}

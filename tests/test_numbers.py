@@ -28,7 +28,7 @@ from jaxcurate.kmeans.sums import (
     over_devices,
     whole,
 )
-from jaxcurate.retrieval import nearest_rows
+from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import SAME
 from jaxcurate.sources import read_images

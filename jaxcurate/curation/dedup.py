@@ -23,8 +23,8 @@ from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.faults import faults_of, refuse
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.frame import checked_shape
-from jaxcurate.kmeans.pairs import Pairs, close_pairs, neighbouring
 from jaxcurate.kmeans.rows import fits
+from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighbouring
 from jaxcurate.runtime import devices, processes
 
 Progress = Callable[[str, int, int], None]

@@ -11,8 +11,8 @@ from jaxcurate.artifacts.tree import ClusterTree, check_tree
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.sampling import ShortfallWarning, Strategy, sample
+from jaxcurate.neighbors.nearest_rows import Neighbours
 from jaxcurate.priorities import other_seed
-from jaxcurate.retrieval import Neighbours
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def mix(
         tree: over ``n`` points.
         size: how many rows are wanted in all.
         shares: of the parts.
-        neighbours: from :func:`jaxcurate.retrieval.nearest_rows`; their number for each query is
-            the cap on what it can add. Needed for a retrieved part.
+        neighbours: from :func:`jaxcurate.neighbors.nearest_rows.nearest_rows`; their number for
+            each query is the cap on what it can add. Needed for a retrieved part.
         strategy: of the curated part.
         seed: of everything random.
         rows: distinct numbers of the rows that may be taken; all by default.

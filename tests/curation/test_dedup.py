@@ -16,8 +16,8 @@ from jaxcurate.curation.dedup import (
     deduplicate,
     first_of_same,
 )
-from jaxcurate.kmeans import pairs as pairs_module
-from jaxcurate.kmeans.pairs import close_pairs, neighbouring
+from jaxcurate.neighbors import close_pairs as pairs_module
+from jaxcurate.neighbors.close_pairs import close_pairs, neighbouring
 from jaxcurate.sources import raw
 
 

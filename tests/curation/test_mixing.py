@@ -10,7 +10,7 @@ import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.curation.mixing import Mix, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning
-from jaxcurate.retrieval import Neighbours, nearest_rows
+from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxcurate.retrieval import nearest_rows
+from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime import devices
 
 
@@ -60,7 +60,7 @@ def test_many_queries_go_in_parts(monkeypatch):
     rng = np.random.default_rng(3)
     x, q = rng.normal(size=(200, 4)), rng.normal(size=(50, 4))
     whole = nearest_rows(x, q, 3)
-    monkeypatch.setattr("jaxcurate.retrieval._QUERIES", 16)
+    monkeypatch.setattr("jaxcurate.neighbors.nearest_rows._QUERIES", 16)
     np.testing.assert_array_equal(nearest_rows(x, q, 3).rows, whole.rows)
 
 
