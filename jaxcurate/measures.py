@@ -8,10 +8,10 @@ from jax.sharding import Mesh
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.checks import InputError, as_real, checked_rows
-from jaxcurate.kmeans.frame import frame_of
-from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.kmeans.outside import chunked
-from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.predict import chunked
+from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import devices, processes
 
 _CENTRES = 65536

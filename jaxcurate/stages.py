@@ -21,7 +21,7 @@ from jaxcurate.curation import dedup, growth
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.mixing import indices_of
 from jaxcurate.items import Items, check_all_read, read_held_out
-from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings

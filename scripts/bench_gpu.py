@@ -7,8 +7,8 @@ Contenders run one after another, each in its own process, for the rows of one l
 another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, told next to the
 best rate that a product of two square matrices reached in the same run, in bfloat16 and in true
 float32. `+ update` is what an iteration takes beyond its two assignments (flash-kmeans has it in
-its assignment). `fused` is the kernel for Hopper GPUs that jaxcurate/kmeans/backends.py can turn
-on. jaxcurate's labels are those of float32 at either precision; `agree` is the share
+its assignment). `fused` is the kernel for Hopper GPUs that jaxcurate/kmeans/kernels/dispatch.py can
+turn on. jaxcurate's labels are those of float32 at either precision; `agree` is the share
 of a sample of rows whose label is the nearest centroid by float64. A contender that is not
 installed is left out and named. It runs on any backend of jax and torch: try
 `--cases=20000x64x300` on a CPU.
@@ -66,14 +66,14 @@ class WithJaxcurate:
         import jax
         import jax.numpy as jnp
 
-        from jaxcurate.kmeans import backends
+        from jaxcurate.kmeans.kernels import dispatch
         from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, more_iterations, unassigned
         from jaxcurate.kmeans.rows import block_rows
         from jaxcurate.runtime import devices
         from jaxcurate.runtime.devices import ROWS, SAME
 
-        backends.gpu_kernel = gpu_kernel
-        if gpu_kernel == "fused" and not backends.runs_fused(precision):
+        dispatch.gpu_kernel = gpu_kernel
+        if gpu_kernel == "fused" and not dispatch.runs_fused(precision):
             raise ValueError("the fused kernel is for Hopper GPUs and bfloat16")
         block = block_rows()
         n = -(-n // block) * block

@@ -29,8 +29,10 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcurate.kmeans import few, outside, split, stream
-from jaxcurate.kmeans.fused import block_side
+from jaxcurate.kmeans import few, predict, splitting, streaming
+from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS
+from jaxcurate.kmeans.kernels.scores import Best
+from jaxcurate.kmeans.kernels.tpu import block_side
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
     assigned,
@@ -38,10 +40,8 @@ from jaxcurate.kmeans.lloyd import (
     more_iterations,
     unassigned,
 )
-from jaxcurate.kmeans.near import NEAR_SPECS
-from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
-from jaxcurate.kmeans.scores import Best
-from jaxcurate.kmeans.seeding import SEEDS_SPECS, first_seed, more_seeds, seeds_like
+from jaxcurate.kmeans.seeding.plus_plus import SEEDS_SPECS, first_seed, more_seeds, seeds_like
+from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
 from jaxcurate.neighbors import close_pairs
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
@@ -112,16 +112,16 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
             block,
         ),
         "streamed": Kernel(
-            stream._assign_and_sum,
+            streaming._assign_and_sum,
             (*rows, clusters, clusters, best, near, (SAME, shape(dtype="int32"))),
             (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
             block | dict(precision="float32"),
         ),
         "streamed seeds": Kernel(
-            stream._improve, (*rows, (ROWS, weights), (SAME, some)), (ROWS, ROWS), block
+            streaming._improve, (*rows, (ROWS, weights), (SAME, some)), (ROWS, ROWS), block
         ),
         "parts": Kernel(
-            outside._nearest_part,
+            predict._nearest_part,
             ((ROWS, x), clusters, counts, counts, (SAME, shape(4 * k, d))),
             (ROWS, ROWS),
             block | dict(most=4),
@@ -139,7 +139,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
 def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
     """Splits run on one device each; here the same on all."""
     del axis_name
-    run = functools.partial(split._fit_batch, n_splits=100, max_iter=50, unit=False)
+    run = functools.partial(splitting._fit_batch, n_splits=100, max_iter=50, unit=False)
     return run(xs, weights, jnp.arange(len(xs)), key)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import jaxcurate as jc
 from jaxcurate import measures
 from jaxcurate.curation import dedup, growth
-from jaxcurate.kmeans import frame, outside, split
-from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.kmeans import normalize, predict, splitting
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.runtime import devices, facts, processes
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,9 +23,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def small_pieces(work):
     """Gives few rows enough pieces for something to be divided."""
     for module, name, value in (
-        (frame, "_CHUNK", 256),
-        (split, "_BATCH_ROWS", 1024),
-        (outside, "_CHUNK_BYTES", 2**14),
+        (normalize, "_CHUNK", 256),
+        (splitting, "_BATCH_ROWS", 1024),
+        (predict, "_CHUNK_BYTES", 2**14),
     ):
         work = mock.patch.object(module, name, value)(work)
     return work
@@ -68,7 +68,7 @@ def fits(x, mesh, few=False):
         for number, level in enumerate([*tree.levels, *streamed.levels], 1):
             found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
         labels = np.arange(len(x)) % 8
-        parts = split.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)
+        parts = splitting.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)
         found |= {f"split: {i}": array for i, array in enumerate(parts)}
     for name, run in runs.items():
         arrays = run.centroids, run.labels, run.distances, np.array(run.n_iter)
@@ -94,7 +94,7 @@ class Recorded:
 def parts(x, mesh):
     """Which rows a process reads for the frame and for its devices, and what it got."""
     for_frame, placed = Recorded(x), Recorded(x)
-    there = frame.frame_of(for_frame, mesh=mesh)
+    there = normalize.frame_of(for_frame, mesh=mesh)
     rows, weights = devices.put_rows(placed, mesh, 16, at_least=len(x) + 100)
     return {
         "for frame": for_frame.read,
@@ -193,7 +193,7 @@ def asked():
 def endless(x, mesh, at_go=lambda: None):
     """Goes on until the process is ended; process 1 does something else where a file asks."""
     for _ in range(10**6):
-        frame.frame_of(x, mesh=mesh)
+        normalize.frame_of(x, mesh=mesh)
         running()
         if jax.process_index() == 1 and asked():
             at_go()
@@ -201,7 +201,7 @@ def endless(x, mesh, at_go=lambda: None):
 
 def idle(x, mesh):
     """Works on the host alone, so that no broken connection tells of the others."""
-    frame.frame_of(x, mesh=mesh)
+    normalize.frame_of(x, mesh=mesh)
     running()
     time.sleep(600)
 
@@ -237,7 +237,7 @@ def computes(x, mesh):
         end = time.monotonic() + 5
         while jax.process_index() == 1 and time.monotonic() < end:
             sum(range(10**4))
-        frame.frame_of(x, mesh=mesh)
+        normalize.frame_of(x, mesh=mesh)
     return {}
 
 

@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
-from jaxcurate.kmeans.frame import checked_shape, frame_of
-from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.kmeans.outside import chunked
-from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.kmeans.normalize import checked_shape, frame_of
+from jaxcurate.kmeans.predict import chunked
+from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import devices, processes
 
 FAR = 0.99

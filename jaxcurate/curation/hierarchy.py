@@ -21,12 +21,12 @@ from jaxcurate.checks import (
     told,
 )
 from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
-from jaxcurate.kmeans.frame import checked_shape, frame_of
-from jaxcurate.kmeans.lazy import Lazy
-from jaxcurate.kmeans.outside import assign_to_parts, chunked
+from jaxcurate.kmeans.normalize import checked_shape, frame_of
+from jaxcurate.kmeans.predict import assign_to_parts, chunked
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
-from jaxcurate.kmeans.split import split_clusters
-from jaxcurate.kmeans.stream import assign_chunks
+from jaxcurate.kmeans.splitting import split_clusters
+from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import devices, processes
 
 Progress = Callable[[str, int, int], None]

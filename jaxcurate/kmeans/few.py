@@ -6,9 +6,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.kmeans.nearest import by_differences
+from jaxcurate.kmeans.assignment.exact import by_differences
+from jaxcurate.kmeans.kernels.scores import HIGHEST, tiles_of
 from jaxcurate.kmeans.rows import place
-from jaxcurate.kmeans.scores import HIGHEST, tiles_of
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
@@ -19,7 +19,7 @@ def nearest_few(
     """The ``m`` nearest centroids of each row, nearest first, in squared Euclidean distance.
 
     Args:
-        x: float32 ``[n, d]``, best in a :class:`~jaxcurate.kmeans.frame.Frame`.
+        x: float32 ``[n, d]``, best in a :class:`~jaxcurate.kmeans.normalize.Frame`.
         centroids: float32 ``[k, d]``, in the same.
         m: how many, at most ``k``.
         mesh: devices over which the rows are split.

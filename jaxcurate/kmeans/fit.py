@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
 from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
-from jaxcurate.faults import faults_of, refuse
-from jaxcurate.kmeans.frame import Frame, frame_of
-from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.kmeans.checkpoint import NO_STOPS, KMeansState, Stops, from_devices, to_devices
+from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
     LloydState,
@@ -23,19 +22,20 @@ from jaxcurate.kmeans.lloyd import (
     more_iterations,
     unassigned,
 )
-from jaxcurate.kmeans.oversampling import kmeans_parallel
-from jaxcurate.kmeans.ring import RING_SPECS, ring_lloyd
+from jaxcurate.kmeans.normalize import Frame, frame_of
+from jaxcurate.kmeans.row_faults import faults_of, refuse
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
-from jaxcurate.kmeans.scores import Precision
-from jaxcurate.kmeans.seeding import (
+from jaxcurate.kmeans.seeding.parallel import kmeans_parallel
+from jaxcurate.kmeans.seeding.plus_plus import (
     SEEDS_SPECS,
     first_seed,
     more_seeds,
     n_candidates,
     seeds_like,
 )
-from jaxcurate.kmeans.state import NO_STOPS, KMeansState, Stops, from_devices, to_devices
-from jaxcurate.kmeans.stream import assign_chunks, iterate_chunks, seed_chunks
+from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
+from jaxcurate.kmeans.streaming import assign_chunks, iterate_chunks, seed_chunks
 from jaxcurate.runtime import devices, processes
 from jaxcurate.runtime.devices import ROWS, SAME
 

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
-from jaxcurate.kmeans.nearest import (
+from jaxcurate.kmeans.assignment.exact import (
     nearest,
     rounding_of,
     search,
     settle,
     squared_distances,
 )
-from jaxcurate.kmeans.scores import Best, Precision, best_two_in_blocks, tiles_of
-from jaxcurate.kmeans.sums import over_devices, sums_of_differences
+from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, unarranged
+from jaxcurate.kmeans.kernels.cluster_sums import over_devices, sums_of_differences
+from jaxcurate.kmeans.kernels.scores import Best, Precision, best_two_in_blocks, tiles_of
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

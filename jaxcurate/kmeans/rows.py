@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import RowsLike
 
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     """Rows on the devices, padded to a shape that the kernels can split."""
 
     x: jax.Array
-    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.frame.Frame`."""
+    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.normalize.Frame`."""
     weights: jax.Array
     """float32 ``[m]``: 1 for a row, 0 for padding."""
     n: int
@@ -43,7 +43,7 @@ def place(x: RowsLike, mesh: Mesh | None, at_least: int = 0, block: int | None =
     """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
 
     Args:
-        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.lazy.Lazy`. Over several
+        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.Lazy`. Over several
             processes each reads the rows of its own devices.
         mesh: from :func:`jaxcurate.runtime.devices.make_mesh`.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.

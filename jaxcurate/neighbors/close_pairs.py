@@ -12,9 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from jaxcurate.kmeans.few import nearest_few
-from jaxcurate.kmeans.frame import frame_of
+from jaxcurate.kmeans.kernels.scores import HIGHEST
+from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.rows import block_rows
-from jaxcurate.kmeans.scores import HIGHEST
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

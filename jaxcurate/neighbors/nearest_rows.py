@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, as_real, check_choice, check_whole
-from jaxcurate.kmeans.frame import checked_shape, frame_of
-from jaxcurate.kmeans.lazy import Lazy
+from jaxcurate.kmeans.normalize import checked_shape, frame_of
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME, RowsLike
 
@@ -45,7 +45,7 @@ def nearest_rows(
 
     Args:
         embeddings: ``[n, d]``, an array, a memory map or
-            :class:`~jaxcurate.kmeans.lazy.Lazy`, read a chunk at a time.
+            :class:`~jaxcurate.kmeans.row_view.Lazy`, read a chunk at a time.
         queries: ``[q, d]``.
         n_per_query: how many for each query; all where the pool has fewer.
         metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.

@@ -6,7 +6,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.curation import hierarchy
 from jaxcurate.curation.hierarchy import closest_rows
-from jaxcurate.kmeans import outside, split
+from jaxcurate.kmeans import predict, splitting
 from jaxcurate.runtime import devices
 
 
@@ -210,7 +210,7 @@ def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     levels = [jc.Level(40, n_fit=300)]
     whole = jc.hierarchical_kmeans(mapped, levels)
-    monkeypatch.setattr(outside, "_CHUNK_BYTES", 1)  # as few rows at a time as can be
+    monkeypatch.setattr(predict, "_CHUNK_BYTES", 1)  # as few rows at a time as can be
     told = []
     chunked = jc.hierarchical_kmeans(mapped, levels, progress=lambda *step: told.append(step))
     np.testing.assert_array_equal(whole.levels[0].labels, chunked.levels[0].labels)
@@ -242,7 +242,7 @@ def test_what_does_not_fit_in_memory_streams(case, tmp_path):
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     whole = jc.hierarchical_kmeans(x, levels, 3, max_iter=15, **options)
-    made = dict.fromkeys((hierarchy, split), 0)
+    made = dict.fromkeys((hierarchy, splitting), 0)
 
     def counted(module):
         def made_by(*arguments, of=module.chunks_within):
@@ -251,12 +251,12 @@ def test_what_does_not_fit_in_memory_streams(case, tmp_path):
 
         return mock.patch.object(module, "chunks_within", made_by)
 
-    with counted(hierarchy), counted(split):
+    with counted(hierarchy), counted(splitting):
         streamed = jc.hierarchical_kmeans(
             mapped, levels, 3, max_iter=15, memory_limit=limit, **options
         )
     assert made[hierarchy] == {"rounds": 3, "splits": 1, "cosine": 1}[case]
-    assert bool(made[split]) == (case == "splits")
+    assert bool(made[splitting]) == (case == "splits")
     for one, other in zip(whole.levels, streamed.levels, strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_allclose(one.centroids, other.centroids, rtol=1e-4, atol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

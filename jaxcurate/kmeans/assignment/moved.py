@@ -16,9 +16,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.backends import best_two_of_all
-from jaxcurate.kmeans.nearest import Rounding, loss_of, margin
-from jaxcurate.kmeans.scores import Best, Precision, tiles_of
+from jaxcurate.kmeans.assignment.exact import Rounding, loss_of, margin
+from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
+from jaxcurate.kmeans.kernels.scores import Best, Precision, tiles_of
 
 WORTHWHILE = 0.8
 """Where more of the centroids moved, all are scored: it saves the search of rows in doubt."""
@@ -35,7 +35,8 @@ def search_moved(
     block: int,
     precision: Precision,
 ) -> tuple[Best, jax.Array, jax.Array]:
-    """As :func:`~jaxcurate.kmeans.nearest.search`, given the best before some centroids moved.
+    """As :func:`~jaxcurate.kmeans.assignment.exact.search`, given the best before some centroids
+    moved.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.

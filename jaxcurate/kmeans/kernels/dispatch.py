@@ -6,16 +6,16 @@ from typing import Literal, get_args
 import jax
 
 from jaxcurate.checks import InputError
-from jaxcurate.kmeans.fused import best_two_fused
-from jaxcurate.kmeans.scores import Best, Precision, Tiles, best_two_in_blocks
+from jaxcurate.kmeans.kernels.scores import Best, Precision, Tiles, best_two_in_blocks
+from jaxcurate.kmeans.kernels.tpu import best_two_fused
 from jaxcurate.runtime import devices
 
 GpuKernel = Literal["blocks", "fused"]
 
 gpu_kernel: GpuKernel = "blocks"
-"""What GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.hopper` where :func:`runs_fused` holds and
-blocks elsewhere. The fused kernel has been compiled and interpreted, but never run on a GPU: it is
-not the default until ``scripts/bench_gpu.py``, which runs both, says that it pays."""
+"""What GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.kernels.hopper` where :func:`runs_fused`
+holds and blocks elsewhere. The fused kernel has been compiled and interpreted, but never run on a
+GPU: it is not the default until ``scripts/bench_gpu.py``, which runs both, says that it pays."""
 
 devices.compiled_for.append(lambda: gpu_kernel)
 
@@ -53,7 +53,7 @@ def best_two_of_all(
     own = {"tpu": functools.partial(best_two_fused, precision=precision)}
     if runs_fused(precision):
         # Here, for its interface changes from release to release, and others do without it.
-        from jaxcurate.kmeans.hopper import best_two_on_hopper
+        from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper
 
         own["cuda"] = best_two_on_hopper
     blocks = functools.partial(best_two_in_blocks, block=block, precision=precision)

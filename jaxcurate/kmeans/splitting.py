@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate.kmeans.frame import frame_of
-from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import lloyd
+from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import chunks_within
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
-from jaxcurate.kmeans.stream import iterate_chunks, seed_chunks
+from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
+from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
 from jaxcurate.runtime import devices
 
 _SMALLEST_BUCKET = 16

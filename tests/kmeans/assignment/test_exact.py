@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.kmeans.dense import flagged, over_flagged
+from jaxcurate.kmeans.assignment.exact import nearest
+from jaxcurate.kmeans.kernels.compact import flagged, over_flagged
+from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
-from jaxcurate.kmeans.nearest import nearest
 from jaxcurate.kmeans.rows import place
-from jaxcurate.kmeans.scores import best_two, tiles_of
-from jaxcurate.kmeans.seeding import squared_distances_to
+from jaxcurate.kmeans.seeding.plus_plus import squared_distances_to
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

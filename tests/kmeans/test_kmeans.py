@@ -10,13 +10,18 @@ from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
 from jaxcurate.artifacts.tree import SurplusWarning
+from jaxcurate.kmeans.assignment.exact import nearest
 from jaxcurate.kmeans.fit import assign, seeded
-from jaxcurate.kmeans.frame import frame_of
-from jaxcurate.kmeans.nearest import nearest
+from jaxcurate.kmeans.kernels.cluster_sums import (
+    by_gathered_segments,
+    by_one_hot,
+    by_segments,
+    by_windows,
+)
+from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.rows import place
-from jaxcurate.kmeans.seeding import n_candidates
-from jaxcurate.kmeans.split import split_clusters
-from jaxcurate.kmeans.sums import by_gathered_segments, by_one_hot, by_segments, by_windows
+from jaxcurate.kmeans.seeding.plus_plus import n_candidates
+from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.runtime import devices
 
 

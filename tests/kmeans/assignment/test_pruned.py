@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcurate.kmeans import near
+from jaxcurate.kmeans.assignment import pruned
+from jaxcurate.kmeans.assignment.pruned import best_near, in_neighbourhoods, shrunk
+from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
-from jaxcurate.kmeans.near import best_near, in_neighbourhoods, shrunk
 from jaxcurate.kmeans.rows import place
-from jaxcurate.kmeans.scores import best_two, tiles_of
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
@@ -98,7 +98,7 @@ def test_gaps_shrink_enough_whatever_moves():
 def test_unstructured_rows_are_compared_with_all_that_moved(monkeypatch):
     x = np.random.default_rng(0).normal(size=(N, 64)).astype(np.float32)
     found = run(x, None)
-    monkeypatch.setattr(near, "pays", lambda *_: False)
+    monkeypatch.setattr(pruned, "pays", lambda *_: False)
     devices._mapped.cache_clear()
     without = run(x, None)
     devices._mapped.cache_clear()
@@ -144,7 +144,7 @@ def test_goes_on_bit_for_bit_and_elsewhere_anew():
     half = more(begin, 6)
     whole, on = more(begin, 12), more(half, 12)
     jax.tree.map(np.testing.assert_array_equal, whole, on)
-    unknown = near.unarranged(N, D, K, BLOCK)
+    unknown = pruned.unarranged(N, D, K, BLOCK)
     anew = more(half._replace(near=unknown), 12)
     np.testing.assert_array_equal(anew.best.labels, whole.best.labels)
     assert anew.near.in_use.all()

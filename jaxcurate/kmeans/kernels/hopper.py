@@ -1,7 +1,7 @@
 r"""The best two centroids of each row in one kernel for Hopper GPUs, in bfloat16.
 
-As in :mod:`jaxcurate.kmeans.fused`, scores never leave the chip. A block of CUDA threads has 128
-rows and walks all centroids, 256 at a time. One warpgroup fetches: parts of the rows and of the
+As in :mod:`jaxcurate.kmeans.kernels.tpu`, scores never leave the chip. A block of CUDA threads has
+128 rows and walks all centroids, 256 at a time. One warpgroup fetches: parts of the rows and of the
 centroids, 64 columns wide, in a ring of stages, for not even 128 rows of 1024 numbers fit in the
 shared memory. Two warpgroups multiply, each its 64 rows with all 256 centroids, and compare the
 scores while these still lie in the registers of the accumulator.
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxcurate.kmeans.scores import Best, Tiles
+from jaxcurate.kmeans.kernels.scores import Best, Tiles
 
 _GROUPS = 2
 """Warpgroups that multiply; one more fetches."""
@@ -52,7 +52,8 @@ _BLOCK = _GROUPS * _ROWS
 
 
 def best_two_on_hopper(x: jax.Array, tiles: Tiles) -> Best:
-    """As :func:`jaxcurate.kmeans.scores.best_two` in bfloat16, for rows ``[n, d]`` in any number.
+    """As :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for rows ``[n, d]`` in any
+    number.
 
     Args:
         x: float32 ``[n, d]``.

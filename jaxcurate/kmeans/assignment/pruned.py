@@ -16,10 +16,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.active import WORTHWHILE, merged, search_moved
-from jaxcurate.kmeans.dense import flagged
-from jaxcurate.kmeans.nearest import Rounding, error_of, loss_of, margin
-from jaxcurate.kmeans.scores import Best, Precision, best_of_tile, half_norms, nothing_yet, rounded
+from jaxcurate.kmeans.assignment.exact import Rounding, error_of, loss_of, margin
+from jaxcurate.kmeans.assignment.moved import WORTHWHILE, merged, search_moved
+from jaxcurate.kmeans.kernels.compact import flagged
+from jaxcurate.kmeans.kernels.scores import (
+    Best,
+    Precision,
+    best_of_tile,
+    half_norms,
+    nothing_yet,
+    rounded,
+)
 from jaxcurate.runtime import devices
 
 _FIRST = 2
@@ -106,7 +113,8 @@ def search_near(
     precision: Precision,
     axis_name: str | None,
 ) -> tuple[Best, jax.Array, jax.Array, Near]:
-    """As :func:`~jaxcurate.kmeans.active.search_moved`, by blocks of neighbours where it pays.
+    """As :func:`~jaxcurate.kmeans.assignment.moved.search_moved`, by blocks of neighbours where it
+    pays.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcurate.kmeans.assignment.exact import rounding_of, search, settle, squared_distances
+from jaxcurate.kmeans.kernels.cluster_sums import halves, sums_of_differences, whole
+from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import unit_rows
-from jaxcurate.kmeans.nearest import rounding_of, search, settle, squared_distances
-from jaxcurate.kmeans.scores import Precision
-from jaxcurate.kmeans.sums import halves, sums_of_differences, whole
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate.kmeans.lazy import Lazy
 from jaxcurate.kmeans.lloyd import assigned
+from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, chunks_of
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import LARGEST, InputError, is_real
-from jaxcurate.faults import faults_of, joined, refuse
+from jaxcurate.kmeans.row_faults import faults_of, joined, refuse
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import RowsLike
 

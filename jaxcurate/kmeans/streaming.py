@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcurate.kmeans.draws import Draws, draw_blocks, kept, nearer, take
+from jaxcurate.kmeans.assignment.exact import rounding_of, settle
+from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, unarranged
+from jaxcurate.kmeans.checkpoint import NO_STOPS, Stops, from_devices, to_devices
+from jaxcurate.kmeans.kernels.cluster_sums import sums_of_differences
+from jaxcurate.kmeans.kernels.scores import Best, Precision
 from jaxcurate.kmeans.lloyd import assigned, measured
-from jaxcurate.kmeans.near import NEAR_SPECS, Near, search_near, unarranged
-from jaxcurate.kmeans.nearest import rounding_of, settle
 from jaxcurate.kmeans.rows import Chunks, Rows
-from jaxcurate.kmeans.scores import Best, Precision
-from jaxcurate.kmeans.seeding import n_ahead, n_candidates, squared_distances_to
-from jaxcurate.kmeans.state import NO_STOPS, Stops, from_devices, to_devices
-from jaxcurate.kmeans.sums import sums_of_differences
+from jaxcurate.kmeans.seeding.d2_draws import Draws, draw_blocks, kept, nearer, take
+from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates, squared_distances_to
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
@@ -221,7 +221,7 @@ _PICKS_SPECS = Picks(SAME, ROWS, SAME)
 def seed_chunks(
     chunks: Chunks, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
 ) -> np.ndarray:
-    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding`, one pass for each centre.
+    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each centre.
 
     Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
     store: ``"k-means||"`` needs six.
@@ -275,7 +275,8 @@ def seed_chunks(
 
 
 def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
-    """As :func:`jaxcurate.kmeans.draws.draw`, with ``closest`` padded to whole blocks."""
+    """As :func:`jaxcurate.kmeans.seeding.d2_draws.draw`, with ``closest`` padded to whole
+    blocks."""
     block = chunks.block
     # Where every row lies on a centre any row will do.
     mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)

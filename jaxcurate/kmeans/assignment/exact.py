@@ -11,16 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.backends import best_two_of_all
-from jaxcurate.kmeans.dense import over_flagged
-from jaxcurate.kmeans.scores import (
-    HIGHEST,
-    Best,
-    Precision,
-    half_norms,
-    rounded,
-    tiles_of,
-)
+from jaxcurate.kmeans.kernels.compact import over_flagged
+from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
+from jaxcurate.kmeans.kernels.scores import HIGHEST, Best, Precision, half_norms, rounded, tiles_of
 
 _FEW = 4
 """Candidates of a row that are fetched one by one; of more, all centroids are gone through."""

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.rows import Rows, place
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus
+from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

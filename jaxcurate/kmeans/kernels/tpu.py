@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxcurate.kmeans.scores import HIGHEST, Best, Precision, Tiles
+from jaxcurate.kmeans.kernels.scores import HIGHEST, Best, Precision, Tiles
 
 _LARGEST = 512, 2**21
 """Rows of a block or centroids of a tile, and their bytes. Two of each are on the chip."""
@@ -31,7 +31,7 @@ def block_side(d: int) -> int:
 def best_two_fused(
     x: jax.Array, tiles: Tiles, *, precision: Precision = "float32", interpret: bool = False
 ) -> Best:
-    """As :func:`jaxcurate.kmeans.scores.best_two` for rows ``[n, d]``, in any number.
+    """As :func:`jaxcurate.kmeans.kernels.scores.best_two` for rows ``[n, d]``, in any number.
 
     Args:
         x: float32 ``[n, d]``.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxcurate.kmeans.frame import Frame
+from jaxcurate.kmeans.normalize import Frame
 from jaxcurate.runtime.devices import RowsLike
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxcurate.kmeans.draws import choose_blocks, draw, kept, nearer, take
+from jaxcurate.kmeans.seeding.d2_draws import choose_blocks, draw, kept, nearer, take
 
 N_KEYS = 4000
 X = np.random.default_rng(0).standard_normal((16, 3)).astype(np.float32)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcurate.kmeans.fused import best_two_fused, block_side
-from jaxcurate.kmeans.scores import best_two, tiles_of
+from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
+from jaxcurate.kmeans.kernels.tpu import best_two_fused, block_side
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

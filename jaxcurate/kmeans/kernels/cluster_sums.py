@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.dense import flagged
-from jaxcurate.kmeans.scores import HIGHEST
+from jaxcurate.kmeans.kernels.compact import flagged
+from jaxcurate.kmeans.kernels.scores import HIGHEST
 from jaxcurate.runtime import devices
 
 _FEW = 256

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.kmeans.state import NO_STOPS, KMeansState
-from jaxcurate.kmeans.stream import _one_ahead
+from jaxcurate.kmeans.checkpoint import NO_STOPS, KMeansState
+from jaxcurate.kmeans.streaming import _one_ahead
 from jaxcurate.runtime import devices
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.dense import over_flagged
-from jaxcurate.kmeans.draws import Draws, draw, kept, nearer, sum_of_blocks, take
-from jaxcurate.kmeans.scores import HIGHEST
+from jaxcurate.kmeans.kernels.compact import over_flagged
+from jaxcurate.kmeans.kernels.scores import HIGHEST
+from jaxcurate.kmeans.seeding.d2_draws import Draws, draw, kept, nearer, sum_of_blocks, take
 from jaxcurate.runtime import devices
 
 _AT_ONCE = 4096
@@ -112,8 +112,9 @@ def more_seeds(
 
     At each step candidates are drawn with probability proportional to the weighted squared
     distance to the nearest centre so far, and the one that lowers the potential most is kept.
-    They are drawn for some steps at once (:mod:`jaxcurate.kmeans.draws`), so that one matrix
-    product gives the distances for all of these steps; the probabilities are those of each step.
+    They are drawn for some steps at once (:mod:`jaxcurate.kmeans.seeding.d2_draws`), so that one
+    matrix product gives the distances for all of these steps; the probabilities are those of each
+    step.
 
     A row whose centre is more than twice as far from every candidate as from the row cannot be
     nearer to any of them. Where that leaves few rows, the others are passed over.

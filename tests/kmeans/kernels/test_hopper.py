@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax._src.pallas.mosaic_gpu.interpret import params  # public from jax 0.11 on, in plgpu
 
-from jaxcurate.kmeans import backends, hopper
-from jaxcurate.kmeans.backends import best_two_of_all
-from jaxcurate.kmeans.hopper import best_two_on_hopper
+from jaxcurate.kmeans.kernels import dispatch, hopper
+from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
+from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper
+from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.scores import best_two, tiles_of
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
@@ -86,14 +86,14 @@ def test_chosen_by_rule(monkeypatch):
         function = lambda x, tiles: best_two_of_all(x, tiles, block=1024, precision=precision)
         return lowered(function, np.ones((2048, 8), np.float32), tiles_of(jnp.ones((300, 8)), 256))
 
-    monkeypatch.setattr(backends, "_on_hopper", lambda: True)
+    monkeypatch.setattr(dispatch, "_on_hopper", lambda: True)
     assert KERNEL not in text("bfloat16")  # not the default
-    monkeypatch.setattr(backends, "gpu_kernel", "fused")
+    monkeypatch.setattr(dispatch, "gpu_kernel", "fused")
     assert KERNEL in text("bfloat16") and KERNEL not in text("float32")
     monkeypatch.undo()
-    monkeypatch.setattr(backends, "gpu_kernel", "fused")
+    monkeypatch.setattr(dispatch, "gpu_kernel", "fused")
     assert KERNEL not in text("bfloat16")  # these are CPUs
-    monkeypatch.setattr(backends, "gpu_kernel", "other")
+    monkeypatch.setattr(dispatch, "gpu_kernel", "other")
     with pytest.raises(ValueError, match="gpu_kernel='other'"):
         text("bfloat16")
 
@@ -106,7 +106,7 @@ def test_another_choice_compiles_anew(monkeypatch, mesh):
         shapes = [jax.ShapeDtypeStruct((m, 8), jnp.float32) for m in (4096, 300)]
         return kernel.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
 
-    monkeypatch.setattr(backends, "_on_hopper", lambda: True)
+    monkeypatch.setattr(dispatch, "_on_hopper", lambda: True)
     assert KERNEL not in text()
-    monkeypatch.setattr(backends, "gpu_kernel", "fused")
+    monkeypatch.setattr(dispatch, "gpu_kernel", "fused")
     assert KERNEL in text()  # on each of several devices

@@ -14,11 +14,7 @@ from jaxcurate.artifacts.tree import SurplusWarning, n_surplus
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.curation.growth import grow
-from jaxcurate.faults import faults_of, joined
-from jaxcurate.kmeans.draws import draw_blocks, sum_of_blocks
-from jaxcurate.kmeans.frame import frame_of
-from jaxcurate.kmeans.split import split_clusters
-from jaxcurate.kmeans.sums import (
+from jaxcurate.kmeans.kernels.cluster_sums import (
     Total,
     by_gathered_segments,
     by_one_hot,
@@ -28,6 +24,10 @@ from jaxcurate.kmeans.sums import (
     over_devices,
     whole,
 )
+from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.row_faults import faults_of, joined
+from jaxcurate.kmeans.seeding.d2_draws import draw_blocks, sum_of_blocks
+from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import SAME

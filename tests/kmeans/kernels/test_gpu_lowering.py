@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 import plan_tpu
 
-from jaxcurate.kmeans import sums
-from jaxcurate.kmeans.backends import best_two_of_all
-from jaxcurate.kmeans.scores import best_two_in_blocks, tiles_of
+from jaxcurate.kmeans.kernels import cluster_sums
+from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
+from jaxcurate.kmeans.kernels.scores import best_two_in_blocks, tiles_of
 
 KERNELS = plan_tpu.kernels(8192, 32, 512)
 
@@ -35,8 +35,8 @@ def test_sums_scatter_on_cpus_alone(k):
     """In some releases a float32 scatter is a compare-and-swap loop on GPUs."""
     shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
     arguments = shape(4096, 8), shape(4096), shape(4096, dtype="int32"), shape(k, 8)
-    assert "stablehlo.scatter" not in lowered(sums.sums_of_differences, *arguments)
-    on_cpu = jax.jit(sums.sums_of_differences).trace(*arguments)
+    assert "stablehlo.scatter" not in lowered(cluster_sums.sums_of_differences, *arguments)
+    on_cpu = jax.jit(cluster_sums.sums_of_differences).trace(*arguments)
     assert "stablehlo.scatter" in on_cpu.lower(lowering_platforms=("cpu",)).as_text()
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from jaxcurate.kmeans import seeding
-from jaxcurate.kmeans.seeding import greedy_kmeans_plus_plus, n_ahead, n_candidates
+from jaxcurate.kmeans.seeding import plus_plus
+from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus, n_ahead, n_candidates
 
 
 def test_seeding_ahead_is_as_good_as_a_step_at_a_time():
@@ -45,7 +45,7 @@ def test_rows_that_are_passed_over_change_nothing(monkeypatch):
     x = jnp.asarray(near, jnp.float32)
 
     def centres(worthwhile):
-        monkeypatch.setattr(seeding, "_WORTHWHILE", worthwhile)
+        monkeypatch.setattr(plus_plus, "_WORTHWHILE", worthwhile)
         seed = partial(greedy_kmeans_plus_plus, n_clusters=150, block=1024, axis_name=None)
         return np.asarray(jax.jit(lambda x: seed(x, jnp.ones(len(x)), jax.random.key(0)))(x))
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.dense import flagged
+from jaxcurate.kmeans.kernels.compact import flagged
 
 HIGHEST = jax.lax.Precision.HIGHEST
 Precision = Literal["float32", "bfloat16"]

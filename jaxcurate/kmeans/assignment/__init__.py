@@ -1,0 +1,1 @@
+"""The exact nearest centroid of each row, with as few distances as bounds allow."""

@@ -1,0 +1,1 @@
+"""What runs on the device for each block of rows: scores and sums, for each backend."""

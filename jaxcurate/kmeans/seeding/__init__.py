@@ -1,0 +1,1 @@
+"""Initial centroids: k-means++ and k-means||."""
