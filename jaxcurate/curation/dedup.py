@@ -19,10 +19,9 @@ from scipy.sparse.csgraph import connected_components
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
-from jaxcurate.checks import InputError, as_real, check_whole
+from jaxcurate.checks import InputError, as_real, check_whole, faults_of, refuse
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.normalize import checked_shape
-from jaxcurate.kmeans.row_faults import faults_of, refuse
 from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighbouring
 from jaxcurate.runtime import devices, processes

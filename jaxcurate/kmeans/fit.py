@@ -10,7 +10,15 @@ from jax.sharding import Mesh
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
-from jaxcurate.checks import InputError, as_real, check_choice, check_seed, check_whole
+from jaxcurate.checks import (
+    InputError,
+    as_real,
+    check_choice,
+    check_seed,
+    check_whole,
+    faults_of,
+    refuse,
+)
 from jaxcurate.kmeans.checkpoint import NO_STOPS, KMeansState, Stops, from_devices, to_devices
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import (
@@ -23,7 +31,6 @@ from jaxcurate.kmeans.lloyd import (
     unassigned,
 )
 from jaxcurate.kmeans.normalize import Frame, frame_of
-from jaxcurate.kmeans.row_faults import faults_of, refuse
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.seeding.parallel import kmeans_parallel

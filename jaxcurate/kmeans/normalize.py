@@ -9,8 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import LARGEST, InputError, is_real
-from jaxcurate.kmeans.row_faults import faults_of, joined, refuse
+from jaxcurate.checks import LARGEST, InputError, faults_of, is_real, joined, refuse
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import RowsLike
 

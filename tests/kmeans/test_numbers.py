@@ -11,6 +11,7 @@ from scipy import sparse
 import jaxcurate as jc
 from jaxcurate.artifacts.pool import Block, write_pool
 from jaxcurate.artifacts.tree import SurplusWarning, n_surplus
+from jaxcurate.checks import faults_of, joined
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.curation.growth import grow
@@ -25,7 +26,6 @@ from jaxcurate.kmeans.kernels.cluster_sums import (
     whole,
 )
 from jaxcurate.kmeans.normalize import frame_of
-from jaxcurate.kmeans.row_faults import faults_of, joined
 from jaxcurate.kmeans.seeding.d2_draws import draw_blocks, sum_of_blocks
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.neighbors.nearest_rows import nearest_rows
