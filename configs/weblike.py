@@ -1,7 +1,7 @@
 """A web-like pool: a crushing head of near-duplicates, a thin tail of three other domains.
 
 20,000 weakly jittered copies of 20 Fashion-MNIST images stand against 200 digits, 600 pieces of
-clip art and 200 emoji (`jaxcurate/sources/recipe.py`). 500 of the 21,000 are kept.
+clip art and 200 emoji (`jaxcurate/sources/synthetic/recipe.py`). 500 of the 21,000 are kept.
 
     scripts/fetch
     .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike

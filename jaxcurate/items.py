@@ -16,7 +16,7 @@ from jaxcurate.embed.pixels import n_columns
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
-from jaxcurate.sources.reading import refusal
+from jaxcurate.sources.read import refusal
 from jaxcurate.sources.usable import why_not
 
 MADE = "tfds:weblike"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcurate.curation.dedup import agreement, content_digests, deduplicate
-from jaxcurate.sources import raw
+from jaxcurate.sources.synthetic import raw
 
 THRESHOLDS = (0.99, 0.95, 0.9)
 CLIQUES = (0, 1_000, 3_000, 6_700)

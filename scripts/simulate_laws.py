@@ -22,7 +22,7 @@ import numpy as np
 
 import jaxcurate as jc
 from jaxcurate.measures import kl_to_uniform
-from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 PUBLISHED = {2: 0.035, 4: 0.046, 8: 0.056}
 N_CLUSTERS = 5000

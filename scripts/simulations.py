@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, ward
 
 import jaxcurate as jc
 from jaxcurate.measures import kl_to_uniform
-from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 
 def levels(*n_clusters: int, m: int = 0, r: int = 1) -> list[jc.Level]:

@@ -5,7 +5,7 @@ import scipy.stats
 import jaxcurate as jc
 from jaxcurate import measures
 from jaxcurate.measures import coverage, kl_to_uniform, level_balance
-from jaxcurate.simulations import SIDES, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, skewed_square
 
 
 def test_balance_of_levels_by_hand():

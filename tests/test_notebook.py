@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from jaxcurate.sources import raw
+from jaxcurate.sources.synthetic import raw
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "colab" / "quickstart.ipynb"

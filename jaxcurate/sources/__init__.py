@@ -1,11 +1,11 @@
 """Where items come from: datasets, folders and arrays, read alike."""
 
 from jaxcurate.sources.arrays import ArraySource
-from jaxcurate.sources.folders import WORK_DIRECTORY
-from jaxcurate.sources.items import Annotations, Item, Named, Skipping, Source, UnreadableItem
-from jaxcurate.sources.opening import open_source
-from jaxcurate.sources.reading import Batch, Reading, Unreadable, read_images
-from jaxcurate.sources.recipe import (
+from jaxcurate.sources.base import Annotations, Item, Named, Skipping, Source, UnreadableItem
+from jaxcurate.sources.folder import WORK_DIRECTORY
+from jaxcurate.sources.open import open_source
+from jaxcurate.sources.read import Batch, Reading, Unreadable, read_images
+from jaxcurate.sources.synthetic.recipe import (
     RECIPES,
     Domain,
     Jitter,
@@ -14,7 +14,7 @@ from jaxcurate.sources.recipe import (
     fashion_longtail,
     web_like,
 )
-from jaxcurate.sources.weblike import prepare
+from jaxcurate.sources.synthetic.weblike import prepare
 
 __all__ = [
     "RECIPES",

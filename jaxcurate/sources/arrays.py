@@ -12,7 +12,7 @@ import numpy as np
 from jaxcurate.artifacts.pool import row_ids
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.sources import files, signatures
-from jaxcurate.sources.items import Annotations, Item
+from jaxcurate.sources.base import Annotations, Item
 
 _BLOCK_BYTES = 1 << 24
 

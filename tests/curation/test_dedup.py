@@ -18,7 +18,7 @@ from jaxcurate.curation.dedup import (
 )
 from jaxcurate.neighbors import close_pairs as pairs_module
 from jaxcurate.neighbors.close_pairs import close_pairs, neighbouring
-from jaxcurate.sources import raw
+from jaxcurate.sources.synthetic import raw
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import ArraySource, pictures, read_images
+from jaxcurate.sources import ArraySource, image_files, read_images
 
 SECONDS = 20
 """No file of the few kilobytes that are tried may take longer."""
@@ -101,13 +101,13 @@ def check_picture(data: bytes) -> bool:
     """Returns whether a file is taken for a picture; raises where it is not dealt with rightly."""
     try:
         with time_limit(SECONDS):
-            image = pictures.decode(data, 8)
-    except pictures.UndecodablePicture as error:
+            image = image_files.decode(data, 8)
+    except image_files.UndecodablePicture as error:
         assert str(error)
         return False
     assert image.shape == (8, 8, 3) and image.dtype == np.uint8
     assert data.startswith(SIGNATURES) or data[4:8] == b"ftyp", "taken for a picture"
-    assert pictures.MEMORY.held == 0
+    assert image_files.MEMORY.held == 0
     return True
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources.items import InBlocks, Item, Source, UnreadableItem
+from jaxcurate.sources.base import InBlocks, Item, Source, UnreadableItem
 from jaxcurate.sources.usable import why_not
 
 _MOST_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
@@ -175,7 +175,7 @@ def read_images(
         rows: positions to read; by default all.
         batch_size: items per batch.
         n_threads: threads that read and decode; by default one a processor. A source that
-            is read in blocks (`jaxcurate.sources.items.InBlocks`) needs none.
+            is read in blocks (`jaxcurate.sources.base.InBlocks`) needs none.
         progress: called with the number of rows done since its last call, skipped ones included.
         strict: refuses the first item that cannot be used, instead of leaving it out.
 

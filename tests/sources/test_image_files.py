@@ -12,7 +12,7 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_images
+from jaxcurate.sources import Item, UnreadableItem, image_files, open_source, read_images
 from jaxcurate.sources.budget import ByteBudget
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -34,25 +34,25 @@ def test_a_postscript_program_is_no_picture(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     (tmp_path / "x.jpg").write_bytes(POSTSCRIPT)
     for file in (tmp_path / "x.jpg", POSTSCRIPT):
-        with pytest.raises(pictures.UndecodablePicture, match="not a picture of a known format"):
-            pictures.decode(file, 8)
+        with pytest.raises(image_files.UndecodablePicture, match="not a picture of a known format"):
+            image_files.decode(file, 8)
     assert not (tmp_path / "started").exists()
 
 
-@pytest.mark.parametrize("format", sorted({*pictures.FORMATS, "MPO"} - {"ICO"}))
+@pytest.mark.parametrize("format", sorted({*image_files.FORMATS, "MPO"} - {"ICO"}))
 def test_every_format_of_the_list_is_read(tmp_path, format):
-    if format not in (*pictures._formats(), "MPO"):
+    if format not in (*image_files._formats(), "MPO"):
         pytest.skip("the installed Pillow does not read it")
     Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "x.png", format)
-    decoded = pictures.decode(tmp_path / "x.png", 4).astype(int)
+    decoded = image_files.decode(tmp_path / "x.png", 4).astype(int)
     np.testing.assert_allclose(decoded - [200, 100, 50], 0, atol=8)
 
 
 def test_other_formats_are_not_read(tmp_path):
     for format in ("TGA", "PCX", "SGI", "PDF"):
         Image.new("RGB", (16, 16)).save(tmp_path / "x.png", format)
-        with pytest.raises(pictures.UndecodablePicture, match="not a picture of a known format"):
-            pictures.decode(tmp_path / "x.png", 4)
+        with pytest.raises(image_files.UndecodablePicture, match="not a picture of a known format"):
+            image_files.decode(tmp_path / "x.png", 4)
 
 
 # --- special files and deep trees -------------------------------------------------------------
@@ -209,7 +209,7 @@ print(n, told("VmHWM") - before, [tuple(row) for row in reading.unreadable])
 """
 
 
-def read_apart(folder, n_threads, total=pictures.MEMORY.total, limit=0):
+def read_apart(folder, n_threads, total=image_files.MEMORY.total, limit=0):
     """Items read, bytes taken at the peak, and what was left out, in a process of its own."""
     command = [sys.executable, "-c", APART, *map(str, (folder, n_threads, total, limit))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -253,34 +253,34 @@ def test_sixteen_scans_on_sixteen_threads_take_little_more_than_the_budget(tmp_p
     save_scans(tmp_path, 16, (9459, 9459))
     n, n_bytes, left_out = read_apart(tmp_path, 16, limit=3 * 2**30)
     assert (n, left_out) == (256, "[]")
-    assert n_bytes < 1.1 * pictures.MEMORY.total
+    assert n_bytes < 1.1 * image_files.MEMORY.total
 
 
 def test_a_picture_for_which_memory_was_short_is_tried_again_alone(monkeypatch):
     failing = [MemoryError, None]
-    square = pictures.square
+    square = image_files.square
 
     def short(*args):
         if error := failing.pop(0):
             raise error
-        assert pictures.MEMORY.held == pictures.MEMORY.total
+        assert image_files.MEMORY.held == image_files.MEMORY.total
         return square(*args)
 
-    monkeypatch.setattr(pictures, "square", short)
-    encoded = pictures.encode_png(np.full((4, 4, 3), 9, np.uint8))
-    assert (pictures.decode(encoded, 4) == 9).all() and failing == []
-    assert pictures.MEMORY.held == 0
+    monkeypatch.setattr(image_files, "square", short)
+    encoded = image_files.encode_png(np.full((4, 4, 3), 9, np.uint8))
+    assert (image_files.decode(encoded, 4) == 9).all() and failing == []
+    assert image_files.MEMORY.held == 0
 
 
 def test_a_large_file_is_counted_before_it_is_opened(monkeypatch):
     held = []
     budget = ByteBudget(2**20, uncounted=100)
-    monkeypatch.setattr(pictures, "MEMORY", budget)
-    opened = pictures._open
-    monkeypatch.setattr(pictures, "_open", lambda f: (held.append(budget.held), opened(f))[1])
+    monkeypatch.setattr(image_files, "MEMORY", budget)
+    opened = image_files._open
+    monkeypatch.setattr(image_files, "_open", lambda f: (held.append(budget.held), opened(f))[1])
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    encoded = pictures.encode_png(noise)
-    pictures.decode(encoded, 8)
+    encoded = image_files.encode_png(noise)
+    image_files.decode(encoded, 8)
     assert held == [len(encoded), len(encoded) + 4 * 40 * 40]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcurate.sources.recipe import Jitter
+from jaxcurate.sources.synthetic.recipe import Jitter
 
 _BLOCK = 1024  # images in floating point at once
 

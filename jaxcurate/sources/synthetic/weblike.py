@@ -15,11 +15,11 @@ import numpy as np
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.checks import InputError
-from jaxcurate.sources import raw
-from jaxcurate.sources.holdout import group, hold_out
-from jaxcurate.sources.jitter import jitter
-from jaxcurate.sources.pictures import encode_png
-from jaxcurate.sources.recipe import Domain, Recipe
+from jaxcurate.sources.image_files import encode_png
+from jaxcurate.sources.synthetic import raw
+from jaxcurate.sources.synthetic.holdout import group, hold_out
+from jaxcurate.sources.synthetic.jitter import jitter
+from jaxcurate.sources.synthetic.recipe import Domain, Recipe
 
 NAME = "weblike"
 SPLITS = ("train", "probe", "test")

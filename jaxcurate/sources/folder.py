@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError
-from jaxcurate.sources import files, pictures
-from jaxcurate.sources.items import Annotations, Item, UnreadableItem
+from jaxcurate.sources import files, image_files
+from jaxcurate.sources.base import Annotations, Item, UnreadableItem
 from jaxcurate.sources.names import printable
 
 WORK_DIRECTORY = "the work directory"
@@ -58,7 +58,7 @@ class FolderSource:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the paths, sizes and times of change; the pictures themselves are not read."""
-        parts = ["folder", pictures.METHOD, str(self._image_size)]
+        parts = ["folder", image_files.METHOD, str(self._image_size)]
         parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
         return fingerprint(parts)
 
@@ -73,8 +73,8 @@ class FolderSource:
     def read(self, row: int) -> Item:
         path = self._files[row][0]
         try:
-            image = pictures.decode(os.path.join(self._root, path), self._image_size)
-        except pictures.UndecodablePicture as error:
+            image = image_files.decode(os.path.join(self._root, path), self._image_size)
+        except image_files.UndecodablePicture as error:
             raise UnreadableItem(printable(path), str(error)) from error
         except FileNotFoundError as error:
             raise UnreadableItem(printable(path), files.reason(error)) from error

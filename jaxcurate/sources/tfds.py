@@ -9,13 +9,13 @@ import numpy as np
 from jaxcurate.artifacts import files
 from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
-from jaxcurate.sources import pictures
-from jaxcurate.sources.items import Annotations, Item, UnreadableItem
+from jaxcurate.sources import image_files
+from jaxcurate.sources.base import Annotations, Item, UnreadableItem
 from jaxcurate.sources.names import printable
 from jaxcurate.sources.prepared import import_tfds, open_folder, open_prepared
-from jaxcurate.sources.recipe import Recipe, web_like
-from jaxcurate.sources.weblike import NAME as WEBLIKE
-from jaxcurate.sources.weblike import prepare, prepared, quiet
+from jaxcurate.sources.synthetic.recipe import Recipe, web_like
+from jaxcurate.sources.synthetic.weblike import NAME as WEBLIKE
+from jaxcurate.sources.synthetic.weblike import prepare, prepared, quiet
 
 _ROWS_AT_ONCE = 512
 
@@ -82,7 +82,7 @@ class DatasetSource:
 
     def _fingerprint(self, folder: Any) -> str:
         """Of the split, the dataset's metadata, and its files' names and sizes."""
-        parts = [self.name, pictures.METHOD, str(self._image_size), self._image_key]
+        parts = [self.name, image_files.METHOD, str(self._image_size), self._image_key]
         for file in sorted(folder.iterdir()):
             # The metadata count records and bytes, where a file's size is that of whole blocks.
             said = file.read_text() if file.suffix == ".json" else str(file.stat().length)
@@ -96,8 +96,8 @@ class DatasetSource:
         record = self._records[row]
         id = _text(record[self._id_key]) if self._id_key else str(row)
         try:
-            return Item(id, pictures.decode(record[self._image_key], self._image_size))
-        except pictures.UndecodablePicture as error:
+            return Item(id, image_files.decode(record[self._image_key], self._image_size))
+        except image_files.UndecodablePicture as error:
             raise UnreadableItem(id, str(error)) from error
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:

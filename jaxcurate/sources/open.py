@@ -5,10 +5,10 @@ import os
 from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.arrays import ArraySource
-from jaxcurate.sources.datasets import open_dataset
-from jaxcurate.sources.folders import FolderSource
-from jaxcurate.sources.items import Source
-from jaxcurate.sources.recipe import Recipe
+from jaxcurate.sources.base import Source
+from jaxcurate.sources.folder import FolderSource
+from jaxcurate.sources.synthetic.recipe import Recipe
+from jaxcurate.sources.tfds import open_dataset
 
 SCHEMES = ("tfds", "folder", "npy")
 
@@ -43,7 +43,7 @@ def open_source(
         split: of a TFDS dataset.
         data_dir: of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``.
         image_size: side of the images in pixels.
-        recipe: of ``tfds:weblike``; by default `jaxcurate.sources.recipe.web_like`.
+        recipe: of ``tfds:weblike``; by default `jaxcurate.sources.synthetic.recipe.web_like`.
         image_key: the image feature of a TFDS dataset, where it is not found by itself.
         label_key: the label feature of a TFDS dataset, where it is not found by itself.
         leave_out: a folder in which no pictures are looked for: the work directory.

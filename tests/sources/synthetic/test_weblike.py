@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcurate.sources import RECIPES, Domain, Jitter, Recipe, open_source, raw, read_images
-from jaxcurate.sources.holdout import group, hold_out
-from jaxcurate.sources.jitter import jitter
-from jaxcurate.sources.weblike import assemble, falling_sizes, prepare
+from jaxcurate.sources import RECIPES, Domain, Jitter, Recipe, open_source, read_images
+from jaxcurate.sources.synthetic import raw
+from jaxcurate.sources.synthetic.holdout import group, hold_out
+from jaxcurate.sources.synthetic.jitter import jitter
+from jaxcurate.sources.synthetic.weblike import assemble, falling_sizes, prepare
 
 N_FAKE = 400
 
@@ -288,7 +289,7 @@ def test_other_raw_images_give_another_fingerprint(fake_data_dir):
 
 
 def fetch(*arguments, **environment):
-    script = Path(__file__).parents[1] / "scripts" / "fetch"
+    script = Path(__file__).parents[3] / "scripts" / "fetch"
     return subprocess.run(
         ["bash", script, *map(str, arguments)],
         capture_output=True,

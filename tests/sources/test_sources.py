@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_images
+from jaxcurate.sources import Item, UnreadableItem, image_files, open_source, read_images
 
 
 def colour_png(path: Path, colour: tuple, size: tuple[int, int] = (20, 10), mode: str = "RGB"):
@@ -37,8 +37,8 @@ def png_header(width: int, height: int) -> bytes:
 def test_transparency_is_flattened_on_white(tmp_path):
     colour_png(tmp_path / "clear.png", (255, 0, 0, 0), mode="RGBA")
     colour_png(tmp_path / "half.png", (255, 0, 0, 128), mode="RGBA")
-    clear = pictures.decode(tmp_path / "clear.png", 8)
-    half = pictures.decode(tmp_path / "half.png", 8)
+    clear = image_files.decode(tmp_path / "clear.png", 8)
+    half = image_files.decode(tmp_path / "half.png", 8)
     assert (clear == 255).all()
     np.testing.assert_allclose(half.astype(int) - [255, 127, 127], 0, atol=1)
 
@@ -48,30 +48,30 @@ def test_transparent_colours_do_not_bleed_into_opaque_ones():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[:, 0] = (0, 255, 0, 0)
     pixels[:, 1] = (0, 0, 0, 255)
-    small = np.asarray(pictures.square(Image.fromarray(pixels), 1, "crop")).ravel()
+    small = np.asarray(image_files.square(Image.fromarray(pixels), 1, "crop")).ravel()
     np.testing.assert_allclose(small.astype(int), 127, atol=1)
 
 
 def test_resizing_averages_over_the_area():
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 200
-    small = np.asarray(pictures.square(Image.fromarray(stripes), 8, "crop"))
+    small = np.asarray(image_files.square(Image.fromarray(stripes), 8, "crop"))
     np.testing.assert_allclose(small.astype(int), 100, atol=2)
 
 
 def test_crop_keeps_the_centre_and_pad_keeps_everything():
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, :10, 0], wide[:, 10:20, 1], wide[:, 20:, 2] = 255, 255, 255
-    crop = np.asarray(pictures.square(Image.fromarray(wide), 10, "crop"))
+    crop = np.asarray(image_files.square(Image.fromarray(wide), 10, "crop"))
     np.testing.assert_array_equal(crop, wide[:, 10:20])
-    pad = np.asarray(pictures.square(Image.fromarray(wide), 30, "pad"))
+    pad = np.asarray(image_files.square(Image.fromarray(wide), 30, "pad"))
     np.testing.assert_array_equal(pad[10:20], wide)
     assert (pad[:10] == 255).all() and (pad[20:] == 255).all()
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.full((4, 4), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
-    assert (pictures.decode(tmp_path / "deep.png", 4) == 100).all()
+    assert (image_files.decode(tmp_path / "deep.png", 4) == 100).all()
 
 
 def test_exif_orientation_is_applied():
@@ -81,13 +81,13 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 3  # to be turned by 180 degrees
     buffer = io.BytesIO()
     picture.save(buffer, "png", exif=exif)
-    decoded = pictures.decode(buffer.getvalue(), 8)
+    decoded = image_files.decode(buffer.getvalue(), 8)
     assert (decoded[:4] == 0).all() and (decoded[4:] == 255).all()
 
 
 def test_unknown_fit_is_refused():
     with pytest.raises(ValueError, match="fit must be 'crop' or 'pad', not 'stretch'"):
-        pictures.decode(b"", 8, fit="stretch")
+        image_files.decode(b"", 8, fit="stretch")
 
 
 # --- folders ----------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_files_that_are_no_array_are_refused(tmp_path):
 def user_dataset(tmp_path_factory):
     """A dataset of the user's own: two splits, odd shapes, one broken picture."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources.weblike import quiet
+    from jaxcurate.sources.synthetic.weblike import quiet
 
     class TinyZoo(tfds.core.GeneratorBasedBuilder):
         """Pictures of one colour."""
@@ -260,7 +260,7 @@ def user_dataset(tmp_path_factory):
         def _generate_examples(self, n):
             for i in range(n):
                 image = np.full((6 + i, 9, 3), 10 * i, np.uint8)
-                picture = b"broken" if i == 3 else pictures.encode_png(image)
+                picture = b"broken" if i == 3 else image_files.encode_png(image)
                 yield i, {"picture": picture, "animal": i % 2}
 
     data_dir = tmp_path_factory.mktemp("tfds")

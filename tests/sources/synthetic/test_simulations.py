@@ -6,7 +6,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.measures import kl_to_uniform
 from jaxcurate.runtime import devices
-from jaxcurate.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 
 def hierarchical_kmeans(x, levels, seed=0):
