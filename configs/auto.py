@@ -13,7 +13,7 @@ import sys
 from ml_collections import ConfigDict
 
 from jaxcurate.curation.suggest_levels import propose_levels
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.sources.arrays import ArraySource
 

@@ -21,7 +21,7 @@ Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 
 from ml_collections import ConfigDict
 
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 

@@ -12,7 +12,7 @@ balanced classes of 1,000 there is nothing to repair (+.014, interval from zero 
 
 from ml_collections import ConfigDict
 
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import balanced, fashion_longtail
 

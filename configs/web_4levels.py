@@ -23,7 +23,7 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 

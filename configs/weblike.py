@@ -14,7 +14,7 @@ interval above zero.
 
 from ml_collections import ConfigDict
 
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import web_like
 

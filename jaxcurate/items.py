@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import embed as encoders
-from jaxcurate import experiment, sources
+from jaxcurate import encoders, experiment, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
-from jaxcurate.embed.pixels import n_columns
+from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings

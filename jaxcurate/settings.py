@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from jaxcurate.checks import InputError, check_whole
 from jaxcurate.curation.hierarchy import Level
 from jaxcurate.curation.mixing import Mix
-from jaxcurate.embed import Embedding
-from jaxcurate.embed.pca import MOST_COLUMNS
-from jaxcurate.embed.pixels import n_columns
+from jaxcurate.encoders import Embedding
+from jaxcurate.encoders.pca import MOST_COLUMNS
+from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.export import FORMATS
 from jaxcurate.sources import Recipe
 from jaxcurate.ssl import Pretraining

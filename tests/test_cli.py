@@ -18,7 +18,7 @@ from jaxcurate import cli
 from jaxcurate.measures import kl_to_uniform, level_balance
 
 CONFIG = """
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config(source):

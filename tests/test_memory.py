@@ -40,7 +40,7 @@ before = anonymous()
 print(json.dumps({s: peak_of(s, "--workdir=large", sys.argv[2]) - before for s in stages}))
 """
 CONFIG = """
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config():

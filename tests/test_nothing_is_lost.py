@@ -17,7 +17,7 @@ from jaxcurate import cli, stages
 from jaxcurate.artifacts.lock import locked
 
 CONFIG = """
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config(source):

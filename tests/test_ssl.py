@@ -12,8 +12,9 @@ from flax import nnx
 import jaxcurate as jc
 from jaxcurate import ssl
 from jaxcurate.curation.stratified_batches import Batches
+from jaxcurate.models import vit
 from jaxcurate.runtime import devices
-from jaxcurate.ssl import augment, simclr, vit
+from jaxcurate.ssl import augment, simclr
 from jaxcurate.ssl.pretrain import STEPS_PER_CALL
 from jaxcurate.ssl.runs import schedule
 

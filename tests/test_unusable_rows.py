@@ -6,8 +6,8 @@ from PIL import Image
 
 from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
-from jaxcurate.embed import Embedding
-from jaxcurate.embed.pca import fit_pca
+from jaxcurate.encoders import Embedding
+from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.items import Items, read_held_out
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Clustering, Sampling, Settings
@@ -171,7 +171,7 @@ def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):
 
 
 def test_batches_are_bounded_by_bytes(monkeypatch):
-    from jaxcurate.embed import encoders
+    from jaxcurate.encoders import base
 
     sizes = []
 
@@ -180,8 +180,8 @@ def test_batches_are_bounded_by_bytes(monkeypatch):
         return images.reshape(len(images), -1).astype(np.float32)
 
     items = np.arange(4 * 10, dtype=np.uint8).reshape(10, 2, 2)
-    encoder = encoders.Encoder(encode, (), None, bytes_per_item=encoders._BYTES_AT_ONCE // 4)
-    out = encoders.embed(encoder, items, batch_size=8, mesh=None)
+    encoder = base.Encoder(encode, (), None, bytes_per_item=base._BYTES_AT_ONCE // 4)
+    out = base.embed(encoder, items, batch_size=8, mesh=None)
     np.testing.assert_array_equal(out, items.reshape(10, 4))
     assert set(sizes) == {4}
     monkeypatch.setattr(items_module, "_BYTES_AT_ONCE", 30_000)

@@ -1,10 +1,10 @@
 """Built-in self-supervised learning: a small ViT, SimCLR, and probes of what it learned."""
 
+from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.ssl.augment import Augmentation
 from jaxcurate.ssl.features import encode, encoder
 from jaxcurate.ssl.pretrain import Pretrained, Pretraining, pretrain
 from jaxcurate.ssl.runs import Run
-from jaxcurate.ssl.vit import ViT, ViTConfig
 
 __all__ = [
     "Augmentation",

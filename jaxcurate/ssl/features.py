@@ -6,11 +6,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.pretrain import Params, Pretraining, check_images
-from jaxcurate.ssl.vit import ViT, ViTConfig
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:

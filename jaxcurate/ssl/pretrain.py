@@ -20,13 +20,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
+from jaxcurate.models.vit import ViTConfig
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 from jaxcurate.ssl import augment
 from jaxcurate.ssl.augment import Augmentation
 from jaxcurate.ssl.runs import Run, batches_of, check_runs
 from jaxcurate.ssl.simclr import SimCLR, nt_xent
-from jaxcurate.ssl.vit import ViTConfig
 
 Params = dict[str, Any]
 """Weights of the encoders as nested dictionaries; every leaf is ``[n_runs, ...]``."""

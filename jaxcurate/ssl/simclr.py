@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcurate.ssl.vit import ViT, ViTConfig, linear
+from jaxcurate.models.vit import ViT, ViTConfig, linear
 
 
 class SimCLR(nnx.Module):

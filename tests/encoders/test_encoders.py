@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA as SklearnPCA
 
-from jaxcurate.embed import Embedding, embed, make_encoder
-from jaxcurate.embed.pca import fit_pca
-from jaxcurate.embed.pixels import pixels
+from jaxcurate.encoders import Embedding, embed, make_encoder
+from jaxcurate.encoders.pca import fit_pca
+from jaxcurate.encoders.pixels import pixels
 
 
 @pytest.fixture(scope="module")

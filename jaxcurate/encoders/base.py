@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.embed import efficientnet, pca
-from jaxcurate.embed.pixels import pixels
+from jaxcurate.encoders import pca
+from jaxcurate.encoders.pixels import pixels
+from jaxcurate.models import efficientnet
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from jaxcurate.embed import efficientnet
+from jaxcurate.models import efficientnet
 
-DATA = Path(__file__).parent / "data" / "efficientnet_lite0.npz"
+DATA = Path(__file__).parents[1] / "data" / "efficientnet_lite0.npz"
 
 
 def make_images(n: int, size: int) -> np.ndarray:

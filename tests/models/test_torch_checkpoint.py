@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcurate.embed import torch_checkpoint
-from jaxcurate.embed.torch_checkpoint import read_torch_checkpoint
+from jaxcurate.models import torch_checkpoint
+from jaxcurate.models.torch_checkpoint import read_torch_checkpoint
 
 # A checkpoint is assembled of pickle opcodes here, since this format has no writer but PyTorch.
 PROTOCOL, NONE, FALSE, STOP = b"\x80\x02", b"N", b"\x89", b"."
@@ -140,7 +140,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, payload, place
         ("torch", "FloatStorage.from_file"),
         ("torch._utils", "_rebuild_tensor"),
         ("torch._utils", "_rebuild_tensor_v2.__globals__"),
-        ("jaxcurate.embed.torch_checkpoint", "OrderedDict"),
+        ("jaxcurate.models.torch_checkpoint", "OrderedDict"),
     ],
 )
 def test_names_beside_the_allowed_ones_are_refused(tmp_path, module, attribute):

@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.embed.pixels import pixels
+from jaxcurate.encoders.pixels import pixels
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
