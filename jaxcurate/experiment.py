@@ -10,10 +10,10 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from jaxcurate import ssl
+from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.ssl import probe
+from jaxcurate.evaluation import probe
 
 UNTRAINED = "untrained"
 """The arm of encoders with random weights."""
@@ -55,11 +55,11 @@ class Comparison(NamedTuple):
 
 def compare(
     images: np.ndarray,
-    arms: Mapping[str, Sequence[ssl.Run]],
+    arms: Mapping[str, Sequence[training.Run]],
     probe_set: HeldOut,
     test_set: HeldOut,
     is_head: Mapping[str, bool],
-    settings: ssl.Pretraining,
+    settings: training.Pretraining,
     *,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
@@ -92,10 +92,10 @@ def compare(
         if progress is not None:
             progress("pretraining steps", done, total)
 
-    trained = ssl.pretrain(images, runs, settings, mesh=mesh, progress=told)
-    untrained = ssl.pretrain(
+    trained = training.pretrain(images, runs, settings, mesh=mesh, progress=told)
+    untrained = training.pretrain(
         images[:2],
-        [ssl.Run(np.arange(2), seed) for seed in seeds],
+        [training.Run(np.arange(2), seed) for seed in seeds],
         dataclasses.replace(settings, n_steps=0),
         mesh=mesh,
     )
@@ -106,7 +106,8 @@ def compare(
     accuracies = {}
     for name, params in {**encoders, UNTRAINED: untrained.params}.items():
         features = [
-            ssl.encode(params, held.images, settings, mesh=mesh) for held in (probe_set, test_set)
+            training.encode(params, held.images, settings, mesh=mesh)
+            for held in (probe_set, test_set)
         ]
         measured = [
             _probe(train, test, probe_set, test_set, is_head)

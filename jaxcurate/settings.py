@@ -13,7 +13,7 @@ from jaxcurate.encoders.pca import MOST_COLUMNS
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.export import FORMATS
 from jaxcurate.sources import Recipe
-from jaxcurate.ssl import Pretraining
+from jaxcurate.training import Pretraining
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

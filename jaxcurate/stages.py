@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import evaluation, experiment, export, measures, report, ssl
+from jaxcurate import evaluation, experiment, export, measures, report, training
 from jaxcurate.arms import Arms
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import KIND as POOL
@@ -173,7 +173,7 @@ class Stages(Items):
                 self.read(pool.items),
                 {
                     arm: [
-                        ssl.Run(draw.rows, seed + i, draw.batches)
+                        training.Run(draw.rows, seed + i, draw.batches)
                         for i, draw in enumerate(draws[arm])
                     ]
                     for arm in settings.arms

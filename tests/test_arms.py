@@ -6,7 +6,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.arms import Arms
 from jaxcurate.settings import Evaluation, Sampling
-from jaxcurate.ssl import Pretraining
+from jaxcurate.training import Pretraining
 
 
 @pytest.fixture(scope="module")

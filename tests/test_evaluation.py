@@ -9,7 +9,7 @@ from jaxcurate import balance, evaluation, experiment
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.experiment import HeldOut, paired_interval
 from jaxcurate.sources import Annotations
-from jaxcurate.ssl import Pretraining, Run, ViTConfig
+from jaxcurate.training import Pretraining, Run, ViTConfig
 
 
 def test_entropy_and_gini_by_hand():

@@ -1,10 +1,10 @@
 """Built-in self-supervised learning: a small ViT, SimCLR, and probes of what it learned."""
 
 from jaxcurate.models.vit import ViT, ViTConfig
-from jaxcurate.ssl.augment import Augmentation
-from jaxcurate.ssl.features import encode, encoder
-from jaxcurate.ssl.pretrain import Pretrained, Pretraining, pretrain
-from jaxcurate.ssl.runs import Run
+from jaxcurate.training.augment import Augmentation
+from jaxcurate.training.features import encode, encoder
+from jaxcurate.training.pretrain import Pretrained, Pretraining, pretrain
+from jaxcurate.training.runs import Run
 
 __all__ = [
     "Augmentation",

@@ -23,10 +23,10 @@ from jaxcurate.checks import InputError
 from jaxcurate.models.vit import ViTConfig
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
-from jaxcurate.ssl import augment
-from jaxcurate.ssl.augment import Augmentation
-from jaxcurate.ssl.runs import Run, batches_of, check_runs
-from jaxcurate.ssl.simclr import SimCLR, nt_xent
+from jaxcurate.training import augment
+from jaxcurate.training.augment import Augmentation
+from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
+from jaxcurate.training.runs import Run, batches_of, check_runs
 
 Params = dict[str, Any]
 """Weights of the encoders as nested dictionaries; every leaf is ``[n_runs, ...]``."""

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
-from jaxcurate.ssl import augment
-from jaxcurate.ssl.pretrain import Params, Pretraining, check_images
+from jaxcurate.training import augment
+from jaxcurate.training.pretrain import Params, Pretraining, check_images
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:

@@ -10,17 +10,20 @@ import pytest
 from flax import nnx
 
 import jaxcurate as jc
-from jaxcurate import ssl
+from jaxcurate import training
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.models import vit
 from jaxcurate.runtime import devices
-from jaxcurate.ssl import augment, simclr
-from jaxcurate.ssl.pretrain import STEPS_PER_CALL
-from jaxcurate.ssl.runs import schedule
+from jaxcurate.training import augment
+from jaxcurate.training.objectives import simclr
+from jaxcurate.training.pretrain import STEPS_PER_CALL
+from jaxcurate.training.runs import schedule
 
-TINY = ssl.ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
-WEAK = ssl.Augmentation(crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, grey=0)
-FAST = ssl.Pretraining(
+TINY = training.ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
+WEAK = training.Augmentation(
+    crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, grey=0
+)
+FAST = training.Pretraining(
     model=TINY,
     augmentation=WEAK,
     n_steps=30,
@@ -43,7 +46,7 @@ def images():
 def runs():
     rng = np.random.default_rng(1)
     return [
-        ssl.Run(rng.choice(60, size, replace=False), seed)
+        training.Run(rng.choice(60, size, replace=False), seed)
         for size, seed in ((60, 0), (20, 0), (10, 1), (33, 2), (60, 3))
     ]
 
@@ -51,7 +54,7 @@ def runs():
 @pytest.fixture(scope="module")
 def alone(images, runs):
     """Every run by itself, on one device."""
-    return [ssl.pretrain(images, [run], FAST) for run in runs]
+    return [training.pretrain(images, [run], FAST) for run in runs]
 
 
 def leaves(trained, run=slice(None)):
@@ -78,7 +81,7 @@ def test_positions_tell_every_place_apart():
 
 
 def test_images_of_a_batch_do_not_mix(images):
-    model = ssl.ViT(TINY, rngs=nnx.Rngs(0))
+    model = training.ViT(TINY, rngs=nnx.Rngs(0))
     x = augment.scale(jnp.asarray(images))
     together, by_itself = model(x), model(x[7:8])
     assert together.shape == (60, 16) and together.dtype == jnp.float32
@@ -87,7 +90,7 @@ def test_images_of_a_batch_do_not_mix(images):
 
 
 def test_places_matter(images):
-    model = ssl.ViT(TINY, rngs=nnx.Rngs(0))
+    model = training.ViT(TINY, rngs=nnx.Rngs(0))
     x = augment.scale(jnp.asarray(images[:4]))
     swapped = jnp.concatenate([x[:, 4:], x[:, :4]], axis=1)  # the same patches, rows exchanged
     assert np.abs(model(x) - model(swapped)).max() > 1e-3
@@ -95,7 +98,7 @@ def test_places_matter(images):
 
 def test_bfloat16_keeps_float32_weights_and_features(images):
     config = dataclasses.replace(TINY, precision="bfloat16")
-    model, exact = ssl.ViT(config, rngs=nnx.Rngs(0)), ssl.ViT(TINY, rngs=nnx.Rngs(0))
+    model, exact = training.ViT(config, rngs=nnx.Rngs(0)), training.ViT(TINY, rngs=nnx.Rngs(0))
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(nnx.state(model)))
     x = augment.scale(jnp.asarray(images))
     features = model(x)
@@ -121,7 +124,7 @@ def test_impossible_models_are_refused(change, words):
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="image_size=8"):
-        ssl.ViT(TINY, rngs=nnx.Rngs(0))(jnp.zeros((1, 12, 12, 3)))
+        training.ViT(TINY, rngs=nnx.Rngs(0))(jnp.zeros((1, 12, 12, 3)))
 
 
 # Random views.
@@ -167,7 +170,7 @@ def test_colour_changes_by_hand():
 
 
 def test_views_are_random_within_range_and_repeatable(images):
-    strength = ssl.Augmentation()
+    strength = training.Augmentation()
     key = jax.random.key(0)
     views = augment.augment(key, jnp.asarray(images), strength)
     assert views.shape == images.shape and views.dtype == jnp.float32
@@ -178,7 +181,7 @@ def test_views_are_random_within_range_and_repeatable(images):
 
 
 def test_draws_keep_to_the_strengths():
-    strength = ssl.Augmentation(crop_scale=(0.2, 0.6), flip=0.25, brightness=0.3, grey=0.1)
+    strength = training.Augmentation(crop_scale=(0.2, 0.6), flip=0.25, brightness=0.3, grey=0.1)
     d = augment.draw(jax.random.key(3), 4000, strength)
     area = np.asarray(d.height * d.width)
     assert area.min() >= 0.2 - 1e-5 and area.max() <= 0.6 + 1e-5
@@ -194,7 +197,7 @@ def test_draws_keep_to_the_strengths():
 )
 def test_impossible_strengths_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
-        ssl.Augmentation(**change)
+        training.Augmentation(**change)
 
 
 # The loss.
@@ -251,7 +254,7 @@ def test_the_loss_falls(alone):
 
 
 def test_the_same_run_gives_the_same_bits(images, runs, alone):
-    again = ssl.pretrain(images, runs[1:2], FAST)
+    again = training.pretrain(images, runs[1:2], FAST)
     np.testing.assert_array_equal(again.losses, alone[1].losses)
     for a, b in zip(leaves(again), leaves(alone[1]), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -259,16 +262,16 @@ def test_the_same_run_gives_the_same_bits(images, runs, alone):
 
 def test_a_run_may_bring_its_own_batches(images, runs, alone):
     rows, seed, _ = runs[1]
-    same = ssl.Run(rows, seed, schedule(rows, seed, 30, 16))
-    np.testing.assert_array_equal(ssl.pretrain(images, [same], FAST).losses, alone[1].losses)
+    same = training.Run(rows, seed, schedule(rows, seed, 30, 16))
+    np.testing.assert_array_equal(training.pretrain(images, [same], FAST).losses, alone[1].losses)
     tree = jc.ClusterTree.from_labels([np.arange(60) % 7])
     batches = Batches(tree, 16, 40, rows=rows, equal="clusters", seed=seed)
-    stratified = ssl.pretrain(images, [ssl.Run(rows, seed, batches), same], FAST)
+    stratified = training.pretrain(images, [training.Run(rows, seed, batches), same], FAST)
     assert (stratified.losses[0] != alone[1].losses[0]).any()
     assert stratified.losses[0, -5:].mean() < 0.8 * stratified.losses[0, :5].mean()
     # The batches are what was trained on: other images than theirs do not show.
     blank = np.where(np.isin(np.arange(60), rows)[:, None, None, None], images, 0)
-    again = ssl.pretrain(blank, [ssl.Run(rows, seed, batches), same], FAST)
+    again = training.pretrain(blank, [training.Run(rows, seed, batches), same], FAST)
     np.testing.assert_array_equal(again.losses, stratified.losses)
 
 
@@ -283,14 +286,14 @@ def test_a_run_may_bring_its_own_batches(images, runs, alone):
 )
 def test_batches_that_do_not_fit_are_refused(images, runs, batches, words):
     with pytest.raises(ValueError, match=words):
-        ssl.pretrain(images, [runs[0], ssl.Run(np.arange(5), 0, batches)], FAST)
+        training.pretrain(images, [runs[0], training.Run(np.arange(5), 0, batches)], FAST)
 
 
 @pytest.mark.parametrize("n_devices, per_device", [(4, 1), (2, 2)])
 def test_runs_side_by_side_equal_runs_alone_nearly(images, runs, alone, n_devices, per_device):
     # Products are cut up otherwise, and thirty steps let the rounding grow: 4e-6 was seen.
     settings = dataclasses.replace(FAST, runs_per_device=per_device)
-    together = ssl.pretrain(images, runs, settings, mesh=devices.make_mesh(n_devices))
+    together = training.pretrain(images, runs, settings, mesh=devices.make_mesh(n_devices))
     assert together.losses.shape == (5, 30)
     for i, one in enumerate(alone):
         np.testing.assert_allclose(together.losses[i], one.losses[0], atol=1e-4)
@@ -298,7 +301,9 @@ def test_runs_side_by_side_equal_runs_alone_nearly(images, runs, alone, n_device
 
 def test_the_place_among_other_runs_does_not_show(images, runs):
     mesh = devices.make_mesh(4)
-    forth, back = (ssl.pretrain(images, order, FAST, mesh=mesh) for order in (runs, runs[::-1]))
+    forth, back = (
+        training.pretrain(images, order, FAST, mesh=mesh) for order in (runs, runs[::-1])
+    )
     np.testing.assert_array_equal(forth.losses, back.losses[::-1])
     for a, b in zip(leaves(forth), leaves(back), strict=True):
         np.testing.assert_array_equal(a, b[::-1])
@@ -306,7 +311,7 @@ def test_the_place_among_other_runs_does_not_show(images, runs):
 
 def test_equal_seeds_start_equal_and_arms_differ(images, runs):
     untrained = dataclasses.replace(FAST, n_steps=0)
-    start = ssl.pretrain(images, runs, untrained)
+    start = training.pretrain(images, runs, untrained)
     assert start.losses.shape == (5, 0)
     assert all(np.array_equal(leaf[0], leaf[1]) for leaf in jax.tree.leaves(start.params))
     assert any((leaf[1] != leaf[2]).any() for leaf in jax.tree.leaves(start.params))
@@ -314,12 +319,12 @@ def test_equal_seeds_start_equal_and_arms_differ(images, runs):
 
 def test_the_number_of_steps_in_a_call_does_not_show(images, runs, alone, monkeypatch):
     assert FAST.n_steps % STEPS_PER_CALL
-    loop = importlib.import_module("jaxcurate.ssl.pretrain")
+    loop = importlib.import_module("jaxcurate.training.pretrain")
     monkeypatch.setattr(loop, "STEPS_PER_CALL", 7)
     # A setting that differs where nothing reads it keeps the compiled function of 25 steps out.
     settings = dataclasses.replace(FAST, learning_rate=5.00001e-3)
     reports = []
-    other = ssl.pretrain(images, runs[:1], settings, progress=lambda *p: reports.append(p))
+    other = training.pretrain(images, runs[:1], settings, progress=lambda *p: reports.append(p))
     np.testing.assert_allclose(other.losses, alone[0].losses, atol=1e-3)
     assert reports == [(7, 30), (14, 30), (21, 30), (28, 30), (30, 30)]
 
@@ -327,27 +332,27 @@ def test_the_number_of_steps_in_a_call_does_not_show(images, runs, alone, monkey
 def test_progress_counts_runs_not_copies(images, runs):
     reports = []
     mesh = devices.make_mesh(4)
-    ssl.pretrain(images, runs, FAST, mesh=mesh, progress=lambda *p: reports.append(p))
+    training.pretrain(images, runs, FAST, mesh=mesh, progress=lambda *p: reports.append(p))
     assert reports == [(100, 150), (120, 150), (145, 150), (150, 150)]
 
 
 def test_the_trained_weights_come_back(images, runs, alone):
-    start = ssl.pretrain(images, runs[:1], dataclasses.replace(FAST, n_steps=0))
+    start = training.pretrain(images, runs[:1], dataclasses.replace(FAST, n_steps=0))
     for before, after in zip(leaves(start), leaves(alone[0]), strict=True):
         assert before.shape == after.shape and (before != after).any()
 
 
 def test_encode_equals_the_module_whatever_the_devices(images, runs):
-    trained = ssl.pretrain(images, runs[:2], FAST)
-    features = ssl.encode(trained.params, images, FAST)
+    trained = training.pretrain(images, runs[:2], FAST)
+    features = training.encode(trained.params, images, FAST)
     assert features.shape == (2, 60, 16) and features.dtype == np.float32
     for run in range(2):
-        model = ssl.encoder(trained.params, run, TINY)
+        model = training.encoder(trained.params, run, TINY)
         expected = model(augment.scale(jnp.asarray(images)))
         np.testing.assert_allclose(features[run], expected, atol=1e-5)
-    split = ssl.encode(trained.params, images, FAST, mesh=devices.make_mesh(4), block=8)
+    split = training.encode(trained.params, images, FAST, mesh=devices.make_mesh(4), block=8)
     np.testing.assert_allclose(split, features, atol=1e-5)
-    assert ssl.encode(trained.params, images[:0], FAST).shape == (2, 0, 16)
+    assert training.encode(trained.params, images[:0], FAST).shape == (2, 0, 16)
 
 
 @pytest.mark.parametrize(
@@ -363,16 +368,16 @@ def test_encode_equals_the_module_whatever_the_devices(images, runs):
 )
 def test_bad_runs_are_refused(images, runs, rows, seed, words):
     with pytest.raises(ValueError, match=words):
-        ssl.pretrain(images, [runs[0], ssl.Run(rows, seed)], FAST)
+        training.pretrain(images, [runs[0], training.Run(rows, seed)], FAST)
 
 
 def test_bad_images_are_refused(images, runs):
     with pytest.raises(ValueError, match="image_size=8"):
-        ssl.pretrain(images[:, :6], runs, FAST)
+        training.pretrain(images[:, :6], runs, FAST)
     with pytest.raises(ValueError, match="float32"):
-        ssl.pretrain(images.astype(np.float32), runs, FAST)
+        training.pretrain(images.astype(np.float32), runs, FAST)
     with pytest.raises(ValueError, match="runs is empty"):
-        ssl.pretrain(images, [], FAST)
+        training.pretrain(images, [], FAST)
 
 
 @pytest.mark.parametrize(
@@ -390,10 +395,10 @@ def test_bad_images_are_refused(images, runs):
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}="):
-        ssl.Pretraining(**change)
+        training.Pretraining(**change)
 
 
 def test_a_loss_that_is_not_finite_is_told(images, runs):
     settings = dataclasses.replace(FAST, learning_rate=1e38)
     with pytest.raises(ValueError, match=r"run 0 \(seed 0\): the loss is not finite at step"):
-        ssl.pretrain(images, runs[:1], settings)
+        training.pretrain(images, runs[:1], settings)

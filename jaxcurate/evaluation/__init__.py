@@ -1,0 +1,1 @@
+"""Comparison of subsets by pretraining and probes, and measures of how balanced they are."""
