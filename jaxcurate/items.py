@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcurate import encoders, experiment, sources
+from jaxcurate import encoders, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
 from jaxcurate.encoders.pixels import n_columns
+from jaxcurate.evaluation import compare
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings
@@ -240,7 +241,7 @@ def check_all_read(reading: sources.Reading) -> None:
 
 def read_held_out(
     source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
-) -> experiment.HeldOut:
+) -> compare.HeldOut:
     """Reads all items of a labelled split that can be used.
 
     Args:
@@ -263,4 +264,4 @@ def read_held_out(
         raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
     images = np.concatenate([batch.images for batch in batches])
-    return experiment.HeldOut(images, notes.label, notes.domain)
+    return compare.HeldOut(images, notes.label, notes.domain)

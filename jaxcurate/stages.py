@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import evaluation, experiment, export, measures, report, training
-from jaxcurate.arms import Arms
+from jaxcurate import export, report, training
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import KIND as POOL
 from jaxcurate.artifacts.pool import Block, Pool, fill_pool, write_pool
@@ -20,6 +19,8 @@ from jaxcurate.checks import InputError
 from jaxcurate.curation import dedup, growth
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.mixing import indices_of
+from jaxcurate.evaluation import compare, coverage, summary
+from jaxcurate.evaluation.arms import Arms
 from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
@@ -162,14 +163,14 @@ class Stages(Items):
         draws = self._arms(pool, tree).draw(subset.indices, settings, seed)
         notes = self.source.annotations(pool.items)
         seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
-        results: dict[str, Any] = {"balance": evaluation.balance(notes, seen)}
+        results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
             probe_set, test_set = (
                 read_held_out(source, strict=self.settings.strict, tell=self.progress.line)
                 for source in self.held_out_sources
             )
-            compared = experiment.compare(
+            compared = compare.compare(
                 self.read(pool.items),
                 {
                     arm: [
@@ -180,18 +181,18 @@ class Stages(Items):
                 },
                 probe_set,
                 test_set,
-                experiment.head_labels(notes.label, np.unique(probe_set.labels)),
+                compare.head_labels(notes.label, np.unique(probe_set.labels)),
                 settings.pretraining,
                 mesh=self.mesh,
                 progress=self.progress,
             )
-            results |= evaluation.to_plain(compared)
+            results |= summary.to_plain(compared)
             losses = compared.losses
         with folders.new_folder(self.folders["evaluate"], card(), KINDS["evaluate"]) as folder:
             folder.write_text("results.json", json.dumps(results, indent=2) + "\n")
             for arm, curve in losses.items():
                 folder.save_array(f"losses_{arm}.npy", curve)
-        for text in evaluation.lines(results):
+        for text in summary.lines(results):
             self.progress.line(f"  {text}")
         return {}
 
@@ -342,16 +343,16 @@ class Stages(Items):
         random = arms.random(self.settings.seed, len(np.unique(indices)))
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
-            covered = measures.coverage(
+            covered = coverage.coverage(
                 pool.embeddings, rows, n_measured=_N_MEASURED, metric=tree.metric, mesh=self.mesh
             )
             told[arm] = {
-                "levels": [one._asdict() for one in measures.level_balance(tree, rows)],
+                "levels": [one._asdict() for one in coverage.level_balance(tree, rows)],
                 "coverage": covered._asdict(),
             }
             if pool.embeddings.shape[1] <= 3:
                 low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
                 points = pool.embeddings[rows]
                 if (high > low).all():
-                    told[arm]["kl_to_uniform"] = measures.kl_to_uniform(points, low, high)
+                    told[arm]["kl_to_uniform"] = coverage.kl_to_uniform(points, low, high)
         return told

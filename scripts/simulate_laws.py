@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate.measures import kl_to_uniform
+from jaxcurate.evaluation.coverage import kl_to_uniform
 from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 PUBLISHED = {2: 0.035, 4: 0.046, 8: 0.056}

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, ward
 
 import jaxcurate as jc
-from jaxcurate.measures import kl_to_uniform
+from jaxcurate.evaluation.coverage import kl_to_uniform
 from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import jaxcurate as jc
-from jaxcurate import measures
 from jaxcurate.curation import dedup, growth
+from jaxcurate.evaluation import coverage
 from jaxcurate.kmeans import normalize, predict, splitting
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.runtime import devices, facts, processes
@@ -163,7 +163,7 @@ def differing(x, mesh):
         "content": lambda: kmeans(x=either(x, other)),
         "levels": lambda: levels(either(5, 6)),
         "tree": lambda: growth.grow(either(tree(4), tree(5)), x, mesh=mesh),
-        "rows": lambda: measures.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
+        "rows": lambda: coverage.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
         "threshold": lambda: dedup.deduplicate(x, either(0.9, 0.8), mesh=mesh),
         "call": lambda: either(kmeans, lambda: levels(3))(),
         "jax_default_matmul_precision": lambda: with_precision(either(None, "highest")),

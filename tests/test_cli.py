@@ -15,7 +15,7 @@ from PIL import Image
 
 import jaxcurate as jc
 from jaxcurate import cli
-from jaxcurate.measures import kl_to_uniform, level_balance
+from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
 
 CONFIG = """
 from jaxcurate.encoders import Embedding

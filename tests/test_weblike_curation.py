@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxcurate import pipeline, sources
-from jaxcurate.evaluation import balance
+from jaxcurate.evaluation.summary import balance
 from jaxcurate.plain import to_dataclass
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.settings import Settings

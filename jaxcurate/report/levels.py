@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.balance import gini
+from jaxcurate.evaluation.balance import gini
 from jaxcurate.report import plots
 from jaxcurate.report.numbers import count
 

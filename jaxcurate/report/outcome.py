@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from jaxcurate.evaluation import interval_in_words
+from jaxcurate.evaluation.summary import interval_in_words
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from jaxcurate.balance import gini, normalised_entropy
+from jaxcurate.evaluation.balance import gini, normalised_entropy
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.measures import kl_to_uniform
+from jaxcurate.evaluation.coverage import kl_to_uniform
 from jaxcurate.runtime import devices
 from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.arms import Arms
+from jaxcurate.evaluation.arms import Arms
 from jaxcurate.settings import Evaluation, Sampling
 from jaxcurate.training import Pretraining
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcurate.balance import balance_of
-from jaxcurate.experiment import Comparison
+from jaxcurate.evaluation.balance import balance_of
+from jaxcurate.evaluation.compare import Comparison
 from jaxcurate.sources import Annotations
 
 

@@ -5,9 +5,9 @@ import pytest
 import scipy.stats
 
 import jaxcurate as jc
-from jaxcurate import balance, evaluation, experiment
 from jaxcurate.curation.stratified_batches import Batches
-from jaxcurate.experiment import HeldOut, paired_interval
+from jaxcurate.evaluation import balance, compare, summary
+from jaxcurate.evaluation.compare import HeldOut, paired_interval
 from jaxcurate.sources import Annotations
 from jaxcurate.training import Pretraining, Run, ViTConfig
 
@@ -37,7 +37,7 @@ def test_interval_is_that_of_a_paired_t_test():
 def test_one_seed_says_nothing_of_the_spread():
     found = paired_interval([0.5], [0.4])
     assert (found.low, found.high) == (-np.inf, np.inf)
-    assert "no difference shown" in evaluation.interval_in_words(vars(found))
+    assert "no difference shown" in summary.interval_in_words(vars(found))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_one_seed_says_nothing_of_the_spread():
 )
 def test_verdict_follows_the_interval(low, high, verdict):
     one = {"mean": (low + high) / 2, "low": low, "high": high, "values": [0.0, 0.1]}
-    assert evaluation.interval_in_words(one).endswith(verdict)
+    assert summary.interval_in_words(one).endswith(verdict)
 
 
 def test_balance_is_told_where_groups_are_known():
     notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
-    told = evaluation.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
+    told = summary.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
     assert set(told) == {"label"}
     assert told["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
     assert told["label"]["curated"]["entropy"] == pytest.approx(1)
@@ -60,8 +60,8 @@ def test_balance_is_told_where_groups_are_known():
 def test_head_labels_fill_the_pool():
     labels = np.array(["a"] * 10 + ["b"] * 2 + ["c"])
     known = np.array(["a", "b", "c", "d"])
-    assert experiment.head_labels(labels, known) == {"a": True, "b": False, "c": False, "d": False}
-    assert experiment.head_labels(np.array(["a", "b"] * 5), known[:2]) == {}
+    assert compare.head_labels(labels, known) == {"a": True, "b": False, "c": False, "d": False}
+    assert compare.head_labels(np.array(["a", "b"] * 5), known[:2]) == {}
 
 
 def held_out(rng, n):
@@ -89,7 +89,7 @@ def test_compare_gives_every_arm_the_same(mesh):
         "pool": runs_of(np.arange(60)),
         "stratified": runs_of(np.arange(60), stratified),
     }
-    found = experiment.compare(
+    found = compare.compare(
         pool.images,
         arms,
         probe_set,
@@ -109,10 +109,10 @@ def test_compare_gives_every_arm_the_same(mesh):
     assert not np.array_equal(found.losses["stratified"], found.losses["pool"])
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
-        experiment.compare(pool.images, arms, probe_set, test_set, {}, settings)
+        compare.compare(pool.images, arms, probe_set, test_set, {}, settings)
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
         found.accuracies["pool"]
     )
-    plain = json.loads(json.dumps(evaluation.to_plain(found)))
-    told = evaluation.lines({"balance": {}, **plain})
+    plain = json.loads(json.dumps(summary.to_plain(found)))
+    told = summary.lines({"balance": {}, **plain})
     assert any(line.startswith("curated - random, knn: +0.000") for line in told)

@@ -6,8 +6,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.balance import gini, normalised_entropy
 from jaxcurate.checks import InputError, as_real, checked_rows
+from jaxcurate.evaluation.balance import gini, normalised_entropy
 from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import Lazy
