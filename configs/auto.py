@@ -12,9 +12,9 @@ import sys
 
 from ml_collections import ConfigDict
 
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.curation.suggest_levels import propose_levels
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.sources.arrays import ArraySource
 
 

@@ -21,8 +21,8 @@ Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 
 from ml_collections import ConfigDict
 
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:

@@ -12,8 +12,8 @@ balanced classes of 1,000 there is nothing to repair (+.014, interval from zero 
 
 from ml_collections import ConfigDict
 
+from jaxcurate.config import Clustering, Sampling, Settings, to_config
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import balanced, fashion_longtail
 
 RECIPES = {"longtail": fashion_longtail, "balanced": balanced}

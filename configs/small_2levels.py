@@ -13,8 +13,8 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:

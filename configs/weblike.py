@@ -14,8 +14,8 @@ interval above zero.
 
 from ml_collections import ConfigDict
 
+from jaxcurate.config import Clustering, Sampling, Settings, to_config
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import web_like
 
 

@@ -101,13 +101,13 @@ def _names(error: OSError) -> list[Any]:
 
 def _command(argv: Sequence[str]) -> None:
     command, config, path, quiet, wait = _parsed(argv)
+    from jaxcurate.config import Settings
     from jaxcurate.plain import to_dataclass
-    from jaxcurate.settings import Settings
 
     settings = to_dataclass(Settings, config, "config")
     _set_up_devices(settings.n_devices, settings.platform)
 
-    from jaxcurate.pipeline import Pipeline
+    from jaxcurate.pipeline.run import Pipeline
     from jaxcurate.runtime import devices
     from jaxcurate.runtime.progress import Progress
 

@@ -19,7 +19,7 @@ from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
 
 CONFIG = """
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config(source):
     return to_config(

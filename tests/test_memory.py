@@ -41,7 +41,7 @@ print(json.dumps({s: peak_of(s, "--workdir=large", sys.argv[2]) - before for s i
 """
 CONFIG = """
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config():
     return to_config(

@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
+from jaxcurate.config import Clustering, Sampling, Settings, to_config
 from jaxcurate.plain import to_dataclass
-from jaxcurate.settings import Clustering, Sampling, Settings, to_config
 from jaxcurate.sources import fashion_longtail, web_like
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
+from jaxcurate.config import Evaluation, Sampling
 from jaxcurate.curation.baselines import sample_flat, sample_uniform
 from jaxcurate.curation.mixing import indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.neighbors.nearest_rows import Neighbours
 from jaxcurate.priorities import other_seed
-from jaxcurate.settings import Evaluation, Sampling
 
 
 class Draw(NamedTuple):

@@ -8,10 +8,10 @@ import pytest
 import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.artifacts.files import DamagedError
+from jaxcurate.config import Sampling
 from jaxcurate.curation.baselines import flat
 from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.evaluation.arms import Arms
-from jaxcurate.settings import Sampling
 
 
 @pytest.fixture

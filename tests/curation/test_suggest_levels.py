@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcurate import Level, cli
+from jaxcurate.config import Settings
 from jaxcurate.curation.suggest_levels import propose_levels
 from jaxcurate.plain import to_dataclass
-from jaxcurate.settings import Settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
+from jaxcurate.config import Evaluation, Sampling
 from jaxcurate.evaluation.arms import Arms
-from jaxcurate.settings import Evaluation, Sampling
 from jaxcurate.training import Pretraining
 
 

@@ -23,14 +23,15 @@ import numpy as np
 from faults.cases import end_with_parent
 from faults.operations import COUNT, Operations, Plan
 
-from jaxcurate import cli, pipeline, stages
+from jaxcurate import cli
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.curation import dedup
+from jaxcurate.pipeline import run, stages
 
 CONFIG = """
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import *
+from jaxcurate.config import *
 
 def get_config(source):
     return to_config(
@@ -227,7 +228,7 @@ class Place:
         jax.config.update("jax_compilation_cache_dir", str(self.path / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        pipeline.time = types.SimpleNamespace(perf_counter=lambda: 0.0)  # cards tell seconds
+        run.time = types.SimpleNamespace(perf_counter=lambda: 0.0)  # cards tell seconds
         if not self.real:
             stages.hierarchical_kmeans = _tree  # type: ignore[assignment]
             dedup.deduplicate = _duplicates  # type: ignore[assignment]

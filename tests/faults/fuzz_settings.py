@@ -20,8 +20,8 @@ from faults.limits import time_limit
 
 from jaxcurate import cli
 from jaxcurate.checks import InputError
+from jaxcurate.config import Clustering, Growing, Sampling, Settings
 from jaxcurate.plain import to_dataclass
-from jaxcurate.settings import Clustering, Growing, Sampling, Settings
 from jaxcurate.sources import web_like
 
 SECONDS = 20

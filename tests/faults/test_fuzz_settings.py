@@ -16,8 +16,8 @@ from jaxcurate import cli
 from jaxcurate.artifacts import files, folders, lock, temporary
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
 from jaxcurate.plain import to_dataclass
-from jaxcurate.settings import Settings
 
 
 def _paths(at, where=()):

@@ -14,12 +14,12 @@ import pytest
 from faults.limits import time_limit
 from PIL import Image
 
-from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
+from jaxcurate.config import Clustering, Sampling, Settings
 from jaxcurate.encoders import Embedding, make_encoder
-from jaxcurate.items import Items
+from jaxcurate.pipeline import context as items_module
+from jaxcurate.pipeline.context import Items
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Clustering, Sampling, Settings
 from jaxcurate.sources import open_source, web_like
 from jaxcurate.sources.signatures import what_is
 

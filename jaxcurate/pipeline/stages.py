@@ -16,16 +16,16 @@ from jaxcurate.artifacts.pool import Block, Pool, fill_pool, write_pool
 from jaxcurate.artifacts.tree import KIND as TREE
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
 from jaxcurate.curation import dedup, growth
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.mixing import indices_of
 from jaxcurate.evaluation import compare, coverage, summary
 from jaxcurate.evaluation.arms import Arms
-from jaxcurate.items import Items, check_all_read, read_held_out
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
+from jaxcurate.pipeline.context import Items, check_all_read, read_held_out
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Settings
 
 KINDS = {
     "embed": POOL,

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcurate import pipeline, sources
+from jaxcurate import sources
+from jaxcurate.config import Settings
 from jaxcurate.evaluation.summary import balance
+from jaxcurate.pipeline import run
 from jaxcurate.plain import to_dataclass
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Settings
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def curate(config, path, data_dir, stages=("embed", "cluster", "sample"), **changes):
@@ -28,7 +29,7 @@ def curate(config, path, data_dir, stages=("embed", "cluster", "sample"), **chan
     fields.data_dir = str(data_dir)
     fields.update_from_flattened_dict(changes)
     settings = to_dataclass(Settings, fields.to_dict(), "config")
-    made = pipeline.Pipeline(settings, path, Progress(quiet=True))
+    made = run.Pipeline(settings, path, Progress(quiet=True))
     made.run(stages)
     return made
 
@@ -39,7 +40,7 @@ def indices(path):
 
 @pytest.fixture(scope="module")
 def curated(tmp_path_factory):
-    path = os.environ.get("JAXCURATE_DATA") or Path(__file__).parent.parent / "data"
+    path = os.environ.get("JAXCURATE_DATA") or Path(__file__).parents[2] / "data"
     if not (Path(path) / "raw").is_dir():
         pytest.skip("no raw images: run scripts/fetch")
     work = tmp_path_factory.mktemp("weblike")

@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.evaluation import compare
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Settings
 from jaxcurate.sources.read import refusal
 from jaxcurate.sources.usable import why_not
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcurate import items as items_module
 from jaxcurate.checks import InputError
+from jaxcurate.config import Clustering, Sampling, Settings
 from jaxcurate.encoders import Embedding
 from jaxcurate.encoders.pca import fit_pca
-from jaxcurate.items import Items, read_held_out
+from jaxcurate.pipeline import context as items_module
+from jaxcurate.pipeline.context import Items, read_held_out
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Clustering, Sampling, Settings
 from jaxcurate.sources import open_source, read_images
 from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, why_not
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcurate import cli, stages
+from jaxcurate import cli
 from jaxcurate.artifacts.lock import locked
+from jaxcurate.pipeline import stages
 
 CONFIG = """
 from jaxcurate.encoders import Embedding
-from jaxcurate.settings import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
 
 def get_config(source):
     return to_config(

@@ -22,12 +22,12 @@ from jaxcurate import export, sources
 from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
+from jaxcurate.pipeline.run_config import RunConfig
+from jaxcurate.pipeline.stages import KINDS, Stages
 from jaxcurate.report import is_report
-from jaxcurate.run_config import RunConfig
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.settings import Settings
-from jaxcurate.stages import KINDS, Stages
 
 STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow")
 NEEDS = {

@@ -1,0 +1,1 @@
+"""A run over one work directory: its stages, in order."""
