@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcurate.priorities import priorities
+from jaxcurate.stateless_random import priorities
 
 _ROUNDS = 8
 

@@ -10,7 +10,7 @@ from etils import epath
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.row_file import RowFile
 from jaxcurate.checks import LARGEST, InputError, as_real, faults_of, refuse
-from jaxcurate.priorities import keys_of
+from jaxcurate.stateless_random import keys_of
 
 KIND = "pool"
 

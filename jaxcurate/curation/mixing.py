@@ -12,7 +12,7 @@ from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.sampling import ShortfallWarning, Strategy, sample
 from jaxcurate.neighbors.nearest_rows import Neighbours
-from jaxcurate.priorities import other_seed
+from jaxcurate.stateless_random import other_seed
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcurate.artifacts.tree import ClusterTree, check_tree
 from jaxcurate.checks import InputError, check_choice, check_whole, checked_rows
-from jaxcurate.priorities import keys_of, priorities, short_priorities
+from jaxcurate.stateless_random import keys_of, priorities, short_priorities
 
 Strategy = Literal["random", "closest"]
 _BLOCK = 1 << 15

@@ -11,7 +11,7 @@ from jaxcurate.artifacts import files
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.permutation import permuted
-from jaxcurate.priorities import priorities
+from jaxcurate.stateless_random import priorities
 
 Equal = Literal["rows", "clusters"]
 

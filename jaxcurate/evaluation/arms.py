@@ -15,7 +15,7 @@ from jaxcurate.curation.mixing import indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.neighbors.nearest_rows import Neighbours
-from jaxcurate.priorities import other_seed
+from jaxcurate.stateless_random import other_seed
 
 
 class Draw(NamedTuple):

@@ -199,7 +199,7 @@ def test_blocks_do_not_show(strategy, monkeypatch):
     tree = random_tree(np.random.default_rng(1))
     whole = jc.sample(tree, 123, strategy)
     monkeypatch.setattr("jaxcurate.curation.sampling._BLOCK", 7)
-    monkeypatch.setattr("jaxcurate.priorities._BLOCK", 11)
+    monkeypatch.setattr("jaxcurate.stateless_random._BLOCK", 11)
     np.testing.assert_array_equal(jc.sample(tree, 123, strategy), whole)
 
 

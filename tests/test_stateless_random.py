@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxcurate.priorities import _mix, keys_of, priorities, short_priorities
+from jaxcurate.stateless_random import _mix, keys_of, priorities, short_priorities
 
 
 def splitmix64(state):
@@ -35,7 +35,7 @@ def test_a_number_depends_on_its_key_alone():
 def test_short_ones_are_the_upper_halves_and_never_0(monkeypatch):
     whole = priorities(100_000, 7)
     np.testing.assert_array_equal(short_priorities(100_000, 7), whole >> np.uint64(32))
-    monkeypatch.setattr("jaxcurate.priorities._mix", lambda z: z.fill(2**32 - 1))
+    monkeypatch.setattr("jaxcurate.stateless_random._mix", lambda z: z.fill(2**32 - 1))
     np.testing.assert_array_equal(short_priorities(3, 7), [1, 1, 1])
 
 
