@@ -10,8 +10,7 @@ import numpy as np
 from jaxcurate.artifacts import files
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError, check_whole, checked_rows
-from jaxcurate.permutation import permuted
-from jaxcurate.stateless_random import priorities
+from jaxcurate.stateless_random import permuted, priorities
 
 Equal = Literal["rows", "clusters"]
 

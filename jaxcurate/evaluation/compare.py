@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.evaluation.summary import probe
+from jaxcurate.evaluation import probe
 
 UNTRAINED = "untrained"
 """The arm of encoders with random weights."""

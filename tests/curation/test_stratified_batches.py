@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jaxcurate as jc
 from jaxcurate.curation.stratified_batches import Batches, OneByOne, Walk
-from jaxcurate.permutation import permuted
+from jaxcurate.stateless_random import permuted
 
 
 def random_tree(rng, n=200, sizes=(30, 6)):

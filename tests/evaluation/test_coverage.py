@@ -3,7 +3,6 @@ import pytest
 import scipy.stats
 
 import jaxcurate as jc
-from jaxcurate.evaluation import coverage
 from jaxcurate.evaluation.coverage import coverage, kl_to_uniform, level_balance
 from jaxcurate.sources.synthetic.simulations import SIDES, skewed_square
 
@@ -43,7 +42,7 @@ def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
     assert found.largest == pytest.approx(expected.max(), rel=1e-5)
     assert (found.error, found.n_measured) == (0, 500)
     assert coverage(x, np.arange(500)).largest == 0
-    monkeypatch.setattr(coverage, "_CENTRES", 7)
+    monkeypatch.setattr("jaxcurate.evaluation.coverage._CENTRES", 7)
     assert coverage(x, rows).mean == pytest.approx(found.mean, rel=1e-6)
     some = coverage(x, rows, n_measured=200)
     assert some.n_measured == 200

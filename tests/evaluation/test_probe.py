@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from jaxcurate.evaluation.summary import probe
+from jaxcurate.evaluation import probe
 
 
 @pytest.fixture
