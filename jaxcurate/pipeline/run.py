@@ -25,7 +25,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Settings
 from jaxcurate.pipeline.run_config import RunConfig
 from jaxcurate.pipeline.stages import KINDS, Stages
-from jaxcurate.report import is_report
+from jaxcurate.report import is_report, is_whole
 from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
 
@@ -267,8 +267,11 @@ class Pipeline:
             if stage == "report":
                 if not self.stages.report_path.is_file():  # a pipe would be read forever
                     return "missing"
+                page = self.stages.report_path.read_text()
+                if not is_whole(page):
+                    raise files.DamagedError(f"{self.stages.report_path} is cut short")
                 made_from = files.fingerprint(self._made_from(stage))
-                return "done" if made_from in self.stages.report_path.read_text() else "out of date"
+                return "done" if made_from in page else "out of date"
             card = folders.read_card(self.stages.folders[stage])
             if card is None:
                 return "missing"

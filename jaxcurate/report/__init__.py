@@ -1,6 +1,6 @@
 """The report: one self-contained page."""
 
 from jaxcurate.report.findings import Findings
-from jaxcurate.report.page import is_report, render
+from jaxcurate.report.page import is_report, is_whole, render
 
-__all__ = ["Findings", "is_report", "render"]
+__all__ = ["Findings", "is_report", "is_whole", "render"]

@@ -23,6 +23,11 @@ def is_report(text: str) -> bool:
     return _GENERATOR in text
 
 
+def is_whole(text: str) -> bool:
+    """Tells whether a page has its end."""
+    return text.rstrip().endswith("</html>")
+
+
 def render(findings: Findings) -> str:
     """The page; the same findings give the same bytes.
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import types
@@ -150,7 +151,6 @@ class Place:
     def __init__(self, path: Path, *, real: bool = False) -> None:
         self.path = path
         self.real = real
-        self.n_commands = 0
 
     def fill(self) -> "Place":
         """Writes the configuration and the arrays."""
@@ -182,9 +182,9 @@ class Place:
             notes: where what it says goes, and its temporary files; beside ``work`` by default.
             prepare: called in the child before all else.
         """
-        self.n_commands += 1
-        notes = (notes or work.parent) / f"{work.name}-notes-{self.n_commands}"
-        notes.mkdir()
+        # Not by a process's number: these come round again.
+        notes = Path(tempfile.mkdtemp(prefix=f"{work.name}-notes-", dir=notes or work.parent))
+        notes.chmod(0o755)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the parent has threads, but none that hold locks
             pid = os.fork()
