@@ -5,9 +5,11 @@ from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
 from jaxcurate.curation.sampling import allocate, sample
 from jaxcurate.kmeans import KMeans, kmeans
+from jaxcurate.runtime.devices import Devices
 
 __all__ = [
     "ClusterTree",
+    "Devices",
     "KMeans",
     "Level",
     "Pool",

@@ -108,10 +108,8 @@ def _command(argv: Sequence[str]) -> None:
     _set_up_devices(settings.n_devices, settings.platform)
 
     from jaxcurate.pipeline.run import Pipeline
-    from jaxcurate.runtime import devices
     from jaxcurate.runtime.progress import Progress
 
-    devices.mapper = settings.mapper
     progress = Progress(quiet)
     progress.line(_devices())
     pipeline = Pipeline(settings, path, progress, wait=wait)

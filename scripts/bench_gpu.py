@@ -23,6 +23,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
+from jaxcurate.runtime.devices import ONE_DEVICE
+
 CASES = flags.DEFINE_list(
     "cases", ["10000000x1024x100000", "8000000x128x1024"], "n x d x k, rows drawn on the device."
 )
@@ -69,7 +71,6 @@ class WithJaxcurate:
         from jaxcurate.kmeans.kernels import dispatch
         from jaxcurate.kmeans.lloyd import LLOYD_SPECS, assigned, more_iterations, unassigned
         from jaxcurate.kmeans.rows import block_rows
-        from jaxcurate.runtime import devices
         from jaxcurate.runtime.devices import ROWS, SAME
 
         dispatch.gpu_kernel = gpu_kernel
@@ -81,12 +82,12 @@ class WithJaxcurate:
         self.x = jax.jit(lambda: jax.random.normal(jax.random.key(0), (n, d)))()
         self.weights, self.centroids = jnp.ones(n), self.x[:k] + 0
         options = dict(block=block, precision=precision)
-        self._assigned = devices.spmd(assigned, None, (ROWS, SAME), (ROWS, ROWS), **options)
-        self._state = devices.spmd(
-            unassigned, None, (ROWS, SAME), LLOYD_SPECS, max_iter=1, block=block
+        self._assigned = ONE_DEVICE.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), **options)
+        self._state = ONE_DEVICE.spmd(
+            unassigned, (ROWS, SAME), LLOYD_SPECS, max_iter=1, block=block
         )
-        self._more = devices.spmd(
-            more_iterations, None, (ROWS, ROWS, LLOYD_SPECS, SAME), LLOYD_SPECS, **options
+        self._more = ONE_DEVICE.spmd(
+            more_iterations, (ROWS, ROWS, LLOYD_SPECS, SAME), LLOYD_SPECS, **options
         )
 
     def assign(self) -> None:

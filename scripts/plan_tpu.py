@@ -43,8 +43,7 @@ from jaxcurate.kmeans.lloyd import (
 from jaxcurate.kmeans.seeding.plus_plus import SEEDS_SPECS, first_seed, more_seeds, seeds_like
 from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
 from jaxcurate.neighbors import close_pairs
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import AXIS, ROWS, SAME, Devices, padded_size
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
 """bfloat16 FLOP/s of a chip, from the vendor's pages."""
@@ -143,24 +142,27 @@ def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str
     return run(xs, weights, jnp.arange(len(xs)), key)
 
 
-def mesh_of(slice_: str) -> Mesh:
-    """A mesh over a slice such as ``v5e:2x4`` that need not be there."""
+def devices_of(slice_: str) -> Devices:
+    """Returns the devices of a slice such as ``v5e:2x4`` that need not be there."""
     chips = topologies.get_topology_desc(platform="tpu", topology_name=slice_).devices
-    return Mesh(np.asarray(chips), (devices.AXIS,), axis_types=(AxisType.Auto,))
+    return Devices(Mesh(np.asarray(chips), (AXIS,), axis_types=(AxisType.Auto,)))
 
 
-def compiled(mesh: Mesh, kernel: Kernel, **static: Any) -> Compiled:
-    """Compiles a kernel for all of ``mesh``."""
+def compiled(devices: Devices, kernel: Kernel, **static: Any) -> Compiled:
+    """Compiles a kernel for all of ``devices``."""
 
     def placed(spec: Any, shapes: Any) -> Any:
         is_spec = lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec)
         one = lambda s, part: jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, s)), part
+            lambda a: jax.ShapeDtypeStruct(
+                a.shape, a.dtype, sharding=NamedSharding(devices.mesh, s)
+            ),
+            part,
         )
         return jax.tree.map(one, spec, shapes, is_leaf=is_spec)
 
     specs = tuple(spec for spec, _ in kernel.arguments)
-    mapped = devices.spmd(kernel.function, mesh, specs, kernel.out, **(kernel.static | static))
+    mapped = devices.spmd(kernel.function, specs, kernel.out, **(kernel.static | static))
     lowered = mapped.lower(*(placed(*argument) for argument in kernel.arguments))
     memory = lowered.compile().memory_analysis()
     # Under shard_map the compiler adds none to those that the kernel asks for.
@@ -187,19 +189,19 @@ def main(argv: list[str]) -> None:
         f"{'of memory':>9} {'s matrix':>8} {'s memory':>8} {'roofline':>8}  collectives"
     )
     for slice_ in SLICES.value:
-        mesh, kind = mesh_of(slice_), slice_.split(":")[0]
-        padded = devices.padded_size(n, mesh.size * BLOCK)
-        made = kernels(padded, d, devices.padded_size(k, mesh.size), mesh.size)
+        devices, kind = devices_of(slice_), slice_.split(":")[0]
+        padded = padded_size(n, devices.count * BLOCK)
+        made = kernels(padded, d, padded_size(k, devices.count), devices.count)
         for name in KERNELS.value:
             for precision in ("float32", "bfloat16"):
-                found = compiled(mesh, made[name], precision=precision)
+                found = compiled(devices, made[name], precision=precision)
                 share = (found.arguments + found.temporaries) / MEMORY[kind]
-                matrix = 2 * n * d * k * PASSES[precision] / (PEAK[kind] * mesh.size)
-                a_chip, size = padded / mesh.size, {"float32": 4, "bfloat16": 2}[precision]
+                matrix = 2 * n * d * k * PASSES[precision] / (PEAK[kind] * devices.count)
+                a_chip, size = padded / devices.count, {"float32": 4, "bfloat16": 2}[precision]
                 moved = a_chip * d * 4 + a_chip / block_side(d) * k * d * size
                 memory = moved / BANDWIDTH[kind]
                 print(
-                    f"{slice_:10} {mesh.size:5} {name:10} {precision:9} "
+                    f"{slice_:10} {devices.count:5} {name:10} {precision:9} "
                     f"{found.arguments / 1e9:8.2f} {found.temporaries / 1e9:8.2f} {share:9.2f} "
                     f"{matrix:8.2f} {memory:8.2f} {matrix / max(matrix, memory):8.2f}  "
                     f"{dict(found.collectives)}",

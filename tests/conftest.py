@@ -10,7 +10,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import pytest
 
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -35,9 +35,9 @@ def forget_compiled_code():
 
 
 @pytest.fixture
-def mesh():
+def devices():
     """Four devices."""
-    return devices.make_mesh(4)
+    return Devices.first(4)
 
 
 @pytest.fixture

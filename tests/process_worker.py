@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +16,9 @@ from jaxcurate.curation import dedup, growth
 from jaxcurate.evaluation import coverage
 from jaxcurate.kmeans import normalize, predict, splitting
 from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.runtime import devices, facts, processes
+from jaxcurate.runtime import facts, processes
+from jaxcurate.runtime.devices import Devices, fetch
+from jaxcurate.runtime.sharing import share
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -32,11 +35,11 @@ def small_pieces(work):
 
 
 @small_pieces
-def fits(x, mesh, few=False):
+def fits(x, devices, few=False):
     """Clusterings of the rows, as named arrays; ``few`` leaves out the less usual ways."""
     # Compiling takes nearly all of the time: what can share shapes does.
     kmeans = lambda init, max_iter=30, **options: jc.kmeans(
-        x, 12, init, max_iter, seed=3, mesh=mesh, **options
+        x, 12, init, max_iter, seed=3, devices=devices, **options
     )
     runs = {"k-means++": kmeans("k-means++")}
     found = {}
@@ -53,7 +56,7 @@ def fits(x, mesh, few=False):
             5,
             rows=np.arange(300, len(x)),
             max_iter=30,
-            mesh=mesh,
+            devices=devices,
         )
         streamed = jc.hierarchical_kmeans(
             x,
@@ -63,12 +66,12 @@ def fits(x, mesh, few=False):
             init="k-means||",
             max_iter=3,
             memory_limit=limit - 4 * 300 * x.shape[1],
-            mesh=mesh,
+            devices=devices,
         )
         for number, level in enumerate([*tree.levels, *streamed.levels], 1):
             found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
         labels = np.arange(len(x)) % 8
-        parts = splitting.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, mesh)
+        parts = splitting.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, devices)
         found |= {f"split: {i}": array for i, array in enumerate(parts)}
     for name, run in runs.items():
         arrays = run.centroids, run.labels, run.distances, np.array(run.n_iter)
@@ -91,16 +94,16 @@ class Recorded:
 
 
 @small_pieces
-def parts(x, mesh):
+def parts(x, devices):
     """Which rows a process reads for the frame and for its devices, and what it got."""
     for_frame, placed = Recorded(x), Recorded(x)
-    there = normalize.frame_of(for_frame, mesh=mesh)
-    rows, weights = devices.put_rows(placed, mesh, 16, at_least=len(x) + 100)
+    there = normalize.frame_of(for_frame, devices=devices)
+    rows, weights = devices.put_rows(placed, 16, at_least=len(x) + 100)
     return {
         "for frame": for_frame.read,
         "placed": placed.read,
-        "rows": devices.fetch(rows),
-        "weights": devices.fetch(weights),
+        "rows": fetch(rows),
+        "weights": fetch(weights),
         "mean": there.mean,
     }
 
@@ -115,7 +118,7 @@ def message(of):
 
 
 @small_pieces
-def errors(x, mesh):
+def errors(x, devices):
     """What is said of arguments that cannot be used."""
 
     mine = jax.process_index()
@@ -137,19 +140,19 @@ def errors(x, mesh):
         "init": lambda: jc.kmeans(x, 3, "best"),
         "too many": lambda: jc.kmeans(x, len(x) + 1),
         "not the same": lambda: jc.kmeans(x[: len(x) - mine], 3),
-        "one fails": lambda: devices.share(range(9), fails_in_one, mesh),
-        "pmap": lambda: devices.spmd(len, mesh, (), (), mapper="pmap"),
-        "no device": lambda: devices.make_mesh(2),
+        "one fails": lambda: share(range(9), fails_in_one, devices),
+        "pmap": lambda: replace(devices, mapper="pmap").spmd(len, (), ()),
+        "no device": lambda: Devices.first(2),
     }
     return {name: np.array(message(of)) for name, of in said.items()}
 
 
-def differing(x, mesh):
+def differing(x, devices):
     """What is said of calls that are not the same in all processes."""
     mine = jax.process_index()
     either = lambda first, other: other if mine else first
-    kmeans = lambda **given: jc.kmeans(**{"x": x, "n_clusters": 3, "mesh": mesh} | given)
-    levels = lambda k: jc.hierarchical_kmeans(x, [jc.Level(k)], mesh=mesh)
+    kmeans = lambda **given: jc.kmeans(**{"x": x, "n_clusters": 3, "devices": devices} | given)
+    levels = lambda k: jc.hierarchical_kmeans(x, [jc.Level(k)], devices=devices)
     other = np.array(x)
     other[-1] += 1
     calls = {
@@ -162,9 +165,9 @@ def differing(x, mesh):
         "dtype": lambda: kmeans(x=either(x, x.astype(np.float64))),
         "content": lambda: kmeans(x=either(x, other)),
         "levels": lambda: levels(either(5, 6)),
-        "tree": lambda: growth.grow(either(tree(4), tree(5)), x, mesh=mesh),
-        "rows": lambda: coverage.coverage(x, either([1, 2], [1, 3]), mesh=mesh),
-        "threshold": lambda: dedup.deduplicate(x, either(0.9, 0.8), mesh=mesh),
+        "tree": lambda: growth.grow(either(tree(4), tree(5)), x, devices=devices),
+        "rows": lambda: coverage.coverage(x, either([1, 2], [1, 3]), devices=devices),
+        "threshold": lambda: dedup.deduplicate(x, either(0.9, 0.8), devices=devices),
         "call": lambda: either(kmeans, lambda: levels(3))(),
         "jax_default_matmul_precision": lambda: with_precision(either(None, "highest")),
     }
@@ -190,32 +193,32 @@ def asked():
     return (Path(sys.argv[2]).parent / "go").exists()
 
 
-def endless(x, mesh, at_go=lambda: None):
+def endless(x, devices, at_go=lambda: None):
     """Goes on until the process is ended; process 1 does something else where a file asks."""
     for _ in range(10**6):
-        normalize.frame_of(x, mesh=mesh)
+        normalize.frame_of(x, devices=devices)
         running()
         if jax.process_index() == 1 and asked():
             at_go()
 
 
-def idle(x, mesh):
+def idle(x, devices):
     """Works on the host alone, so that no broken connection tells of the others."""
-    normalize.frame_of(x, mesh=mesh)
+    normalize.frame_of(x, devices=devices)
     running()
     time.sleep(600)
 
 
-def breaks(x, mesh):
+def breaks(x, devices):
     """Process 1 raises an error."""
 
     def fail():
         raise OSError("the disk is gone")
 
-    endless(x, mesh, fail)
+    endless(x, devices, fail)
 
 
-def sticks(x, mesh):
+def sticks(x, devices):
     """Process 1 waits for a lock that nobody gives back."""
 
     def lock():
@@ -223,21 +226,21 @@ def sticks(x, mesh):
         held.acquire()
         held.acquire()
 
-    endless(x, mesh, lock)
+    endless(x, devices, lock)
 
 
-def leaves(x, mesh):
+def leaves(x, devices):
     """Process 1 ends its program before the others do."""
-    endless(x, mesh, sys.exit)
+    endless(x, devices, sys.exit)
 
 
-def computes(x, mesh):
+def computes(x, devices):
     """Process 1 computes for longer than a stuck process may be at rest."""
     for _ in range(2):
         end = time.monotonic() + 5
         while jax.process_index() == 1 and time.monotonic() < end:
             sum(range(10**4))
-        normalize.frame_of(x, mesh=mesh)
+        normalize.frame_of(x, devices=devices)
     return {}
 
 
@@ -248,12 +251,12 @@ def main():
         with mock.patch.object(processes, "code_facts", lambda: facts.code_facts() | other_code):
             processes.initialize(**options)
     x = np.load(Path(path).parent / "x.npy", mmap_mode="r")
-    mesh = devices.make_mesh()
+    devices = Devices.all()
     few = {"few": True} if what == "few" else {}
     work = {"few": fits, "fits": fits, "parts": parts, "errors": errors}
     work |= {"differing": differing, "endless": endless, "idle": idle, "breaks": breaks}
     work |= {"sticks": sticks, "leaves": leaves, "computes": computes}
-    np.savez(path, **work[what](x, mesh, **few))
+    np.savez(path, **work[what](x, devices, **few))
 
 
 if __name__ == "__main__":

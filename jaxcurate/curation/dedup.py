@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -24,7 +23,8 @@ from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighbouring
-from jaxcurate.runtime import devices, processes
+from jaxcurate.runtime import processes
+from jaxcurate.runtime.devices import Devices
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
@@ -104,7 +104,7 @@ def deduplicate(
     all_pairs: bool = False,
     seed: int = 0,
     memory_limit: int | None = None,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
     """Joins rows of the same content, and rows whose cosine reaches a threshold.
@@ -128,7 +128,7 @@ def deduplicate(
         seed: of the quick k-means.
         memory_limit: bytes of memory that rows may take in the quick k-means; beyond it they
             are streamed from a temporary file, in few passes: seeded by ``"k-means||"``.
-        mesh: the devices to use; all by default.
+        devices: the devices to use; all by default.
         progress: told the pairs of tiles that are compared.
 
     Raises:
@@ -141,10 +141,10 @@ def deduplicate(
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
     x = as_real(x)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    devices = Devices.all() if devices is None else devices
     processes.agree(
         "deduplicate",
-        mesh,
+        devices,
         x=x,
         threshold=threshold,
         digests=digests,
@@ -174,7 +174,7 @@ def deduplicate(
                 init = "k-means++" if fits(*unit.shape, memory_limit) else "k-means||"
                 with warnings.catch_warnings():  # rows of one direction are what is sought
                     warnings.simplefilter("ignore", SurplusWarning)
-                    flat = kmeans(unit, k, init, 10, seed, memory_limit, mesh=mesh)
+                    flat = kmeans(unit, k, init, 10, seed, memory_limit, devices=devices)
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
                 labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
@@ -186,10 +186,10 @@ def deduplicate(
             near = close_pairs(
                 unit,
                 searched,
-                neighbouring(centroids, counts, n_neighbours),
+                neighbouring(centroids, counts, n_neighbours, devices),
                 threshold,
                 everyone=all_pairs,
-                mesh=mesh,
+                devices=devices,
                 told=None if progress is None else lambda *done: progress("near-duplicates", *done),
             )
             near = Pairs(*map(np.concatenate, zip(near, equal, strict=True)))

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
@@ -16,7 +15,8 @@ from jaxcurate.kmeans.normalize import checked_shape, frame_of
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.streaming import assign_chunks
-from jaxcurate.runtime import devices, processes
+from jaxcurate.runtime import processes
+from jaxcurate.runtime.devices import Devices
 
 FAR = 0.99
 """The quantile of the old rows' distances beyond which a row counts as far."""
@@ -57,7 +57,7 @@ class LevelDrift(NamedTuple):
         return plain
 
 
-def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> ClusterTree:
+def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) -> ClusterTree:
     """Adds rows to a tree: each joins the leaf cluster with the nearest centroid.
 
     Nothing is refitted: clusters keep their ids, centroids and parents, and old rows their
@@ -67,17 +67,17 @@ def grow(tree: ClusterTree, x: np.ndarray, *, mesh: Mesh | None = None) -> Clust
     Args:
         tree: with centroids.
         x: the new rows, ``[m, d]``.
-        mesh: the devices to use; all by default.
+        devices: the devices to use; all by default.
 
     Raises:
         ValueError: naming the argument that cannot be used.
     """
     x = _checked_rows(tree, x)
     leaf = tree.levels[0]
-    mesh = devices.make_mesh() if mesh is None else mesh
-    processes.agree("grow", mesh, tree=tree, x=x)
+    devices = Devices.all() if devices is None else devices
+    processes.agree("grow", devices, tree=tree, x=x)
     frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
-    chunks = chunked(Lazy(x, frame=frame), mesh)
+    chunks = chunked(Lazy(x, frame=frame), devices)
     labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
     grown = leaf._replace(
         labels=np.concatenate([leaf.labels, labels]),
@@ -152,7 +152,7 @@ def refit_branch(
     n_resamples: int = 0,
     n_per_cluster: int = 1,
     seed: int = 0,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
 ) -> ClusterTree:
     """Clusters the rows below one cluster anew, into as many clusters at each level below it.
 
@@ -168,16 +168,16 @@ def refit_branch(
         n_resamples: rounds of resampling at each level below.
         n_per_cluster: of these rounds.
         seed: of everything random.
-        mesh: the devices to use; all by default.
+        devices: the devices to use; all by default.
 
     Raises:
         ValueError: naming the argument that cannot be used.
     """
     x = _checked_rows(tree, x, all_of=True)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    devices = Devices.all() if devices is None else devices
     processes.agree(
         "refit_branch",
-        mesh,
+        devices,
         tree=tree,
         x=x,
         level=level,
@@ -200,7 +200,7 @@ def refit_branch(
     settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
     with warnings.catch_warnings():  # clusters left over are told of above
         warnings.simplefilter("ignore", SurplusWarning)
-        branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, mesh=mesh)
+        branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, devices=devices)
     return replace(tree, levels=_grafted(tree, branch, rows, ids, level))
 
 

@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
@@ -27,7 +26,8 @@ from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
-from jaxcurate.runtime import devices, processes
+from jaxcurate.runtime import processes
+from jaxcurate.runtime.devices import Devices
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""
@@ -87,7 +87,7 @@ def hierarchical_kmeans(
     init: InitName = "k-means++",
     metric: Metric = "euclidean",
     memory_limit: int | None = None,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> ClusterTree:
     """Clusters points, then the centroids, and so on up.
@@ -121,7 +121,7 @@ def hierarchical_kmeans(
             they and those of a round take more they are read in chunks, as :func:`jaxcurate.kmeans`
             does, a pass for each iteration. The result is the same up to the order of float32
             sums. A few numbers for each row, and the centroids, are held besides.
-        mesh: the devices to use; all by default.
+        devices: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
             are assigned, where it was fitted to a part of them. Without it, a
             :class:`~jaxcurate.tree.SurplusWarning` tells of levels with fewer distinct rows than
@@ -136,10 +136,10 @@ def hierarchical_kmeans(
     """
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
     z = as_real(z)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    devices = Devices.all() if devices is None else devices
     processes.agree(
         "hierarchical_kmeans",
-        mesh,
+        devices,
         x=z,
         levels=levels,
         seed=seed,
@@ -158,7 +158,7 @@ def hierarchical_kmeans(
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     _check_levels(levels, len(z) if valid is None else len(valid))
-    how = _How(max_iter, init, metric, memory_limit, mesh)
+    how = _How(max_iter, init, metric, memory_limit, devices)
     made = []
     for number, level in enumerate(levels, 1):
         report = _Report(progress, number, level)
@@ -191,7 +191,7 @@ class _How:
     init: str
     metric: Metric
     memory_limit: int | None
-    mesh: Mesh | None
+    devices: Devices
 
 
 def _fit_level(
@@ -205,12 +205,13 @@ def _fit_level(
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = Lazy(z, chosen)
     if chosen is not None:
-        frame_of(z, mesh=how.mesh, metric=how.metric)  # checks the rows that are only assigned
-    frame = frame_of(given, mesh=how.mesh, metric=how.metric)
+        # Checks the rows that are only assigned.
+        frame_of(z, devices=how.devices, metric=how.metric)
+    frame = frame_of(given, devices=how.devices, metric=how.metric)
     if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], how.memory_limit):
         frame = frame.rounded()  # rows enter it in every pass
     inside = given.inside(frame)
-    if how.memory_limit is None and not devices.spans_processes(how.mesh):
+    if how.memory_limit is None and not how.devices.span_processes:
         inside = Lazy(inside[:])  # many processes never hold all rows, one reads them once
     coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report)
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
@@ -222,13 +223,13 @@ def _fit_level(
             level.n_splits,
             jax.random.fold_in(key, 1),
             how.max_iter,
-            how.mesh,
+            how.devices,
             unit=frame.unit,
             memory_limit=how.memory_limit,
         )
     if chosen is not None:
         fitted = labels, distances
-        chunks = chunked(Lazy(z, frame=frame), how.mesh, how.memory_limit)
+        chunks = chunked(Lazy(z, frame=frame), how.devices, how.memory_limit)
         chunks = _Told(**vars(chunks), told=report.rows)
         if level.n_splits > 1:
             labels, distances = assign_to_parts(chunks, coarse, n_parts, centroids)
@@ -256,8 +257,8 @@ def _clustered(
     def within_limit(rows: Lazy, at_least: int = 0, beside: int = 0) -> Rows | Chunks:
         held = max(len(rows), at_least) + beside
         if fits(held, rows.shape[1], how.memory_limit):
-            return place(rows, how.mesh, at_least)
-        return chunks_within(rows, how.mesh, how.memory_limit, level.n_clusters)
+            return place(rows, how.devices, at_least)
+        return chunks_within(rows, how.devices, how.memory_limit, level.n_clusters)
 
     def fit(rows: Rows | Chunks, round_: int) -> jax.Array | np.ndarray:
         k = min(level.n_clusters, len(rows.x) if isinstance(rows, Chunks) else rows.n)

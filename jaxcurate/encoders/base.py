@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
 from jaxcurate.encoders import pca
 from jaxcurate.encoders.pixels import pixels
 from jaxcurate.models import efficientnet
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 _BYTES_AT_ONCE = 2**30
 _EFFICIENTNET_BYTES = 216
@@ -63,14 +61,14 @@ class Encoder(NamedTuple):
 
 
 def make_encoder(
-    settings: Embedding, batches: Callable[[], Iterable[np.ndarray]], mesh: Mesh | None
+    settings: Embedding, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
 ) -> Encoder:
     """The encoder that the settings name, fitted where it has to be.
 
     Args:
         settings: which encoder.
         batches: called for a pass over all items, by an encoder that is fitted to them.
-        mesh: the devices to use.
+        devices: the devices to use.
 
     Raises:
         ValueError: the items do not suit the encoder, or its weights cannot be used.
@@ -79,7 +77,9 @@ def make_encoder(
     if settings.encoder == "pixels":
         return Encoder(_pixels, (), resolution)
     if settings.encoder == "pca":
-        fitted = pca.fit_pca(batches(), settings.n_components, resolution=resolution, mesh=mesh)
+        fitted = pca.fit_pca(
+            batches(), settings.n_components, resolution=resolution, devices=devices
+        )
         return Encoder(pca.project, fitted, resolution)
     try:
         params = efficientnet.load(os.path.expanduser(settings.weights) or None)
@@ -94,41 +94,40 @@ def make_encoder(
     return Encoder(_efficientnet, params, resolution, _EFFICIENTNET_BYTES * resolution**2)
 
 
-def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, mesh: Mesh | None) -> np.ndarray:
+def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, devices: Devices) -> np.ndarray:
     """Encodes at most ``batch_size`` items, in parts where they would take gigabytes together.
 
     Args:
         encoder: from :func:`make_encoder`.
         items: ``[b, ...]``; fewer than ``batch_size`` are padded, to share one compilation.
         batch_size: items to a full batch.
-        mesh: the devices to use.
+        devices: the devices to use.
 
     Returns:
         float32 ``[b, d]``.
     """
     kernel = devices.spmd(
         _encode,
-        mesh,
         (ROWS, SAME),
         ROWS,
         encode=encoder.encode,
         resolution=encoder.resolution,
     )
-    at_once = min(batch_size, _most_at_once(encoder, items, mesh))
+    at_once = min(batch_size, _most_at_once(encoder, items, devices))
     parts = []
     for start in range(0, len(items), at_once):
         part = items[start : start + at_once]
-        placed, _ = devices.put_rows(part, mesh, at_least=at_once)
+        placed, _ = devices.put_rows(part, at_least=at_once)
         parts.append(np.asarray(kernel(placed, encoder.params))[: len(part)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _most_at_once(encoder: Encoder, items: np.ndarray, mesh: Mesh | None) -> int:
+def _most_at_once(encoder: Encoder, items: np.ndarray, devices: Devices) -> int:
     """Returns how many items may be encoded at a time, by the bytes that this takes."""
     # A byte of a pixel becomes a float32, and is resized to another.
     per_item = max(1, encoder.bytes_per_item, 8 * items[0].size)
     # CPU devices share one memory; any others have one each.
-    n_memories = 1 if jax.default_backend() == "cpu" else devices.n_shards(mesh)
+    n_memories = 1 if jax.default_backend() == "cpu" else devices.count
     return n_memories * max(1, _BYTES_AT_ONCE // per_item)
 
 

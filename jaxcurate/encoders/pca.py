@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
 from jaxcurate.encoders.pixels import pixels
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime import collectives
+from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 HIGHEST = jax.lax.Precision.HIGHEST
 MOST_COLUMNS = 8192
@@ -35,7 +34,7 @@ def fit_pca(
     n_components: int,
     *,
     resolution: int | None = None,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
 ) -> PCA:
     """Fits principal components to all items, reading them once.
 
@@ -46,12 +45,13 @@ def fit_pca(
         batches: uint8 ``[b, h, w, c]`` or float ``[b, d]``, of at most two different ``b``.
         n_components: directions to keep; where pixels or items are fewer, as many as these.
         resolution: as for :func:`pixels`.
-        mesh: the devices to use.
+        devices: the devices to use; all by default.
 
     Raises:
         ValueError: no items, or more columns than a covariance can hold.
     """
-    moments = devices.spmd(_moments, mesh, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
+    devices = Devices.all() if devices is None else devices
+    moments = devices.spmd(_moments, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
     shift, total, products, n = None, 0.0, 0.0, 0
     for batch in batches:
         if shift is None:
@@ -61,7 +61,7 @@ def fit_pca(
                 raise InputError(
                     f"pca of {len(shift)} columns, at most {MOST_COLUMNS}: lower the resolution"
                 )
-        sums, outer = moments(*devices.put_rows(batch, mesh), shift)
+        sums, outer = moments(*devices.put_rows(batch), shift)
         total = total + np.asarray(sums, np.float64)
         products = products + np.asarray(outer, np.float64)
         n += len(batch)
@@ -110,4 +110,4 @@ def _moments(
     """Sum ``[d]`` and sum of outer products ``[d, d]`` of the shifted rows."""
     rows = (pixels(images, resolution=resolution) - shift[None, :]) * weights[:, None]
     outer = jnp.dot(rows.T, rows, precision=HIGHEST)
-    return devices.psum((jnp.sum(rows, axis=0), outer), axis_name)
+    return collectives.psum((jnp.sum(rows, axis=0), outer), axis_name)

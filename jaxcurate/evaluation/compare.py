@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import scipy.stats
-from jax.sharding import Mesh
 
 from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
 from jaxcurate.evaluation import probe
+from jaxcurate.runtime.devices import Devices
 
 UNTRAINED = "untrained"
 """The arm of encoders with random weights."""
@@ -61,7 +61,7 @@ def compare(
     is_head: Mapping[str, bool],
     settings: training.Pretraining,
     *,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Pretrains on every arm with every seed, and probes the encoders on held-out items.
@@ -76,7 +76,7 @@ def compare(
         test_set: what they are tested on.
         is_head: for each label whether it is one of those that fill the pool.
         settings: the same for every run.
-        mesh: the devices over which runs are split.
+        devices: the devices over which runs are split; all by default.
         progress: told the steps done.
 
     Raises:
@@ -92,12 +92,12 @@ def compare(
         if progress is not None:
             progress("pretraining steps", done, total)
 
-    trained = training.pretrain(images, runs, settings, mesh=mesh, progress=told)
+    trained = training.pretrain(images, runs, settings, devices=devices, progress=told)
     untrained = training.pretrain(
         images[:2],
         [training.Run(np.arange(2), seed) for seed in seeds],
         dataclasses.replace(settings, n_steps=0),
-        mesh=mesh,
+        devices=devices,
     )
     encoders = {
         name: jax.tree.map(lambda p, i=i: p[i * n_seeds : (i + 1) * n_seeds], trained.params)
@@ -106,7 +106,7 @@ def compare(
     accuracies = {}
     for name, params in {**encoders, UNTRAINED: untrained.params}.items():
         features = [
-            training.encode(params, held.images, settings, mesh=mesh)
+            training.encode(params, held.images, settings, devices=devices)
             for held in (probe_set, test_set)
         ]
         measured = [

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.checks import InputError, as_real, checked_rows
@@ -12,7 +11,8 @@ from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.streaming import assign_chunks
-from jaxcurate.runtime import devices, processes
+from jaxcurate.runtime import processes
+from jaxcurate.runtime.devices import Devices
 
 _CENTRES = 65536
 
@@ -73,7 +73,7 @@ def coverage(
     n_measured: int | None = None,
     seed: int = 0,
     metric: Metric = "euclidean",
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
 ) -> Coverage:
     """How far the pool lies from a subset: small where everything has something like it there.
 
@@ -83,15 +83,15 @@ def coverage(
         n_measured: measure so many rows of the pool, drawn by the seed; all by default.
         seed: of the draw.
         metric: ``"euclidean"``, or ``"cosine"`` for directions alone.
-        mesh: the devices to use; all by default.
+        devices: the devices to use; all by default.
 
     Raises:
         ValueError: naming the argument that cannot be used.
     """
     x = as_real(x)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    devices = Devices.all() if devices is None else devices
     processes.agree(
-        "coverage", mesh, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric
+        "coverage", devices, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric
     )
     rows = checked_rows(np.unique(rows), len(x))
     if not len(rows):
@@ -104,7 +104,7 @@ def coverage(
     else:
         measured = x
     frame = frame_of(measured, metric=metric)
-    chunks = chunked(Lazy(measured, frame=frame), mesh)
+    chunks = chunked(Lazy(measured, frame=frame), devices)
     nearest = np.full(len(measured), np.inf, np.float32)
     for begin in range(0, len(rows), _CENTRES):  # no more distances are held than for so many
         centres = frame.enter(x[rows[begin : begin + _CENTRES]])

@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, Devices, fetch
 
 Phase = Literal["seeding", "iterating"]
 Tuple = TypeVar("Tuple", bound=NamedTuple)
@@ -44,7 +43,7 @@ class Stops(NamedTuple):
         """Of the state to go on from; None to begin."""
         return None if self.state is None else self.state.phase
 
-    def every(self, steps: int, most: int, mesh: Mesh | None = None) -> int:
+    def every(self, steps: int, most: int, devices: Devices = ONE_DEVICE) -> int:
         """Steps to a call, where so many ``steps`` are the work of an iteration.
 
         All of them where nobody wants to know, unless several CPU devices work together: these
@@ -52,7 +51,7 @@ class Stops(NamedTuple):
         """
         if self.on_state is not None:
             return steps * self.iterations
-        return steps if mesh is not None and jax.default_backend() == "cpu" else most
+        return steps if devices.count > 1 and jax.default_backend() == "cpu" else most
 
     def tell(self, make: Callable[[], KMeansState]) -> None:
         """Tells the state that ``make`` makes, if anybody wants to know."""
@@ -67,13 +66,13 @@ def from_devices(phase: Phase, state: NamedTuple, specs: NamedTuple, n: int) -> 
     """The state of a kernel, ``n`` being the rows that are no padding."""
     arrays = {}
     for (name, leaf), spec in zip(_named(state), _leaves(specs), strict=True):
-        whole = devices.fetch(leaf)
-        arrays[name] = whole[:n] if spec == devices.ROWS else whole
+        whole = fetch(leaf)
+        arrays[name] = whole[:n] if spec == ROWS else whole
     return KMeansState(phase, arrays)
 
 
 def to_devices(
-    state: KMeansState, like: Tuple, specs: NamedTuple, n: int, mesh: Mesh | None
+    state: KMeansState, like: Tuple, specs: NamedTuple, n: int, devices: Devices
 ) -> Tuple:
     """The way back, to the shapes of ``like``, which may be abstract, and to the devices.
 
@@ -88,7 +87,7 @@ def to_devices(
         )
     for (name, wanted), spec in zip(_named(like), _leaves(specs), strict=True):
         given = np.asarray(state.arrays[name])
-        split = spec == devices.ROWS
+        split = spec == ROWS
         rows = split and wanted.shape[0] >= n  # or else an axis of devices
         if split and not rows and given.shape != wanted.shape:
             given = np.zeros(wanted.shape, wanted.dtype)  # other devices find it out anew
@@ -98,9 +97,7 @@ def to_devices(
                 f"state is of another k-means: {name} is {given.dtype} {given.shape}, not "
                 f"{wanted.dtype} {shape}"
             )
-        leaves.append(
-            devices.put_rows(given, mesh, at_least=wanted.shape[0])[0] if split else given
-        )
+        leaves.append(devices.put_rows(given, at_least=wanted.shape[0])[0] if split else given)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

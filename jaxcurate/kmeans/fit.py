@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, n_surplus, warn_of_surplus
@@ -43,8 +42,8 @@ from jaxcurate.kmeans.seeding.plus_plus import (
 )
 from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
 from jaxcurate.kmeans.streaming import assign_chunks, iterate_chunks, seed_chunks
-from jaxcurate.runtime import devices, processes
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime import processes
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch, padded_size
 
 InitName = Literal["k-means++", "k-means||", "random"]
 Init = InitName | np.ndarray
@@ -91,7 +90,7 @@ def kmeans(
     metric: Metric = "euclidean",
     precision: Precision = "float32",
     shard_centroids: bool = False,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     state: KMeansState | None = None,
     on_state: Callable[[KMeansState], None] | None = None,
     state_every: int = 10,
@@ -122,7 +121,7 @@ def kmeans(
             float32, so that the labels are the same.
         shard_centroids: split the centroids over the devices too, for more than one of them can
             hold. All distances are worked out then. In memory, and without states.
-        mesh: the devices to use, from :func:`jaxcurate.runtime.devices.make_mesh`; all by default.
+        devices: the devices to use; all by default.
         state: where to go on, from ``on_state``, with the other arguments as they were. The
             result has the bits of a run without interruption.
         on_state: called now and then with what has to be kept to go on.
@@ -136,10 +135,10 @@ def kmeans(
         https://arxiv.org/abs/2405.15613
     """
     x = as_real(x.embeddings if isinstance(x, Pool) else x)
-    mesh = devices.make_mesh() if mesh is None else mesh
+    devices = Devices.all() if devices is None else devices
     processes.agree(
         "kmeans",
-        mesh,
+        devices,
         x=x,
         n_clusters=n_clusters,
         init=init,
@@ -163,7 +162,7 @@ def kmeans(
         ("state_every", state_every, 1),
     ):
         check_whole(name, value, least)
-    frame = frame_of(x, mesh=mesh, metric=metric)
+    frame = frame_of(x, devices=devices, metric=metric)
     if n_clusters > len(x):
         raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     key = jax.random.key(seed)
@@ -178,9 +177,9 @@ def kmeans(
     options = dict(precision=precision, unit=frame.unit, stops=stops)
     inside = Lazy(x, frame=frame)
     if streamed:
-        rows = chunks_within(inside, mesh, memory_limit, n_clusters)
+        rows = chunks_within(inside, devices, memory_limit, n_clusters)
     else:
-        rows = place(inside, mesh)
+        rows = place(inside, devices)
     if start is None and stops.phase != "iterating":
         start = seeded(rows, n_clusters, init, key, stops)
     if streamed:
@@ -209,13 +208,13 @@ def seeded(
     if isinstance(rows, Chunks):
         n, take, chunks = len(rows.x), rows.take, lambda: rows
     else:
-        n, take = rows.n, lambda chosen: devices.fetch(rows.x[chosen])
+        n, take = rows.n, lambda chosen: fetch(rows.x[chosen])
         chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
         seed = seed_chunks if isinstance(rows, Chunks) else _greedily_seeded
         return seed(rows, n_clusters, key, stops)
     if init == "k-means||":
-        return kmeans_parallel(chunks, take, n, n_clusters, key, rows.mesh)
+        return kmeans_parallel(chunks, take, n, n_clusters, key, rows.devices)
     if init == "random":
         return take(np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False)))
     known = ", ".join(map(repr, get_args(InitName)))
@@ -227,16 +226,14 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
     if stops.phase == "seeding":
         m, d = rows.x.shape
         seeds = to_devices(
-            stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.mesh
+            stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.devices
         )
     else:
-        begin = devices.spmd(
-            first_seed, rows.mesh, specs, SEEDS_SPECS, n_clusters=n_clusters, **options
-        )
+        begin = rows.devices.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters, **options)
         seeds = begin(rows.x, rows.weights, key)
-    go_on = devices.spmd(more_seeds, rows.mesh, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options)
+    go_on = rows.devices.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options)
     # So many centres cost as much as an iteration.
-    every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.mesh)
+    every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.devices)
     while (done := int(seeds.n_chosen)) < n_clusters:
         seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
         stops.tell(lambda s=seeds: from_devices("seeding", s, SEEDS_SPECS, rows.n))
@@ -255,13 +252,13 @@ def fitted(
 ) -> KMeans:
     """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = devices.spmd(measured, rows.mesh, (ROWS, SAME, ROWS), ROWS, block=rows.block)
+    measure = rows.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=rows.block)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeans(
         np.asarray(state.centroids),
-        devices.fetch(state.best.labels)[: rows.n],
-        devices.fetch(distances)[: rows.n],
+        fetch(state.best.labels)[: rows.n],
+        fetch(distances)[: rows.n],
         n_iter,
         np.asarray(state.compared)[: n_iter + 1],
         np.asarray(state.in_doubt)[: n_iter + 1],
@@ -276,9 +273,8 @@ def _fitted_in_a_ring(
     unit: bool,
 ) -> KMeans:
     """As :func:`fitted`, with the centroids split over the devices."""
-    kernel = devices.spmd(
+    kernel = rows.devices.spmd(
         ring_lloyd,
-        rows.mesh,
         (ROWS, ROWS, ROWS),
         RING_SPECS,
         max_iter=max_iter,
@@ -287,15 +283,15 @@ def _fitted_in_a_ring(
         unit=unit,
     )
     k = len(centroids)
-    fill = devices.padded_size(k, devices.n_shards(rows.mesh)) - k
+    fill = padded_size(k, rows.devices.count) - k
     # Far from all rows, which are near 1 in their frame; a power of two is exact in bfloat16.
     centroids = np.pad(np.asarray(centroids), ((0, fill), (0, 0)), constant_values=2.0**50)
-    state = kernel(rows.x, rows.weights, devices.put_rows(centroids, rows.mesh)[0])
+    state = kernel(rows.x, rows.weights, rows.devices.put_rows(centroids)[0])
     n_iter = int(state.n_iter)
     return KMeans(
-        devices.fetch(state.centroids)[:k],
-        devices.fetch(state.labels)[: rows.n],
-        devices.fetch(state.distances)[: rows.n],
+        fetch(state.centroids)[:k],
+        fetch(state.labels)[: rows.n],
+        fetch(state.distances)[: rows.n],
         n_iter,
         np.ones(n_iter + 1, np.float32),
         np.zeros(n_iter + 1, np.float32),
@@ -322,29 +318,27 @@ def _iterated(
     stops: Stops,
 ) -> LloydState:
     if stops.phase == "iterating":
-        shards = devices.n_shards(rows.mesh)
+        shards = rows.devices.count
         like = lloyd_like(*rows.x.shape, n_clusters, max_iter, rows.block, shards)
-        state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.mesh)
+        state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.devices)
     else:
-        begin = devices.spmd(
+        begin = rows.devices.spmd(
             unassigned,
-            rows.mesh,
             (ROWS, SAME),
             LLOYD_SPECS,
             max_iter=max_iter,
             block=rows.block,
         )
         state = begin(rows.x, np.asarray(centroids))
-    go_on = devices.spmd(
+    go_on = rows.devices.spmd(
         more_iterations,
-        rows.mesh,
         (ROWS, ROWS, LLOYD_SPECS, SAME),
         LLOYD_SPECS,
         block=rows.block,
         precision=precision,
         unit=unit,
     )
-    every = stops.every(1, max_iter + 1, rows.mesh)
+    every = stops.every(1, max_iter + 1, rows.devices)
     while True:
         stop = min(int(state.n_iter) + every, max_iter)
         state = go_on(rows.x, rows.weights, state, stop)
@@ -357,9 +351,9 @@ def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.n
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
     if isinstance(rows, Chunks):
         return assign_chunks(rows, np.asarray(centroids))
-    kernel = devices.spmd(assigned, rows.mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
+    kernel = rows.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))
-    return devices.fetch(labels)[: rows.n], devices.fetch(distances)[: rows.n]
+    return fetch(labels)[: rows.n], fetch(distances)[: rows.n]
 
 
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxcurate.kmeans.assignment.exact import (
 from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, unarranged
 from jaxcurate.kmeans.kernels.cluster_sums import over_devices, sums_of_differences
 from jaxcurate.kmeans.kernels.scores import Best, Precision, best_two_in_blocks, tiles_of
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME
 
 _SKIP_FROM = 64
@@ -189,7 +189,7 @@ def more_iterations(
 
 def n_flagged(flags: jax.Array, axis_name: str | None) -> jax.Array:
     """How many of all devices' flags, bool ``[n]``, are set: float32, counted in whole numbers."""
-    return devices.psum(jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32), axis_name)
+    return collectives.psum(jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32), axis_name)
 
 
 def touched_by(
@@ -208,7 +208,7 @@ def touched_by(
     ends = jnp.concatenate([jnp.where(before < 0, k, before), after])
     ends = jnp.where(jnp.concatenate([changed, changed]), ends, k)
     touched = jnp.zeros(k, jnp.int32).at[ends].max(1, mode="drop")
-    return devices.psum(touched, axis_name) > 0
+    return collectives.psum(touched, axis_name) > 0
 
 
 def updated(

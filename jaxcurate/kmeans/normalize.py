@@ -6,12 +6,11 @@ from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import LARGEST, InputError, faults_of, is_real, joined, refuse
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import RowsLike
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices, RowsLike
+from jaxcurate.runtime.sharing import share
 
 _CHUNK = 65536
 _CACHED = 2**16
@@ -81,14 +80,14 @@ class Frame:
 
 
 def frame_of(
-    x: RowsLike, name: str = "x", mesh: Mesh | None = None, metric: Metric = "euclidean"
+    x: RowsLike, name: str = "x", devices: Devices = ONE_DEVICE, metric: Metric = "euclidean"
 ) -> Frame:
     """The frame of the rows ``[n, d]``, found in one pass; checks them on the way.
 
     Args:
         x: the rows.
         name: what an error calls them.
-        mesh: whose processes read a part each, with the same result to the last bit.
+        devices: whose processes read a part each, with the same result to the last bit.
         metric: ``"euclidean"``, or ``"cosine"`` for rows of length 1.
 
     Raises:
@@ -117,7 +116,7 @@ def frame_of(
                 np.maximum(high, most, out=high)
         return found, joined(faults)[None], np.array([len(x)])
 
-    found, faults, seen = devices.share(range(0, len(x), _CHUNK), moments, mesh)
+    found, faults, seen = share(range(0, len(x), _CHUNK), moments, devices)
     if len(set(seen.tolist())) > 1:
         raise InputError(f"{name} is not the same in all processes: {seen.tolist()} rows")
     refuse(faults, name)

@@ -3,31 +3,29 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import Chunks, chunks_of
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch
 
 _CHUNK_BYTES = 2**26
 _LEAST = 256
 """Rows that a device gets at a time at least."""
 
 
-def chunked(x: Lazy, mesh: Mesh | None, memory_limit: int | None = None) -> Chunks:
+def chunked(x: Lazy, devices: Devices, memory_limit: int | None = None) -> Chunks:
     """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
 
     Args:
         x: in their frame.
-        mesh: the devices to use.
+        devices: the devices to use.
         memory_limit: bytes that the few chunks which are alive at a time may take together.
     """
-    shards = devices.n_shards(mesh)
+    shards = devices.count
     n_bytes = _CHUNK_BYTES if memory_limit is None else min(_CHUNK_BYTES, memory_limit // 4)
     fitting = n_bytes // (4 * x.shape[1]) // shards
-    return chunks_of(x, mesh, max(_LEAST, min(fitting, -(-len(x) // shards))))
+    return chunks_of(x, devices, max(_LEAST, min(fitting, -(-len(x) // shards))))
 
 
 def assign_to_parts(
@@ -49,9 +47,8 @@ def assign_to_parts(
     """
     centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
     first = np.cumsum(n_parts) - n_parts
-    kernel = devices.spmd(
+    kernel = chunks.devices.spmd(
         _nearest_part,
-        chunks.mesh,
         (ROWS, SAME, SAME, SAME, SAME),
         (ROWS, ROWS),
         most=int(n_parts.max()),
@@ -63,8 +60,8 @@ def assign_to_parts(
         own, squared = kernel(
             rows.x, centroids, first.astype(np.int32), n_parts.astype(np.int32), parts
         )
-        labels[part] = devices.fetch(own)[: rows.n]
-        distances[part] = devices.fetch(squared)[: rows.n]
+        labels[part] = fetch(own)[: rows.n]
+        distances[part] = fetch(squared)[: rows.n]
     return labels, distances
 
 

@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import RowsLike
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 _SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
@@ -34,26 +32,26 @@ class Rows(NamedTuple):
     """float32 ``[m]``: 1 for a row, 0 for padding."""
     n: int
     """The rows that are real; they come first."""
-    mesh: Mesh | None
+    devices: Devices
     block: int
     """Rows that a kernel takes at a time; each device holds a multiple of it."""
 
 
-def place(x: RowsLike, mesh: Mesh | None, at_least: int = 0, block: int | None = None) -> Rows:
-    """Puts rows ``[n, d]``, already in their frame, on the devices of ``mesh``.
+def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = None) -> Rows:
+    """Puts rows ``[n, d]``, already in their frame, on devices.
 
     Args:
         x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.Lazy`. Over several
             processes each reads the rows of its own devices.
-        mesh: from :func:`jaxcurate.runtime.devices.make_mesh`.
+        devices: the devices to use.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
         block: rows to a block; by default what fits the backend, less for few rows.
     """
     if block is None:
-        a_device = -(-max(len(x), at_least) // devices.n_shards(mesh))
+        a_device = -(-max(len(x), at_least) // devices.count)
         block = min(block_rows(), max(_SMALLEST_BLOCK, 1 << (a_device - 1).bit_length()))
-    placed, weights = devices.put_rows(x, mesh, block, at_least)
-    return Rows(placed, weights, len(x), mesh, block)
+    placed, weights = devices.put_rows(x, block, at_least)
+    return Rows(placed, weights, len(x), devices, block)
 
 
 def block_rows() -> int:
@@ -67,7 +65,7 @@ class Chunks:
 
     x: Lazy
     """``[n, d]``, in their frame, most likely of a memory map."""
-    mesh: Mesh | None
+    devices: Devices
     n_rows: int
     """Rows to a chunk, a multiple of what the devices' blocks hold."""
     block: int
@@ -102,7 +100,7 @@ class Chunks:
         return ThreadPoolExecutor(1, thread_name_prefix="chunk")
 
     def _placed(self, part: slice) -> Rows:
-        return place(self.x.part(part), self.mesh, self.n_rows, self.block)
+        return place(self.x.part(part), self.devices, self.n_rows, self.block)
 
 
 def fits(n: int, d: int, memory_limit: int | None) -> bool:
@@ -110,13 +108,13 @@ def fits(n: int, d: int, memory_limit: int | None) -> bool:
     return memory_limit is None or 4 * n * d <= memory_limit
 
 
-def chunks_within(x: Lazy, mesh: Mesh | None, memory_limit: int, n_clusters: int) -> Chunks:
+def chunks_within(x: Lazy, devices: Devices, memory_limit: int, n_clusters: int) -> Chunks:
     """Chunks of rows in their frame, of which all that are alive at a time fit in so many bytes.
 
     Raises:
         ValueError: not even the smallest chunk fits.
     """
-    (n, d), shards = x.shape, devices.n_shards(mesh)
+    (n, d), shards = x.shape, devices.count
     # Two chunks are on the devices and one on its way there; and some room for pieces of them.
     bytes_a_row = 4 * d * 4
     # Where there is no room for all that goes aside, rows get a quarter.
@@ -135,14 +133,14 @@ def chunks_within(x: Lazy, mesh: Mesh | None, memory_limit: int, n_clusters: int
             f"{d} numbers on {shards} device(s)"
         )
     most = 1 << (-(-n // shards) - 1).bit_length()  # few rows need not be padded to more
-    return replace(chunks_of(x, mesh, min(a_device, max(_SMALLEST_STEP, most))), spare=spare)
+    return replace(chunks_of(x, devices, min(a_device, max(_SMALLEST_STEP, most))), spare=spare)
 
 
-def chunks_of(x: Lazy, mesh: Mesh | None, a_device: int) -> Chunks:
+def chunks_of(x: Lazy, devices: Devices, a_device: int) -> Chunks:
     """Chunks that give each device so many rows, at least 16, or a little fewer."""
     below = lambda rows: 1 << (rows.bit_length() - 1) if rows else 0
     # Rather many blocks than large ones: what rows are near to is known for each block.
     block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
     block = min(block, block_rows())
-    a_device = min(a_device, _MOST_ROWS // devices.n_shards(mesh))
-    return Chunks(x, mesh, devices.n_shards(mesh) * (a_device // block * block), block)
+    a_device = min(a_device, _MOST_ROWS // devices.count)
+    return Chunks(x, devices, devices.count * (a_device // block * block), block)

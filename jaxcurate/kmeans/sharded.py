@@ -14,7 +14,7 @@ from jaxcurate.kmeans.assignment.exact import rounding_of, search, settle, squar
 from jaxcurate.kmeans.kernels.cluster_sums import halves, sums_of_differences, whole
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import unit_rows
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME
 
 
@@ -68,7 +68,7 @@ def ring_lloyd(
         moved = updated_round(x, weights, state.labels, state.centroids, unit, axis_name)
         labels, distances = assigned_round(x, moved, precision=precision, **options)
         changed = jnp.any((labels != state.labels) & (weights > 0))
-        changed = devices.psum(changed.astype(jnp.int32), axis_name) > 0
+        changed = collectives.psum(changed.astype(jnp.int32), axis_name) > 0
         return RingState(moved, labels, distances, changed, state.n_iter + 1)
 
     def unfinished(state: RingState) -> jax.Array:
@@ -92,8 +92,8 @@ def assigned_round(
     Each device finds the nearest of those that are with it for certain, and these are told apart
     by their distances, measured without cancellation. Of equal ones the first wins.
     """
-    k, n_devices = len(centroids), devices.axis_size(axis_name)
-    here = devices.axis_index(axis_name)
+    k, n_devices = len(centroids), collectives.axis_size(axis_name)
+    here = collectives.axis_index(axis_name)
     rounding = rounding_of(x, precision)  # outside of the loop, where it would hold all of x
     everyone = jnp.ones_like(rounding.norms)
 
@@ -104,7 +104,7 @@ def assigned_round(
         squared = squared_distances(x, guests, own, block=block)
         own = own + k * ((here + turn) % n_devices)
         better = (squared < distances) | ((squared == distances) & (own < labels))
-        guests = devices.from_next(guests, axis_name)
+        guests = collectives.from_next(guests, axis_name)
         return guests, jnp.where(better, own, labels), jnp.where(better, squared, distances)
 
     nothing = x[:, 0] * 0
@@ -124,11 +124,11 @@ def updated_round(
 
     The sums of each cluster go round with its centroid, and every device adds its rows.
     """
-    k, n_devices = len(centroids), devices.axis_size(axis_name)
-    here, every = devices.axis_index(axis_name), jnp.ones(k, bool)
+    k, n_devices = len(centroids), collectives.axis_size(axis_name)
+    here, every = collectives.axis_index(axis_name), jnp.ones(k, bool)
 
     def add(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        guests, sums, counts = jax.tree.map(lambda a: devices.from_next(a, axis_name), carry)
+        guests, sums, counts = jax.tree.map(lambda a: collectives.from_next(a, axis_name), carry)
         local = labels - k * ((here + 1 + turn) % n_devices)
         local = jnp.where((local >= 0) & (local < k), local, -1)
         more, many = sums_of_differences(x, weights, local, guests, every)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.kmeans.lloyd import lloyd
 from jaxcurate.kmeans.normalize import frame_of
@@ -15,7 +14,8 @@ from jaxcurate.kmeans.row_view import Lazy
 from jaxcurate.kmeans.rows import chunks_within
 from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices
+from jaxcurate.runtime.sharing import share
 
 _SMALLEST_BUCKET = 16
 _BATCH_ROWS = 2**16
@@ -38,7 +38,7 @@ def split_clusters(
     n_splits: int,
     key: jax.Array,
     max_iter: int,
-    mesh: Mesh | None = None,
+    devices: Devices = ONE_DEVICE,
     *,
     unit: bool = False,
     memory_limit: int | None = None,
@@ -54,7 +54,7 @@ def split_clusters(
         n_splits: parts to a cluster.
         key: a jax random key.
         max_iter: Lloyd's iterations at most.
-        mesh: whose processes split a part of the clusters each, on one device.
+        devices: whose processes split a part of the clusters each, on one device.
         unit: spherical k-means.
         memory_limit: bytes that a batch may take; a cluster that takes more streams.
 
@@ -112,7 +112,7 @@ def split_clusters(
         return np.concatenate(found[0]), np.concatenate(found[1])
 
     batches = list(_batches(counts, n_splits, at_once))
-    parts, own = devices.share(batches, split, mesh)
+    parts, own = share(batches, split, devices)
     for batch in batches:
         first = first_part[batch.clusters][:, None]
         rows, real = rows_of(batch)
@@ -127,7 +127,7 @@ def split_clusters(
             found.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
         return (np.concatenate(found),)
 
-    (distances,) = devices.share(range(0, n, at_once), measured, mesh)
+    (distances,) = share(range(0, n, at_once), measured, devices)
     return centroids, new_labels, distances
 
 

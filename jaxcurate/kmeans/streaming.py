@@ -16,8 +16,8 @@ from jaxcurate.kmeans.lloyd import assigned, measured
 from jaxcurate.kmeans.rows import Chunks, Rows
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw_blocks, kept, nearer, take
 from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates, squared_distances_to
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime import collectives
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, fetch, padded_size
 
 Item = TypeVar("Item")
 
@@ -85,9 +85,8 @@ def iterate_chunks(
         unit: bring the means to length 1.
         stops: where to go on, and where to tell of it.
     """
-    kernel = devices.spmd(
+    kernel = chunks.devices.spmd(
         _assign_and_sum,
-        chunks.mesh,
         (ROWS, ROWS, SAME, SAME, ROWS, NEAR_SPECS, SAME),
         (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
         block=chunks.block,
@@ -96,7 +95,7 @@ def iterate_chunks(
     n, k = len(chunks.x), n_clusters
     at = _nothing_done(chunks, centroids, k, max_iter)
     if stops.phase == "iterating":
-        at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, None))
+        at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, ONE_DEVICE))
     while True:
         centroids, _, best, near, sums, counts, n_iter, shares = at
         touched, in_doubt, share = np.full(k, n_iter == 0), 0.0, 0.0
@@ -109,7 +108,7 @@ def iterate_chunks(
 
         # The host takes in what one chunk gave while the devices are busy with the next.
         for chunk, part, results in _one_ahead(launch, chunks):
-            now, known, s, c, doubt, compared = jax.tree.map(devices.fetch, results)
+            now, known, s, c, doubt, compared = jax.tree.map(fetch, results)
             in_doubt += float(doubt) / n
             share += float(compared) * (part.stop - part.start) / n
             old, new = best.labels[part], now.labels[: part.stop - part.start]
@@ -149,7 +148,7 @@ def _nothing_done(
     n, d = chunks.x.shape
     if centroids is None:
         centroids = np.zeros((n_clusters, d), np.float32)
-    shards = devices.n_shards(chunks.mesh)
+    shards = chunks.devices.count
     gaps_fit = 4 * n_clusters * len(chunks) * chunks.n_rows // chunks.block <= chunks.spare
     near = unarranged(chunks.n_rows // shards if gaps_fit else 1, d, n_clusters, chunks.block)
     of_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
@@ -184,23 +183,23 @@ def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
 
 def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Squared distances float32 ``[n]`` to the own centroids, in one pass."""
-    kernel = devices.spmd(measured, chunks.mesh, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
+    kernel = chunks.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
         own = _filled(labels[part], rows)
-        distances[part] = devices.fetch(kernel(rows.x, centroids, own))[: rows.n]
+        distances[part] = fetch(kernel(rows.x, centroids, own))[: rows.n]
     return distances
 
 
 def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
-    kernel = devices.spmd(assigned, chunks.mesh, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
+    kernel = chunks.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
         own, squared = kernel(rows.x, centroids)
-        labels[part] = devices.fetch(own)[: rows.n]
-        distances[part] = devices.fetch(squared)[: rows.n]
+        labels[part] = fetch(own)[: rows.n]
+        distances[part] = fetch(squared)[: rows.n]
     return labels, distances
 
 
@@ -231,11 +230,11 @@ def seed_chunks(
     """
     n, d = chunks.x.shape
     trials = n_candidates(n_clusters)
-    kernel = devices.spmd(
-        _improve, chunks.mesh, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=chunks.block
+    kernel = chunks.devices.spmd(
+        _improve, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=chunks.block
     )
     # Padding lies behind the rows of the last chunk alone, so that blocks follow each other.
-    n_padded = devices.padded_size(n, chunks.block)
+    n_padded = padded_size(n, chunks.block)
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
     at = Picks(*nothing, np.int32(0))
     if stops.phase == "seeding":
@@ -265,8 +264,8 @@ def seed_chunks(
                 if i:
                     before[: rows.n] = closest[part]
                 now, sums = kernel(rows.x, rows.weights, before, candidates)
-                improved[:, part] = devices.fetch(now)[: rows.n].T
-                costs += devices.fetch(sums).astype(np.float64).sum(axis=0)
+                improved[:, part] = fetch(now)[: rows.n].T
+                costs += fetch(sums).astype(np.float64).sum(axis=0)
             best = int(np.argmin(costs))
             centres[i] = candidates[best]
             draws = nearer(draws, centres[i])
@@ -340,7 +339,7 @@ def _assign_and_sum(
     )
     change = jax.tree.map(jnp.subtract, joined, left)
     in_doubt = jnp.sum(doubt, dtype=jnp.int32)
-    sums, counts, in_doubt = devices.psum((*change, in_doubt), axis_name)
+    sums, counts, in_doubt = collectives.psum((*change, in_doubt), axis_name)
     return best, near, sums, counts, in_doubt, share
 
 

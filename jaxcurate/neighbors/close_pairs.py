@@ -7,16 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from jaxcurate.kmeans.few import nearest_few
 from jaxcurate.kmeans.kernels.scores import HIGHEST
-from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.rows import block_rows
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.neighbors.nearest_rows import nearest_rows
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
 
 _BATCH_BYTES = 2**26
 _SMALLEST_TILE = 32
@@ -33,13 +30,19 @@ class Pairs(NamedTuple):
     """float32 ``[p]``: the product of the two rows."""
 
 
-def neighbouring(centroids: np.ndarray, counts: np.ndarray, n_neighbours: int) -> np.ndarray:
+def neighbouring(
+    centroids: np.ndarray,
+    counts: np.ndarray,
+    n_neighbours: int,
+    devices: Devices | None = None,
+) -> np.ndarray:
     """Pairs of clusters to be searched: each with itself, and with those nearest to it.
 
     Args:
         centroids: ``[k, d]``.
         counts: int ``[k]``; clusters without rows are left out.
         n_neighbours: how many of the nearest others.
+        devices: the devices to use; all by default.
 
     Returns:
         int64 ``[p, 2]``, the smaller cluster first, each pair once.
@@ -48,9 +51,9 @@ def neighbouring(centroids: np.ndarray, counts: np.ndarray, n_neighbours: int) -
     n_neighbours = min(n_neighbours, len(filled) - 1)
     found = [np.stack([filled, filled], axis=1)]
     if n_neighbours:
-        points = frame_of(centroids[filled]).enter(centroids[filled])
+        points = centroids[filled]
         # A centroid is among its own nearest, unless others lie on it.
-        near, _ = nearest_few(points, points, n_neighbours + 1)
+        near = nearest_rows(points, points, n_neighbours + 1, "euclidean", devices=devices).rows
         own = np.arange(len(filled))[:, None]
         rank = np.argsort(near == own, axis=1, kind="stable")  # itself last, or the most distant
         near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbours]
@@ -66,7 +69,7 @@ def close_pairs(
     threshold: float,
     *,
     everyone: bool = True,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     told: Callable[[int, int], None] | None = None,
 ) -> Pairs:
     """Rows of the same cluster, or of two that form a pair, whose product reaches a threshold.
@@ -81,7 +84,7 @@ def close_pairs(
         threshold: above 0.
         everyone: return all pairs; otherwise those of a maximum spanning forest: at most
             ``n - 1``, which connect the same rows at this threshold and at any higher one.
-        mesh: the devices to use.
+        devices: the devices to use; all by default.
         told: told how many pairs of tiles are done, and of how many.
 
     Returns:
@@ -107,10 +110,11 @@ def close_pairs(
                 for j in range(i if one == other else 0, n_tiles[other]):
                     yield rows_of(one, i), rows_of(other, j)
 
-    shards = devices.n_shards(mesh)
+    devices = Devices.all() if devices is None else devices
+    shards = devices.count
     fitting = _BATCH_BYTES // (8 * tile * unit.shape[1]) // shards * shards
-    batch = min(max(fitting, shards), devices.padded_size(total, shards))
-    kernel = devices.spmd(_reaching, mesh, (ROWS, ROWS, SAME), (ROWS, ROWS))
+    batch = min(max(fitting, shards), padded_size(total, shards))
+    kernel = devices.spmd(_reaching, (ROWS, ROWS, SAME), (ROWS, ROWS))
     low = np.float32(threshold - _SLACK)
     found = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
     held, done, remaining = 0, 0, tile_pairs()

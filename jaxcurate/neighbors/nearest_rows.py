@@ -5,14 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, as_real, check_choice, check_whole
 from jaxcurate.kmeans.normalize import checked_shape, frame_of
 from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME, RowsLike
+from jaxcurate.runtime import collectives
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, RowsLike, fetch
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
@@ -35,7 +34,7 @@ def nearest_rows(
     n_per_query: int,
     metric: Metric = "cosine",
     *,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     block: int = 1024,
 ) -> Neighbours:
     """The pool's rows nearest to each query.
@@ -49,7 +48,7 @@ def nearest_rows(
         queries: ``[q, d]``.
         n_per_query: how many for each query; all where the pool has fewer.
         metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.
-        mesh: devices over which the rows are split; None for one.
+        devices: the devices over which the rows are split; all by default.
         block: rows that a device scores at a time.
 
     Raises:
@@ -70,26 +69,24 @@ def nearest_rows(
     n_per_query = min(n_per_query, len(embeddings))
     # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits in the frame.
     enter = frame.enter if metric == "euclidean" else _of_length_one
+    devices = Devices.all() if devices is None else devices
     kernel = devices.spmd(
         _best,
-        mesh,
         (ROWS, ROWS, SAME),
         (ROWS, ROWS),
         n_best=n_per_query,
         block=block,
         with_norms=metric == "euclidean",
     )
-    n_chunk = devices.n_shards(mesh) * block * _BLOCKS_A_CHUNK
+    n_chunk = devices.count * block * _BLOCKS_A_CHUNK
     found = []
     for first in range(0, len(queries), _QUERIES):
         part = enter(queries[first : first + _QUERIES])
         scores, rows = np.empty((len(part), 0), np.float32), np.empty((len(part), 0), np.int64)
         for begin in range(0, len(embeddings), n_chunk):
             chunk = enter(embeddings[begin : begin + n_chunk])
-            placed, weights = devices.put_rows(chunk, mesh, block)
-            best, at = (
-                np.concatenate(list(np.asarray(a)), 1) for a in kernel(placed, weights, part)
-            )
+            placed, weights = devices.put_rows(chunk, block)
+            best, at = (np.concatenate(list(fetch(a)), 1) for a in kernel(placed, weights, part))
             scores, rows = np.concatenate([scores, best], 1), np.concatenate([rows, begin + at], 1)
             # Stable, and rows rise from part to part: of equal scores the first row wins.
             keep = np.argsort(-scores, axis=1, kind="stable")[:, :n_per_query]
@@ -140,7 +137,7 @@ def _best(
         rows = jnp.take_along_axis(jnp.concatenate([rows, here], axis=1), at, axis=1)
         return (best, rows), None
 
-    begin = devices.axis_index(axis_name) * len(x)
+    begin = collectives.axis_index(axis_name) * len(x)
     firsts = begin + jnp.arange(0, len(x), block, dtype=jnp.int32)
     start = (
         jnp.full((n_queries, n_best), -jnp.inf, jnp.float32),

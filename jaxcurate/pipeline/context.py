@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts.pool import Block
@@ -14,7 +13,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Settings
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.evaluation import compare
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources.read import refusal
 from jaxcurate.sources.usable import why_not
@@ -37,9 +36,9 @@ class Items:
         """A local folder in which no items are looked for: the work directory."""
 
     @cached_property
-    def mesh(self) -> Mesh | None:
+    def devices(self) -> Devices:
         """The devices that the settings ask for."""
-        return devices.make_mesh(self.settings.n_devices or None)
+        return Devices.first(self.settings.n_devices or None, self.settings.mapper)
 
     @cached_property
     def source(self) -> sources.Source:
@@ -94,7 +93,7 @@ class Items:
         """What makes embeddings of items; fitted to the pool's source where it has to be."""
         settings, rows = self.settings.embed, np.arange(len(self.source))
         fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
-        return encoders.make_encoder(settings, fitting, self.mesh)
+        return encoders.make_encoder(settings, fitting, self.devices)
 
     @property
     def need_direction(self) -> bool:
@@ -173,7 +172,7 @@ class Embedded:
         size = self._items.settings.embed.batch_size
         for batch in self._reading:
             embeddings = encoders.embed(
-                self._items.encoder, batch.images, batch_size=size, mesh=self._items.mesh
+                self._items.encoder, batch.images, batch_size=size, devices=self._items.devices
             )
             block = self._usable(Block(embeddings, batch.ids, batch.rows))
             if len(block.items):

@@ -26,7 +26,6 @@ from jaxcurate.config import Settings
 from jaxcurate.pipeline.run_config import RunConfig
 from jaxcurate.pipeline.stages import KINDS, Stages
 from jaxcurate.report import is_report, is_whole
-from jaxcurate.runtime import devices
 from jaxcurate.runtime.progress import Progress
 
 STAGES = ("embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow")
@@ -353,8 +352,8 @@ class Pipeline:
             "run": self.stages.run,
             "made_from": _as_json(self._made_from(stage)),
             "seconds": round(time.perf_counter() - self._begun, 3),
-            "devices": f"{devices.n_shards(self.stages.mesh)} x {device.device_kind}",
-            "mapper": devices.mapper,
+            "devices": f"{self.stages.devices.count} x {device.device_kind}",
+            "mapper": self.stages.devices.mapper,
             "versions": {"python": platform.python_version()}
             | {package: metadata.version(package) for package in PACKAGES},
             **more,

@@ -98,7 +98,7 @@ class Stages(Items):
             n_neighbours=settings.n_neighbours,
             seed=self.settings.seed,
             memory_limit=self.settings.memory_limit or None,
-            mesh=self.mesh,
+            devices=self.devices,
             progress=self.progress,
         )
         found.save(self.folders["dedup"], card(pool=pool.fingerprint))
@@ -117,7 +117,7 @@ class Stages(Items):
             init=settings.init,
             metric=settings.metric,
             memory_limit=self.settings.memory_limit or None,
-            mesh=self.mesh,
+            devices=self.devices,
             progress=self.progress,
         )
         for line in tree.surplus_lines():
@@ -183,7 +183,7 @@ class Stages(Items):
                 test_set,
                 compare.head_labels(notes.label, np.unique(probe_set.labels)),
                 settings.pretraining,
-                mesh=self.mesh,
+                devices=self.devices,
                 progress=self.progress,
             )
             results |= summary.to_plain(compared)
@@ -248,7 +248,7 @@ class Stages(Items):
                 of_pool |= {**about, "pool": fingerprint, "n": len(ids)}
             rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
             grown = Pool(rows, ids, items, fingerprint)
-            larger = growth.grow(tree, grown.embeddings[len(pool) :], mesh=self.mesh)
+            larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=self.devices)
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))
             with folder.subfolder("tree", larger.card(about), TREE) as below:
@@ -334,7 +334,9 @@ class Stages(Items):
                 f"  {len(skipped)} reference(s) could not be read or used: {skipped[0]}"
             )
         among = Lazy(pool.embeddings, valid)
-        near = nearest_rows(among, queries, settings.n_per_query, settings.metric, mesh=self.mesh)
+        near = nearest_rows(
+            among, queries, settings.n_per_query, settings.metric, devices=self.devices
+        )
         return near if valid is None else near._replace(rows=valid[near.rows])
 
     def _measures(self, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
@@ -344,7 +346,11 @@ class Stages(Items):
         told = {}
         for arm, rows in (("curated", indices), ("random", random)):
             covered = coverage.coverage(
-                pool.embeddings, rows, n_measured=_N_MEASURED, metric=tree.metric, mesh=self.mesh
+                pool.embeddings,
+                rows,
+                n_measured=_N_MEASURED,
+                metric=tree.metric,
+                devices=self.devices,
             )
             told[arm] = {
                 "levels": [one._asdict() for one in coverage.level_balance(tree, rows)],

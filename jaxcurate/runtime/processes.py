@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import clusters  # jax tells the addresses that it detects in no public way
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
-from jaxcurate.runtime import agreement, devices, steps
+from jaxcurate.runtime import agreement, steps
+from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.facts import code_facts, described
 from jaxcurate.runtime.monitor import Monitor, end_now
 from jaxcurate.runtime.relay import relayed
@@ -135,7 +135,7 @@ def initialize(
     steps.begin("initialize")
 
 
-def agree(what: str, mesh: Mesh | None, **facts: Any) -> None:
+def agree(what: str, devices: Devices, **facts: Any) -> None:
     """Refuses, in every process, a call that is not the same in all processes.
 
     Within one process this does nothing. The facts go through the key-value store of the
@@ -143,18 +143,18 @@ def agree(what: str, mesh: Mesh | None, **facts: Any) -> None:
 
     Args:
         what: name of the function that is called.
-        mesh: whose processes take part, all of them calling.
+        devices: whose processes take part, all of them calling.
         **facts: arguments and settings.
 
     Raises:
         InputError: naming what differs, with the values of the processes.
     """
-    if not devices.spans_processes(mesh):
+    if not devices.span_processes:
         return
     steps.begin(what)
     told = {name: described(value) for name, value in facts.items()}
-    told |= {"mesh": described(mesh), "mapper": devices.mapper}
-    agreement.compare(what, told, list(devices.owners(mesh)))
+    told |= {"devices": described(devices)}
+    agreement.compare(what, told, list(devices.owners))
 
 
 def fail(reason: str) -> None:

@@ -4,11 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from jaxcurate.models.vit import ViT, ViTConfig
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices
 from jaxcurate.training import augment
 from jaxcurate.training.pretrain import Params, Pretraining, check_images
 
@@ -38,7 +36,7 @@ def encode(
     images: np.ndarray,
     settings: Pretraining,
     *,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     block: int = 256,
 ) -> np.ndarray:
     """Features of images by every encoder.
@@ -47,7 +45,7 @@ def encode(
         params: from :func:`pretrain`.
         images: uint8 ``[n, s, s, 3]``, an array or a memmap, read block by block.
         settings: those that the encoders were pretrained with.
-        mesh: devices over which the images are split.
+        devices: the devices over which the images are split; all by default.
         block: images that a device takes at a time.
 
     Returns:
@@ -57,12 +55,13 @@ def encode(
         ValueError: the images are not uint8 of the model's size.
     """
     check_images(images, settings)
-    kernel = devices.spmd(_encode, mesh, (ROWS, SAME), ROWS, model=settings.model)
-    step = block * devices.n_shards(mesh)
+    devices = Devices.all() if devices is None else devices
+    kernel = devices.spmd(_encode, (ROWS, SAME), ROWS, model=settings.model)
+    step = block * devices.count
     n_runs = len(jax.tree.leaves(params)[0])
     features = np.empty((n_runs, len(images), settings.model.width), np.float32)
     for first in range(0, len(images), step):
-        part, _ = devices.put_rows(np.asarray(images[first : first + step]), mesh, block)
+        part, _ = devices.put_rows(np.asarray(images[first : first + step]), block)
         out = np.asarray(kernel(part, params)).swapaxes(0, 1)
         features[:, first : first + step] = out[:, : len(images) - first]
     return features

@@ -17,12 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from jaxcurate.checks import InputError
 from jaxcurate.models.vit import ViTConfig
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
 from jaxcurate.training import augment
 from jaxcurate.training.augment import Augmentation
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
@@ -194,7 +192,7 @@ def pretrain(
     runs: Sequence[Run],
     settings: Pretraining,
     *,
-    mesh: Mesh | None = None,
+    devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Pretrained:
     """Pretrains one encoder for each run, all with the same settings.
@@ -206,7 +204,7 @@ def pretrain(
         images: uint8 ``[n, s, s, 3]``, an array or a memmap; only rows that a run names are read.
         runs: subsets and seeds.
         settings: the same for all runs.
-        mesh: devices over which the runs are split; None for one device.
+        devices: the devices over which the runs are split; all by default.
         progress: called after every few steps.
 
     Returns:
@@ -218,18 +216,19 @@ def pretrain(
     check_images(images, settings)
     check_runs(runs, len(images), settings.n_steps, settings.batch_size)
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
-    replicate = devices.spmd(_same, mesh, (SAME,), SAME)
+    devices = Devices.all() if devices is None else devices
+    replicate = devices.spmd(_same, (SAME,), SAME)
     # Padded, so that subsets of nearly the same size share one compiled function.
-    kept = np.zeros((devices.padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
+    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
     kept[: len(used)] = images[used]
     on_device = replicate(kept)
-    start = devices.spmd(_start, mesh, (ROWS,), ROWS, settings=settings)
+    start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
     train = devices.spmd(
-        _train, mesh, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
+        _train, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
     )
 
     done = []
-    n_steps, per_wave = settings.n_steps, devices.n_shards(mesh) * settings.runs_per_device
+    n_steps, per_wave = settings.n_steps, devices.count * settings.runs_per_device
     for first_run in range(0, len(runs), per_wave):
         wave = list(runs[first_run : first_run + per_wave])
         n_real = len(wave)

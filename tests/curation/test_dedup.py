@@ -67,7 +67,7 @@ def test_neighbours_across_clusters_are_found(x):
     assert alone.n_alike == 2 * len(brute_force(x, 0.97))
 
 
-def test_neither_tiles_nor_devices_change_a_bit(x, mesh, monkeypatch):
+def test_neither_tiles_nor_devices_change_a_bit(x, devices, monkeypatch):
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     labels = np.random.default_rng(0).integers(0, 3, 600)
     clusters = np.array([[0, 0], [0, 1], [1, 1], [2, 2]])
@@ -75,7 +75,9 @@ def test_neither_tiles_nor_devices_change_a_bit(x, mesh, monkeypatch):
     told = []
     monkeypatch.setattr(pairs_module, "_BATCH_BYTES", 1)
     monkeypatch.setattr(pairs_module, "block_rows", lambda: 64)
-    four = close_pairs(unit, labels, clusters, 0.9, mesh=mesh, told=lambda *at: told.append(at))
+    four = close_pairs(
+        unit, labels, clusters, 0.9, devices=devices, told=lambda *at: told.append(at)
+    )
     np.testing.assert_array_equal(one.rows, four.rows)
     np.testing.assert_array_equal(one.similarity, four.similarity)
     assert told[-1][0] == told[-1][1] > 10

@@ -7,7 +7,6 @@ import jaxcurate as jc
 from jaxcurate.curation import hierarchy
 from jaxcurate.curation.hierarchy import closest_rows
 from jaxcurate.kmeans import predict, splitting
-from jaxcurate.runtime import devices
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +68,9 @@ def test_closest_rows_by_hand():
     np.testing.assert_array_equal(closest_rows(labels, distances, 1), [2, 4, 5])
 
 
-def test_same_seed_same_bits_and_mappers_agree(x, monkeypatch):
+def test_same_seed_same_bits_and_mappers_agree(x):
     one = jc.hierarchical_kmeans(x, LEVELS, seed=3)
-    monkeypatch.setattr(devices, "mapper", "pmap")
-    other = jc.hierarchical_kmeans(x, LEVELS, seed=3)
+    other = jc.hierarchical_kmeans(x, LEVELS, seed=3, devices=jc.Devices.first(4, "pmap"))
     for a, b in zip(one.levels, other.levels, strict=True):
         for u, v in zip(a, b, strict=True):
             np.testing.assert_array_equal(u, v)

@@ -16,16 +16,16 @@ def images():
     return np.clip(parts + noise + 128, 0, 255).astype(np.uint8).reshape(-1, 8, 8, 3)
 
 
-def encode(images, settings, mesh, batch=128):
+def encode(images, settings, devices, batch=128):
     batches = [images[i : i + batch] for i in range(0, len(images), batch)]
-    encoder = make_encoder(settings, lambda: iter(batches), mesh)
-    parts = [embed(encoder, b, batch_size=batch, mesh=mesh) for b in batches]
+    encoder = make_encoder(settings, lambda: iter(batches), devices)
+    parts = [embed(encoder, b, batch_size=batch, devices=devices) for b in batches]
     return np.concatenate(parts)
 
 
 @pytest.mark.parametrize("n_components", [5, 100])
-def test_pca_is_that_of_scikit_learn(images, mesh, n_components):
-    ours = encode(images, Embedding("pca", n_components), mesh)
+def test_pca_is_that_of_scikit_learn(images, devices, n_components):
+    ours = encode(images, Embedding("pca", n_components), devices)
     flat = images.reshape(len(images), -1) / 255
     theirs = SklearnPCA(n_components, svd_solver="full").fit(flat)
     np.testing.assert_allclose(ours.var(0), theirs.explained_variance_, rtol=0.01)
@@ -36,32 +36,32 @@ def test_pca_is_that_of_scikit_learn(images, mesh, n_components):
     np.testing.assert_allclose(ours[:, first], (expected * signs)[:, first], atol=1e-3)
 
 
-def test_pca_does_not_depend_on_devices_or_batches(images, mesh):
+def test_pca_does_not_depend_on_devices_or_batches(images, devices):
     one = encode(images, Embedding("pca", 4), None, batch=500)
-    four = encode(images, Embedding("pca", 4), mesh, batch=64)
+    four = encode(images, Embedding("pca", 4), devices, batch=64)
     np.testing.assert_allclose(one, four, atol=1e-4)
 
 
-def test_pca_of_vectors_keeps_distances(mesh):
+def test_pca_of_vectors_keeps_distances(devices):
     x = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
-    out = encode(x, Embedding("pca", 99), mesh)
+    out = encode(x, Embedding("pca", 99), devices)
     assert out.shape == (50, 7)
     distances = [np.linalg.norm(a[:, None] - a[None], axis=-1) for a in (x, out)]
     np.testing.assert_allclose(*distances, atol=1e-4)
 
 
-def test_pixels_flatten_and_resize(images, mesh):
-    out = encode(images, Embedding("pixels"), mesh)
+def test_pixels_flatten_and_resize(images, devices):
+    out = encode(images, Embedding("pixels"), devices)
     np.testing.assert_allclose(out, images.reshape(len(images), -1) / 255, atol=1e-6)
-    small = encode(images, Embedding("pixels", resolution=4), mesh)
+    small = encode(images, Embedding("pixels", resolution=4), devices)
     assert small.shape == (500, 48)
     flat = np.full((1, 8, 8, 3), 51, np.uint8)
     np.testing.assert_allclose(pixels(jnp.asarray(flat), resolution=4), 0.2, atol=1e-6)
 
 
-def test_pixels_take_vectors_as_they_are(mesh):
+def test_pixels_take_vectors_as_they_are(devices):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    np.testing.assert_array_equal(encode(x, Embedding("pixels"), mesh), x)
+    np.testing.assert_array_equal(encode(x, Embedding("pixels"), devices), x)
 
 
 def test_pca_refuses_what_it_cannot_hold():

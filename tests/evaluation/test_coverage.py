@@ -32,12 +32,12 @@ def test_a_balanced_subset_is_more_even_than_a_random_one():
         assert curated.empty <= drawn.empty
 
 
-def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
+def test_coverage_is_the_distance_to_the_nearest(devices, monkeypatch):
     rng = np.random.default_rng(0)
     x = (100 + rng.normal(size=(500, 4))).astype(np.float32)
     rows = rng.permutation(500)[:40]
     expected = np.sqrt(((x[:, None] - x[None, rows]) ** 2).sum(-1)).min(1)
-    found = coverage(x, np.append(rows, rows[:3]), mesh=mesh)
+    found = coverage(x, np.append(rows, rows[:3]), devices=devices)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
     assert found.largest == pytest.approx(expected.max(), rel=1e-5)
     assert (found.error, found.n_measured) == (0, 500)
@@ -49,13 +49,13 @@ def test_coverage_is_the_distance_to_the_nearest(mesh, monkeypatch):
     assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
 
 
-def test_coverage_of_directions(mesh):
+def test_coverage_of_directions(devices):
     rng = np.random.default_rng(0)
     x, rows = rng.normal(size=(500, 4)).astype(np.float32), np.arange(40)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = np.sqrt(((unit[:, None] - unit[None, rows]) ** 2).sum(-1)).min(1)
     long = x * rng.uniform(0.1, 9, (500, 1)).astype(np.float32)
-    found = coverage(long, rows, metric="cosine", mesh=mesh)
+    found = coverage(long, rows, metric="cosine", devices=devices)
     assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
     assert found.largest == pytest.approx(expected.max(), rel=1e-5)
 

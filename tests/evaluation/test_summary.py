@@ -8,6 +8,7 @@ import jaxcurate as jc
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.evaluation import balance, compare, summary
 from jaxcurate.evaluation.compare import HeldOut, paired_interval
+from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.sources import Annotations
 from jaxcurate.training import Pretraining, Run, ViTConfig
 
@@ -71,7 +72,7 @@ def held_out(rng, n):
     return HeldOut(images, labels, np.array(["one", "two"])[rng.integers(0, 2, n)])
 
 
-def test_compare_gives_every_arm_the_same(mesh):
+def test_compare_gives_every_arm_the_same(devices):
     rng = np.random.default_rng(0)
     pool, probe_set, test_set = held_out(rng, 60), held_out(rng, 40), held_out(rng, 40)
     rows = np.arange(0, 60, 2)
@@ -96,7 +97,7 @@ def test_compare_gives_every_arm_the_same(mesh):
         test_set,
         {"dark": True, "bright": False},
         settings,
-        mesh=mesh,
+        devices=devices,
     )
     assert list(found.accuracies) == ["curated", "random", "pool", "stratified", "untrained"]
     # Two arms of the same rows are the same runs: nothing but the data tells arms apart.
@@ -109,7 +110,7 @@ def test_compare_gives_every_arm_the_same(mesh):
     assert not np.array_equal(found.losses["stratified"], found.losses["pool"])
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
-        compare.compare(pool.images, arms, probe_set, test_set, {}, settings)
+        compare.compare(pool.images, arms, probe_set, test_set, {}, settings, devices=ONE_DEVICE)
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
         found.accuracies["pool"]
     )

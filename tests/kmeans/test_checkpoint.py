@@ -8,7 +8,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.kmeans.checkpoint import NO_STOPS, KMeansState
 from jaxcurate.kmeans.streaming import _one_ahead
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
 
 def blobs(n, d, k, seed=0):
@@ -37,10 +37,10 @@ def assert_same(a, b):
 @pytest.mark.parametrize(
     ("memory_limit", "mapper"), [(None, "shard_map"), (800_000, "shard_map"), (None, "pmap")]
 )
-def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper, monkeypatch):
-    monkeypatch.setattr(devices, "mapper", mapper)
+def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper):
+    devices = Devices.first(4, mapper)
     x = blobs(5000, 48, 12)  # the seeding draws for some steps at once
-    options = dict(max_iter=12, seed=3, memory_limit=memory_limit)
+    options = dict(max_iter=12, seed=3, memory_limit=memory_limit, devices=devices)
     whole = jc.kmeans(x, 70, **options)
     states = []
     watched = jc.kmeans(x, 70, **options, on_state=states.append, state_every=2)
@@ -67,7 +67,7 @@ def test_goes_on_with_another_number_of_devices():
     states = []
     whole = jc.kmeans(x, 40, on_state=states.append, state_every=2)
     for state in (states[0], states[-1]):
-        fewer = jc.kmeans(x, 40, state=state, mesh=devices.make_mesh(2))
+        fewer = jc.kmeans(x, 40, state=state, devices=Devices.first(2))
         assert (fewer.labels == whole.labels).mean() > 0.999
         assert fewer.inertia == pytest.approx(whole.inertia, rel=1e-5)
 
@@ -88,10 +88,10 @@ def test_a_state_of_another_kmeans_is_refused():
         jc.kmeans(x, 30, state_every=0)
 
 
-def test_cpu_devices_together_are_called_for_each_iteration(mesh):
+def test_cpu_devices_together_are_called_for_each_iteration(devices):
     """They free what a loop took when the call ends."""
-    assert NO_STOPS.every(1, 50, mesh) == 1
-    assert NO_STOPS.every(1, 50, None) == 50
+    assert NO_STOPS.every(1, 50, devices) == 1
+    assert NO_STOPS.every(1, 50, ONE_DEVICE) == 50
 
 
 def test_a_chunk_is_over_before_the_second_next_is_read():

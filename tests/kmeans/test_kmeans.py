@@ -22,7 +22,7 @@ from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import n_candidates
 from jaxcurate.kmeans.splitting import split_clusters
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 
 
 def brute_force(x, centroids):
@@ -120,8 +120,8 @@ def test_seeding_draws_by_squared_distance():
 )
 def test_all_devices_give_nearly_the_bits_of_one(init, d):
     x = blobs(3000, d, 25, spread=0.3)
-    one = jc.kmeans(x, 25, init, seed=2, mesh=devices.make_mesh(2))
-    four = jc.kmeans(x, 25, init, seed=2, mesh=devices.make_mesh(4))
+    one = jc.kmeans(x, 25, init, seed=2, devices=Devices.first(2))
+    four = jc.kmeans(x, 25, init, seed=2, devices=Devices.first(4))
     assert (one.labels == four.labels).mean() > 0.999
     assert one.inertia == pytest.approx(four.inertia, rel=1e-6)
 
@@ -300,7 +300,7 @@ def test_splitting_a_small_cluster_gives_its_rows():
 
 def test_assign_pads_nothing_into_the_result():
     x = blobs(17, 2, 3)
-    labels, distances = assign(place(x, devices.make_mesh()), x[:3])
+    labels, distances = assign(place(x, Devices.all()), x[:3])
     assert labels.shape == distances.shape == (17,)
     np.testing.assert_array_equal(labels, brute_force(x, x[:3]).argmin(1))
 

@@ -29,8 +29,7 @@ from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.seeding.d2_draws import draw_blocks, sum_of_blocks
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.neighbors.nearest_rows import nearest_rows
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import SAME
+from jaxcurate.runtime.devices import SAME, Devices
 from jaxcurate.sources import read_images
 from jaxcurate.sources.arrays import ArraySource
 
@@ -98,18 +97,18 @@ def test_counts_go_on_from_what_float32_counts(way):
     assert counts.dtype == jnp.int32
 
 
-def test_counts_of_all_devices_beyond_int32(mesh):
+def test_counts_of_all_devices_beyond_int32(devices):
     counts = jnp.asarray([2**31 - 1, 2**30 + 3, 5, 0], jnp.int32)
     np.testing.assert_array_equal(whole(halves(counts)), np.asarray(counts).astype(np.float32))
     add = lambda sums, counts, axis_name: over_devices(sums, counts, axis_name)
-    kernel = devices.spmd(add, mesh, (SAME, SAME), (SAME, SAME))
+    kernel = devices.spmd(add, (SAME, SAME), (SAME, SAME))
     sums, many = kernel(jnp.ones((4, 2)), counts)
     np.testing.assert_array_equal(sums, 4)
     np.testing.assert_array_equal(many, (4 * np.asarray(counts, np.int64)).astype(np.float32))
 
 
 WAYS_TO_FIT = {
-    "four devices": lambda: dict(mesh=devices.make_mesh(4)),
+    "four devices": lambda: dict(devices=Devices.first(4)),
     "streamed": lambda: dict(memory_limit=300_000),
     "split centroids": lambda: dict(shard_centroids=True),
 }
@@ -145,10 +144,10 @@ def test_splits_of_two_groups_are_right():
 @pytest.mark.parametrize("n_devices", [1, 4])
 def test_the_mean_of_more_rows_than_float32_counts(n_devices):
     x = np.random.default_rng(0).normal(3, 1, size=(17_300_000, 1)).astype(np.float32)
-    result = jc.kmeans(x, 1, mesh=devices.make_mesh(n_devices))
+    result = jc.kmeans(x, 1, devices=Devices.first(n_devices))
     np.testing.assert_allclose(result.centroids[0], x.mean(dtype=np.float64), atol=1e-6)
     x = two_groups(1_000_000)
-    result = jc.kmeans(x, 1, mesh=devices.make_mesh(n_devices))
+    result = jc.kmeans(x, 1, devices=Devices.first(n_devices))
     np.testing.assert_allclose(result.centroids[0], x.mean(dtype=np.float64), atol=1e-4)
 
 

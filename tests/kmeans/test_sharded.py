@@ -5,7 +5,7 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate.artifacts.tree import SurplusWarning
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 
 
 def blobs(n, d, k, seed=0):
@@ -16,10 +16,9 @@ def blobs(n, d, k, seed=0):
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
-def test_as_with_all_centroids_everywhere(metric, mapper, monkeypatch):
-    monkeypatch.setattr(devices, "mapper", mapper)
+def test_as_with_all_centroids_everywhere(metric, mapper):
     x = blobs(3000, 9, 40)
-    options = dict(init=x[:50], max_iter=30, metric=metric)
+    options = dict(init=x[:50], max_iter=30, metric=metric, devices=Devices.first(4, mapper))
     whole = jc.kmeans(x, 50, **options)
     split = jc.kmeans(x, 50, **options, shard_centroids=True)  # 50 on four devices: two are padding
     np.testing.assert_array_equal(whole.labels, split.labels)
@@ -48,9 +47,9 @@ def test_empty_clusters_keep_their_centroids_and_the_first_of_equal_ones_wins():
 def test_one_device():
     x = blobs(500, 3, 9)
     with_mesh = jc.kmeans(x, 20, x[:20], shard_centroids=True)
-    mesh = devices.make_mesh(2)
+    devices = Devices.first(2)
     np.testing.assert_array_equal(
-        with_mesh.labels, jc.kmeans(x, 20, x[:20], shard_centroids=True, mesh=mesh).labels
+        with_mesh.labels, jc.kmeans(x, 20, x[:20], shard_centroids=True, devices=devices).labels
     )
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxcurate.neighbors.nearest_rows import nearest_rows
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
 
 def brute_force(embeddings, queries, metric):
@@ -23,7 +23,7 @@ def test_against_brute_force(metric, n_devices):
     x, q = 100 + rng.normal(size=(1500, 8)), 100 + rng.normal(size=(37, 8))  # far off: digits
     x *= rng.uniform(0.5, 2, (1500, 1)) if metric == "cosine" else 1
     x, q = x.astype(np.float32), q.astype(np.float32)
-    found = nearest_rows(x, q, 9, metric, mesh=devices.make_mesh(n_devices), block=16)
+    found = nearest_rows(x, q, 9, metric, devices=Devices.first(n_devices), block=16)
     distances, rows = brute_force(x, q, metric)
     assert found.rows.shape == found.distances.shape == (37, 9)
     if metric == "euclidean":
@@ -42,10 +42,10 @@ def test_cosine_ignores_lengths_and_a_row_of_zeros_is_at_right_angles():
     np.testing.assert_allclose(found.distances[0, :4], [0, 1 - np.sqrt(0.5), 1, 1], atol=1e-6)
 
 
-def test_equal_rows_come_in_order_whatever_the_devices(mesh):
+def test_equal_rows_come_in_order_whatever_the_devices(devices):
     x = np.repeat(np.random.default_rng(1).normal(size=(6, 3)), 20, axis=0)
-    for on in (None, mesh):
-        found = nearest_rows(x, x[::20], 20, "euclidean", mesh=on, block=8)
+    for on in (ONE_DEVICE, devices):
+        found = nearest_rows(x, x[::20], 20, "euclidean", devices=on, block=8)
         np.testing.assert_array_equal(found.rows, np.arange(120).reshape(6, 20))
 
 

@@ -10,6 +10,7 @@ from jaxcurate.encoders import Embedding
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.pipeline import context as items_module
 from jaxcurate.pipeline.context import Items, read_held_out
+from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, read_images
 from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, why_not
@@ -181,7 +182,7 @@ def test_batches_are_bounded_by_bytes(monkeypatch):
 
     items = np.arange(4 * 10, dtype=np.uint8).reshape(10, 2, 2)
     encoder = base.Encoder(encode, (), None, bytes_per_item=base._BYTES_AT_ONCE // 4)
-    out = base.embed(encoder, items, batch_size=8, mesh=None)
+    out = base.embed(encoder, items, batch_size=8, devices=ONE_DEVICE)
     np.testing.assert_array_equal(out, items.reshape(10, 4))
     assert set(sizes) == {4}
     monkeypatch.setattr(items_module, "_BYTES_AT_ONCE", 30_000)

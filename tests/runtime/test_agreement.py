@@ -13,6 +13,7 @@ from jaxcurate import Level
 from jaxcurate.checks import InputError
 from jaxcurate.runtime import processes, relay, steps
 from jaxcurate.runtime.channel import Channel, ready
+from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.facts import code_facts, described, differences
 from jaxcurate.runtime.rendezvous import Member, meet, split_address
 from jaxcurate.runtime.verdict import Beat, first_seen, updated, verdict
@@ -93,15 +94,15 @@ def test_code_facts_name_the_versions():
     assert {"jaxcurate", "python", "jax", "jaxlib", "numpy"} < facts.keys()
 
 
-def test_within_one_process_nothing_is_compared(mesh):
+def test_within_one_process_nothing_is_compared(devices):
     class Unreadable:
         @property
         def shape(self):
             raise AssertionError("it was read")
 
     before = steps.taken()
-    processes.agree("kmeans", mesh, x=Unreadable())
-    processes.agree("kmeans", None, x=Unreadable())
+    processes.agree("kmeans", devices, x=Unreadable())
+    processes.agree("kmeans", ONE_DEVICE, x=Unreadable())
     assert steps.taken() == before
 
 

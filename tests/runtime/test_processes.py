@@ -17,6 +17,7 @@ import pytest
 
 import jaxcurate
 from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 
 N_ROWS = 3301
 WORKER = Path(process_worker.__file__)
@@ -97,7 +98,7 @@ def test_more_devices_add_up_in_another_order(tmp_path, rows, n, n_devices):
 
 def test_each_process_reads_its_part(tmp_path, rows):
     found = results(tmp_path, "parts", 3)
-    one = process_worker.parts(rows, devices.make_mesh(3))
+    one = process_worker.parts(rows, Devices.first(3))
     for name in ("for frame", "placed"):
         read = np.array([part[name] for part in found])
         np.testing.assert_array_equal(read.sum(axis=0), np.ones(N_ROWS))

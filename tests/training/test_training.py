@@ -13,7 +13,7 @@ import jaxcurate as jc
 from jaxcurate import training
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.models import vit
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.training import augment
 from jaxcurate.training.objectives import simclr
 from jaxcurate.training.pretrain import STEPS_PER_CALL
@@ -54,7 +54,7 @@ def runs():
 @pytest.fixture(scope="module")
 def alone(images, runs):
     """Every run by itself, on one device."""
-    return [training.pretrain(images, [run], FAST) for run in runs]
+    return [training.pretrain(images, [run], FAST, devices=ONE_DEVICE) for run in runs]
 
 
 def leaves(trained, run=slice(None)):
@@ -254,7 +254,7 @@ def test_the_loss_falls(alone):
 
 
 def test_the_same_run_gives_the_same_bits(images, runs, alone):
-    again = training.pretrain(images, runs[1:2], FAST)
+    again = training.pretrain(images, runs[1:2], FAST, devices=ONE_DEVICE)
     np.testing.assert_array_equal(again.losses, alone[1].losses)
     for a, b in zip(leaves(again), leaves(alone[1]), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -263,15 +263,21 @@ def test_the_same_run_gives_the_same_bits(images, runs, alone):
 def test_a_run_may_bring_its_own_batches(images, runs, alone):
     rows, seed, _ = runs[1]
     same = training.Run(rows, seed, schedule(rows, seed, 30, 16))
-    np.testing.assert_array_equal(training.pretrain(images, [same], FAST).losses, alone[1].losses)
+    np.testing.assert_array_equal(
+        training.pretrain(images, [same], FAST, devices=ONE_DEVICE).losses, alone[1].losses
+    )
     tree = jc.ClusterTree.from_labels([np.arange(60) % 7])
     batches = Batches(tree, 16, 40, rows=rows, equal="clusters", seed=seed)
-    stratified = training.pretrain(images, [training.Run(rows, seed, batches), same], FAST)
+    stratified = training.pretrain(
+        images, [training.Run(rows, seed, batches), same], FAST, devices=ONE_DEVICE
+    )
     assert (stratified.losses[0] != alone[1].losses[0]).any()
     assert stratified.losses[0, -5:].mean() < 0.8 * stratified.losses[0, :5].mean()
     # The batches are what was trained on: other images than theirs do not show.
     blank = np.where(np.isin(np.arange(60), rows)[:, None, None, None], images, 0)
-    again = training.pretrain(blank, [training.Run(rows, seed, batches), same], FAST)
+    again = training.pretrain(
+        blank, [training.Run(rows, seed, batches), same], FAST, devices=ONE_DEVICE
+    )
     np.testing.assert_array_equal(again.losses, stratified.losses)
 
 
@@ -286,23 +292,25 @@ def test_a_run_may_bring_its_own_batches(images, runs, alone):
 )
 def test_batches_that_do_not_fit_are_refused(images, runs, batches, words):
     with pytest.raises(ValueError, match=words):
-        training.pretrain(images, [runs[0], training.Run(np.arange(5), 0, batches)], FAST)
+        training.pretrain(
+            images, [runs[0], training.Run(np.arange(5), 0, batches)], FAST, devices=ONE_DEVICE
+        )
 
 
 @pytest.mark.parametrize("n_devices, per_device", [(4, 1), (2, 2)])
 def test_runs_side_by_side_equal_runs_alone_nearly(images, runs, alone, n_devices, per_device):
     # Products are cut up otherwise, and thirty steps let the rounding grow: 4e-6 was seen.
     settings = dataclasses.replace(FAST, runs_per_device=per_device)
-    together = training.pretrain(images, runs, settings, mesh=devices.make_mesh(n_devices))
+    together = training.pretrain(images, runs, settings, devices=Devices.first(n_devices))
     assert together.losses.shape == (5, 30)
     for i, one in enumerate(alone):
         np.testing.assert_allclose(together.losses[i], one.losses[0], atol=1e-4)
 
 
 def test_the_place_among_other_runs_does_not_show(images, runs):
-    mesh = devices.make_mesh(4)
+    devices = Devices.first(4)
     forth, back = (
-        training.pretrain(images, order, FAST, mesh=mesh) for order in (runs, runs[::-1])
+        training.pretrain(images, order, FAST, devices=devices) for order in (runs, runs[::-1])
     )
     np.testing.assert_array_equal(forth.losses, back.losses[::-1])
     for a, b in zip(leaves(forth), leaves(back), strict=True):
@@ -311,7 +319,7 @@ def test_the_place_among_other_runs_does_not_show(images, runs):
 
 def test_equal_seeds_start_equal_and_arms_differ(images, runs):
     untrained = dataclasses.replace(FAST, n_steps=0)
-    start = training.pretrain(images, runs, untrained)
+    start = training.pretrain(images, runs, untrained, devices=ONE_DEVICE)
     assert start.losses.shape == (5, 0)
     assert all(np.array_equal(leaf[0], leaf[1]) for leaf in jax.tree.leaves(start.params))
     assert any((leaf[1] != leaf[2]).any() for leaf in jax.tree.leaves(start.params))
@@ -324,35 +332,39 @@ def test_the_number_of_steps_in_a_call_does_not_show(images, runs, alone, monkey
     # A setting that differs where nothing reads it keeps the compiled function of 25 steps out.
     settings = dataclasses.replace(FAST, learning_rate=5.00001e-3)
     reports = []
-    other = training.pretrain(images, runs[:1], settings, progress=lambda *p: reports.append(p))
+    other = training.pretrain(
+        images, runs[:1], settings, progress=lambda *p: reports.append(p), devices=ONE_DEVICE
+    )
     np.testing.assert_allclose(other.losses, alone[0].losses, atol=1e-3)
     assert reports == [(7, 30), (14, 30), (21, 30), (28, 30), (30, 30)]
 
 
 def test_progress_counts_runs_not_copies(images, runs):
     reports = []
-    mesh = devices.make_mesh(4)
-    training.pretrain(images, runs, FAST, mesh=mesh, progress=lambda *p: reports.append(p))
+    devices = Devices.first(4)
+    training.pretrain(images, runs, FAST, devices=devices, progress=lambda *p: reports.append(p))
     assert reports == [(100, 150), (120, 150), (145, 150), (150, 150)]
 
 
 def test_the_trained_weights_come_back(images, runs, alone):
-    start = training.pretrain(images, runs[:1], dataclasses.replace(FAST, n_steps=0))
+    start = training.pretrain(
+        images, runs[:1], dataclasses.replace(FAST, n_steps=0), devices=ONE_DEVICE
+    )
     for before, after in zip(leaves(start), leaves(alone[0]), strict=True):
         assert before.shape == after.shape and (before != after).any()
 
 
 def test_encode_equals_the_module_whatever_the_devices(images, runs):
-    trained = training.pretrain(images, runs[:2], FAST)
-    features = training.encode(trained.params, images, FAST)
+    trained = training.pretrain(images, runs[:2], FAST, devices=ONE_DEVICE)
+    features = training.encode(trained.params, images, FAST, devices=ONE_DEVICE)
     assert features.shape == (2, 60, 16) and features.dtype == np.float32
     for run in range(2):
         model = training.encoder(trained.params, run, TINY)
         expected = model(augment.scale(jnp.asarray(images)))
         np.testing.assert_allclose(features[run], expected, atol=1e-5)
-    split = training.encode(trained.params, images, FAST, mesh=devices.make_mesh(4), block=8)
+    split = training.encode(trained.params, images, FAST, devices=Devices.first(4), block=8)
     np.testing.assert_allclose(split, features, atol=1e-5)
-    assert training.encode(trained.params, images[:0], FAST).shape == (2, 0, 16)
+    assert training.encode(trained.params, images[:0], FAST, devices=ONE_DEVICE).shape == (2, 0, 16)
 
 
 @pytest.mark.parametrize(
@@ -368,16 +380,16 @@ def test_encode_equals_the_module_whatever_the_devices(images, runs):
 )
 def test_bad_runs_are_refused(images, runs, rows, seed, words):
     with pytest.raises(ValueError, match=words):
-        training.pretrain(images, [runs[0], training.Run(rows, seed)], FAST)
+        training.pretrain(images, [runs[0], training.Run(rows, seed)], FAST, devices=ONE_DEVICE)
 
 
 def test_bad_images_are_refused(images, runs):
     with pytest.raises(ValueError, match="image_size=8"):
-        training.pretrain(images[:, :6], runs, FAST)
+        training.pretrain(images[:, :6], runs, FAST, devices=ONE_DEVICE)
     with pytest.raises(ValueError, match="float32"):
-        training.pretrain(images.astype(np.float32), runs, FAST)
+        training.pretrain(images.astype(np.float32), runs, FAST, devices=ONE_DEVICE)
     with pytest.raises(ValueError, match="runs is empty"):
-        training.pretrain(images, [], FAST)
+        training.pretrain(images, [], FAST, devices=ONE_DEVICE)
 
 
 @pytest.mark.parametrize(
@@ -401,4 +413,4 @@ def test_impossible_settings_are_refused(change):
 def test_a_loss_that_is_not_finite_is_told(images, runs):
     settings = dataclasses.replace(FAST, learning_rate=1e38)
     with pytest.raises(ValueError, match=r"run 0 \(seed 0\): the loss is not finite at step"):
-        training.pretrain(images, runs[:1], settings)
+        training.pretrain(images, runs[:1], settings, devices=ONE_DEVICE)

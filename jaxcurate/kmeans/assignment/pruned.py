@@ -27,7 +27,7 @@ from jaxcurate.kmeans.kernels.scores import (
     nothing_yet,
     rounded,
 )
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives, devices
 
 _FIRST = 2
 """The iteration in which rows are first put in order: before, centroids move too far. Where that
@@ -176,7 +176,7 @@ def search_near(
 
     worthwhile = near.in_use[0] & (arrange | (share <= _BETTER * all_of))
     best, doubt, share, gaps = jax.lax.cond(worthwhile, by_blocks, lambda: (*plain(), gaps))
-    share = devices.psum(share, axis_name) / devices.axis_size(axis_name)
+    share = collectives.psum(share, axis_name) / collectives.axis_size(axis_name)
     return best, doubt, share, Near(near.order, gaps[None], worthwhile[None])
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxcurate.kmeans.kernels.compact import flagged
 from jaxcurate.kmeans.kernels.scores import HIGHEST
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives
 
 _FEW = 256
 """Clusters for which a product with one-hot labels of all rows is cheap."""
@@ -91,7 +91,7 @@ def over_devices(
     sums: jax.Array, counts: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
     """Adds up what :func:`sums_of_differences` gives on each device; counts become float32."""
-    sums, counts = devices.psum((sums, halves(counts)), axis_name)
+    sums, counts = collectives.psum((sums, halves(counts)), axis_name)
     return sums, whole(counts)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives
 
 _FINE = 2**20
 """Rows that one uniform float32, a multiple of 2**-23, can point at."""
@@ -60,12 +60,12 @@ def draw(
         axis_name: the mapped axis over which rows are split.
     """
     potential = closest * weights
-    any_left = devices.psum(jnp.any(potential > 0).astype(jnp.int32), axis_name) > 0
+    any_left = collectives.psum(jnp.any(potential > 0).astype(jnp.int32), axis_name) > 0
     # Every row lies on a centre (k exceeds the distinct rows): any row will do.
     blocks = jnp.where(any_left, potential, weights).reshape(-1, block)
-    sums = devices.all_gather(jnp.sum(blocks, axis=1), axis_name)
+    sums = collectives.all_gather(jnp.sum(blocks, axis=1), axis_name)
     chosen, rest, chances = draw_blocks(key, n_draws, sums, block)
-    local = chosen - devices.axis_index(axis_name) * len(blocks)
+    local = chosen - collectives.axis_index(axis_name) * len(blocks)
     here = (local >= 0) & (local < len(blocks))
     local = jnp.clip(local, 0, len(blocks) - 1)
     mass = blocks[local]
@@ -73,8 +73,8 @@ def draw(
     inner = jnp.minimum(inner, block - 1)
     has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
     at = local * block + jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
-    rows = devices.psum(jnp.where(here[:, None], x[at], 0), axis_name)
-    then = devices.psum(jnp.where(here, closest[at], 0), axis_name)
+    rows = collectives.psum(jnp.where(here[:, None], x[at], 0), axis_name)
+    then = collectives.psum(jnp.where(here, closest[at], 0), axis_name)
     return Draws(rows, jnp.where(here, at, len(x)), then, then, chances, jnp.int32(0))
 
 

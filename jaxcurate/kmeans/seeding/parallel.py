@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.kmeans.rows import Rows, place
 from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch, padded_size
 
 N_ROUNDS = 5
 
@@ -22,7 +20,7 @@ def kmeans_parallel(
     n: int,
     n_clusters: int,
     key: jax.Array,
-    mesh: Mesh | None,
+    devices: Devices,
 ) -> np.ndarray:
     """Chooses centres in ``N_ROUNDS + 1`` passes over the rows instead of ``k``.
 
@@ -36,7 +34,7 @@ def kmeans_parallel(
         n: how many rows there are.
         n_clusters: ``k``.
         key: a jax random key.
-        mesh: the devices to use.
+        devices: the devices to use.
 
     Returns:
         float32 ``[k, d]``.
@@ -50,7 +48,7 @@ def kmeans_parallel(
     new = chosen
     for round_ in range(N_ROUNDS + 1):
         first = len(chosen) - len(new)
-        labels, distances = _assign(chunks, take(new), 2 * n_clusters, n, mesh)
+        labels, distances = _assign(chunks, take(new), 2 * n_clusters, n, devices)
         owner = np.where(distances < closest, first + labels, owner)
         closest = np.minimum(closest, distances)
         potential = float(closest.sum(dtype=np.float64))
@@ -64,12 +62,11 @@ def kmeans_parallel(
     if len(chosen) <= n_clusters:  # too few distinct rows: fill up with any others
         others = np.setdiff1d(np.arange(n), chosen)
         return take(np.concatenate([chosen, rng.permutation(others)])[:n_clusters])
-    rows = place(take(chosen), mesh)
+    rows = place(take(chosen), devices)
     weights = np.zeros(rows.x.shape[0], np.float32)
     weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
     kernel = devices.spmd(
         greedy_kmeans_plus_plus,
-        mesh,
         (ROWS, ROWS, SAME),
         SAME,
         n_clusters=n_clusters,
@@ -83,16 +80,16 @@ def _assign(
     candidates: np.ndarray,
     usual: int,
     n: int,
-    mesh: Mesh | None,
+    devices: Devices,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest candidate of every row, and the squared distance to it."""
     # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
-    padding = devices.padded_size(len(candidates), usual) - len(candidates)
+    padding = padded_size(len(candidates), usual) - len(candidates)
     candidates = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
     for part, rows in chunks():
-        kernel = devices.spmd(assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
+        kernel = devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
         own, squared = kernel(rows.x, candidates)
-        labels[part] = devices.fetch(own)[: rows.n]
-        distances[part] = devices.fetch(squared)[: rows.n]
+        labels[part] = fetch(own)[: rows.n]
+        distances[part] = fetch(squared)[: rows.n]
     return labels, distances

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxcurate.kmeans.kernels.compact import over_flagged
 from jaxcurate.kmeans.kernels.scores import HIGHEST
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw, kept, nearer, sum_of_blocks, take
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import collectives, devices
 
 _AT_ONCE = 4096
 """Rows at a time in the distances to candidates."""
@@ -157,7 +157,7 @@ def more_seeds(
         potentials = jnp.minimum(squared, seeds.closest[None, :]) * weights[None, :]
         sums = jnp.sum(potentials.reshape(len(candidates), -1, block), axis=2)
         # By blocks, joined in one order: they do not depend on how many devices share the rows.
-        sums = devices.all_gather(jax.lax.optimization_barrier(sums).T, axis_name)
+        sums = collectives.all_gather(jax.lax.optimization_barrier(sums).T, axis_name)
         best = jnp.argmin(sum_of_blocks(sums))
         squared = squared[best]
         owner = jnp.where(squared < seeds.closest, seeds.n_chosen, seeds.owner)
@@ -176,7 +176,7 @@ def more_seeds(
             return gains + jnp.sum(less * w[None, :], axis=1)
 
         gains = over_flagged(near, _AT_ONCE, gained, jnp.zeros(trials))
-        best = jnp.argmax(devices.psum(gains, axis_name))
+        best = jnp.argmax(collectives.psum(gains, axis_name))
         chosen = jax.lax.dynamic_slice(candidates, (best, 0), (1, d))
 
         def moved(rows: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple:
@@ -234,8 +234,8 @@ def more_seeds(
             return over_all_rows()
         between = least_between(seeds.centres, draws.rows[:trials])
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
-        share = devices.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
-        few = share < _WORTHWHILE * devices.psum(1.0, axis_name)
+        share = collectives.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
+        few = share < _WORTHWHILE * collectives.psum(1.0, axis_name)
         return jax.lax.cond(few, over_rows_near, over_all_rows)
 
     return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, some_steps, seeds)

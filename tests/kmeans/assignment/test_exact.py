@@ -14,8 +14,7 @@ from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import squared_distances_to
-from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 
 def brute_force(x, centroids):
@@ -109,13 +108,12 @@ def test_seeding_tells_close_rows_from_equal_ones():
 def test_work_left_out_changes_nothing(precision, n_devices):
     x = mixture(4000, 16, 60)
     x -= x.mean(0)
-    mesh = devices.make_mesh(n_devices)
-    rows = place(x, mesh)
+    devices = Devices.first(n_devices)
+    rows = place(x, devices)
     start = x[np.random.default_rng(1).choice(len(x), 100, replace=False)]
     states = [
         devices.spmd(
             lloyd,
-            mesh,
             (ROWS, ROWS, SAME),
             LLOYD_SPECS,
             max_iter=30,

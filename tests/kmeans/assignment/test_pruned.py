@@ -11,7 +11,7 @@ from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
 from jaxcurate.kmeans.rows import place
 from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 N, D, K, BLOCK = 8192, 16, 300, 256
 
@@ -24,12 +24,11 @@ def long_tailed(n=N, d=D, modes=40, seed=0):
     return (x - x.mean(0)).astype(np.float32)
 
 
-def run(x, mesh, precision="float32", **options):
-    rows = place(x, mesh, block=BLOCK)
+def run(x, devices, precision="float32", **options):
+    rows = place(x, devices, block=BLOCK)
     start = x[np.random.default_rng(1).choice(len(x), K, replace=False)]
     kernel = devices.spmd(
         lloyd,
-        mesh,
         (ROWS, ROWS, SAME),
         LLOYD_SPECS,
         max_iter=15,
@@ -42,8 +41,8 @@ def run(x, mesh, precision="float32", **options):
 
 @pytest.mark.parametrize(("precision", "n_devices"), [("float32", 1), ("bfloat16", 2)])
 def test_less_is_worked_out_and_every_bit_is_the_same(precision, n_devices):
-    x, mesh = long_tailed(), devices.make_mesh(n_devices)
-    everything, less = run(x, mesh, skip=False), run(x, mesh, precision)
+    x, devices = long_tailed(), Devices.first(n_devices)
+    everything, less = run(x, devices, skip=False), run(x, devices, precision)
     assert less.near.in_use.all()
     np.testing.assert_array_equal(less.best.labels, everything.best.labels)
     np.testing.assert_array_equal(less.centroids, everything.centroids)

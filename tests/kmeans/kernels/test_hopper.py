@@ -11,7 +11,6 @@ from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
 from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper
 from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.runtime import devices
 from jaxcurate.runtime.devices import ROWS, SAME
 
 N, K, D = 100, 600, 100
@@ -98,11 +97,9 @@ def test_chosen_by_rule(monkeypatch):
         text("bfloat16")
 
 
-def test_another_choice_compiles_anew(monkeypatch, mesh):
+def test_another_choice_compiles_anew(monkeypatch, devices):
     def text():
-        kernel = devices.spmd(
-            assigned, mesh, (ROWS, SAME), (ROWS, ROWS), block=256, precision="bfloat16"
-        )
+        kernel = devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=256, precision="bfloat16")
         shapes = [jax.ShapeDtypeStruct((m, 8), jnp.float32) for m in (4096, 300)]
         return kernel.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
 

@@ -33,7 +33,7 @@ TAKE_ROWS = set(KERNELS) - {"pairs", "splits"}
 
 @pytest.fixture(scope="module", params=["v5e:2x4", "v6e:2x4"])
 def slice_of_eight(request):
-    return plan_tpu.mesh_of(request.param)
+    return plan_tpu.devices_of(request.param)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -5,13 +5,13 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate.evaluation.coverage import kl_to_uniform
-from jaxcurate.runtime import devices
+from jaxcurate.runtime.devices import Devices
 from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
 
 
 def hierarchical_kmeans(x, levels, seed=0):
     """On two of the four devices, which wait for each other less."""
-    return jc.hierarchical_kmeans(x, levels, seed, mesh=devices.make_mesh(2))
+    return jc.hierarchical_kmeans(x, levels, seed, devices=Devices.first(2))
 
 
 def levels(*n_clusters, m=0, r=1):

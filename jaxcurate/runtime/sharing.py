@@ -1,0 +1,84 @@
+"""Divides the host's work among the processes of a run."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from jaxcurate.checks import InputError
+from jaxcurate.runtime import steps
+from jaxcurate.runtime.devices import ROWS, Devices, fetch
+
+
+def share(
+    items: Sequence[Any],
+    work: Callable[[Sequence[Any]], tuple[np.ndarray, ...]],
+    devices: Devices,
+) -> tuple[np.ndarray, ...]:
+    """Divides work of the host among the processes; all of them get all that it gives.
+
+    Args:
+        items: what is to be worked on. Each process takes a run of them.
+        work: gets some of the items, or none, and returns arrays; for each of them, what the
+            runs gave is joined along the leading axis, bit for bit, in the order of the items.
+        devices: whose processes take part, all of them calling. Within one process this is
+            ``work(items)``.
+
+    Raises:
+        InputError: ``work`` raised it in some process; every process raises the first.
+        RuntimeError: the same for any other error.
+    """
+    if not devices.span_processes:
+        return work(items)
+    steps.begin("share")
+    processes = list(devices.owners)
+    place, n = processes.index(jax.process_index()), len(processes)
+    failure = None
+    try:
+        own = work(items[len(items) * place // n : len(items) * (place + 1) // n])
+        packed = _packed(*own)
+    except Exception as error:
+        failure, packed = error, _packed(error=np.array([_kind(error), str(error)]))
+    given = [dict(np.load(io.BytesIO(one), allow_pickle=False)) for one in _gather(packed, devices)]
+    for process, one in zip(processes, given, strict=True):
+        if "error" in one:
+            kind, message = one["error"].tolist()
+            if kind == InputError.__name__:
+                raise InputError(message) from failure
+            raise RuntimeError(f"process {process} failed: {kind}: {message}") from failure
+    return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, given), strict=True))
+
+
+def _kind(error: Exception) -> str:
+    return (InputError if isinstance(error, InputError) else type(error)).__name__
+
+
+def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+def _gather(own: bytes, devices: Devices) -> list[bytes]:
+    """What each process gives, in their order. Bytes, for devices know no float64."""
+    places_of = devices.owners
+    mine = places_of[jax.process_index()]
+
+    def exchanged(pieces: np.ndarray) -> np.ndarray:
+        """From bytes ``[devices of this process, w]`` to those of all devices."""
+        shape = devices.count, pieces.shape[1]
+        sharding = NamedSharding(devices.mesh, ROWS)
+        piece_of = lambda index: pieces[[mine.index(index[0].start)]]
+        return fetch(jax.make_array_from_callback(shape, sharding, piece_of))
+
+    size = np.frombuffer(np.int64(len(own)).tobytes(), np.uint8)
+    sizes = exchanged(np.tile(size, (len(mine), 1))).view(np.int64)[:, 0]
+    # The devices of a process carry a piece each.
+    width = max(-(-int(sizes[places[0]]) // len(places)) for places in places_of.values())
+    pieces = np.zeros((len(mine), width), np.uint8)
+    pieces.reshape(-1)[: len(own)] = np.frombuffer(own, np.uint8)
+    whole = exchanged(pieces)
+    return [whole[places].tobytes()[: int(sizes[places[0]])] for places in places_of.values()]
