@@ -2,7 +2,9 @@
 
 from jaxcurate.artifacts.pool import Pool, make_pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
-from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.checks import InputError
+from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.level import Level
 from jaxcurate.curation.sampling import allocate, sample
 from jaxcurate.kmeans import KMeans, kmeans
 from jaxcurate.runtime.devices import Devices
@@ -10,6 +12,7 @@ from jaxcurate.runtime.devices import Devices
 __all__ = [
     "ClusterTree",
     "Devices",
+    "InputError",
     "KMeans",
     "Level",
     "Pool",

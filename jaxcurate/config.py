@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from jaxcurate.checks import InputError, check_whole
-from jaxcurate.curation.hierarchy import Level
+from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix
 from jaxcurate.encoders import Embedding
 from jaxcurate.encoders.pca import MOST_COLUMNS

@@ -3,14 +3,18 @@
 import os
 from pathlib import Path
 
-# Before jax is imported anywhere.
+# Before jax is imported anywhere. What is compiled is shared by all processes of the tests.
+os.environ["JAXCURATE_COMPILE_CACHE"] = os.path.abspath(f"{__file__}/../../.pytest_cache/compiled")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import pytest
 
+from jaxcurate.runtime.compile_cache import use_compile_cache
 from jaxcurate.runtime.devices import Devices
+
+use_compile_cache()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

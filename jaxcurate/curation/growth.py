@@ -10,7 +10,8 @@ import scipy.stats
 
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
-from jaxcurate.curation.hierarchy import Level, hierarchical_kmeans
+from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.level import Level
 from jaxcurate.kmeans.normalize import checked_shape, frame_of
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import Lazy

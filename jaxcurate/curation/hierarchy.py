@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import numpy as np
@@ -13,13 +13,14 @@ from jaxcurate.checks import (
     InputError,
     as_real,
     check_choice,
-    check_instance,
     check_seed,
     check_whole,
     checked_rows,
-    told,
 )
+from jaxcurate.curation.checkpoint import TreeState, Watch
+from jaxcurate.curation.level import Level, check_levels
 from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
+from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.normalize import checked_shape, frame_of
 from jaxcurate.kmeans.predict import assign_to_parts, chunked
 from jaxcurate.kmeans.row_view import Lazy
@@ -33,50 +34,6 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""
 
 
-@dataclass(frozen=True)
-class Level:
-    """The settings of one level.
-
-    Raises:
-        ValueError: naming the field that cannot be used.
-    """
-
-    n_clusters: int
-    """``k``: clusters of this level, before splits."""
-    n_resamples: int = 0
-    """``m``: rounds of k-means on resampled points."""
-    n_per_cluster: int = 1
-    """``r``: points that each cluster gives to a round; resampling is off at 1 or below."""
-    n_splits: int = 1
-    """Each cluster is split in so many by a k-means of its own."""
-    n_fit: int = 0
-    """The centroids are made from so many rows, drawn at random; 0 for all."""
-    resample: Literal["closest", "random"] = "closest"
-    """Which points a cluster gives to a round: those closest to its centroid, or any."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("n_clusters", 1),
-            ("n_resamples", 0),
-            ("n_per_cluster", 0),
-            ("n_splits", 1),
-            ("n_fit", 0),
-        ):
-            check_whole(name, getattr(self, name), least)
-        check_choice("resample", self.resample, ("closest", "random"))
-        if self.n_splits > 1 and self.resampled:
-            raise InputError("n_splits and n_resamples exclude each other on one level")
-        if 0 < self.n_fit < self.n_clusters * self.n_splits:
-            raise InputError(
-                f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
-            )
-
-    @property
-    def resampled(self) -> bool:
-        """Whether there are any rounds of resampling."""
-        return self.n_resamples > 0 and self.n_per_cluster > 1
-
-
 def hierarchical_kmeans(
     x: np.ndarray | Pool,
     levels: Sequence[Level],
@@ -87,8 +44,14 @@ def hierarchical_kmeans(
     init: InitName = "k-means++",
     metric: Metric = "euclidean",
     memory_limit: int | None = None,
+    precision: Precision = "float32",
+    shard_centroids: bool = False,
     devices: Devices | None = None,
     progress: Progress | None = None,
+    state: TreeState | None = None,
+    on_state: Callable[[TreeState], None] | None = None,
+    state_every: int = 10,
+    state_due: Callable[[], bool] = lambda: True,
 ) -> ClusterTree:
     """Clusters points, then the centroids, and so on up.
 
@@ -121,11 +84,20 @@ def hierarchical_kmeans(
             they and those of a round take more they are read in chunks, as :func:`jaxcurate.kmeans`
             does, a pass for each iteration. The result is the same up to the order of float32
             sums. A few numbers for each row, and the centroids, are held besides.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it, with
+            the same labels, as :func:`jaxcurate.kmeans` has it.
+        shard_centroids: split the centroids over the devices, for more than one of them can hold,
+            as :func:`jaxcurate.kmeans` does. States are then told after whole k-means runs alone.
         devices: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
             are assigned, where it was fitted to a part of them. Without it, a
             :class:`~jaxcurate.tree.SurplusWarning` tells of levels with fewer distinct rows than
             clusters; :meth:`ClusterTree.surplus_lines` does in any case.
+        state: where to go on, from ``on_state``, with the other arguments as they were. The
+            result has the bits of a run without interruption.
+        on_state: called now and then with what has to be kept to go on.
+        state_every: iterations of a k-means, or as much of its seeding, between two states.
+        state_due: whether to make a state then; the same in every process.
 
     Raises:
         ValueError: naming the argument that cannot be used.
@@ -148,8 +120,15 @@ def hierarchical_kmeans(
         init=init,
         metric=metric,
         memory_limit=memory_limit,
+        precision=precision,
+        shard_centroids=shard_centroids,
+        state=state,
+        on_state=on_state,
+        state_every=state_every,
     )
     check_seed(seed)
+    check_choice("precision", precision, get_args(Precision))
+    check_whole("state_every", state_every, 1)
     check_whole("max_iter", max_iter, 0)
     check_choice("metric", metric, get_args(Metric))
     check_choice("init", init, get_args(InitName))
@@ -157,14 +136,18 @@ def hierarchical_kmeans(
         check_whole("memory_limit", memory_limit)
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
-    _check_levels(levels, len(z) if valid is None else len(valid))
-    how = _How(max_iter, init, metric, memory_limit, devices)
-    made = []
-    for number, level in enumerate(levels, 1):
+    check_levels(levels, len(z) if valid is None else len(valid))
+    how = _How(max_iter, init, metric, memory_limit, precision, shard_centroids, devices)
+    watch = Watch(state, on_state, state_every, state_due)
+    _check_state(watch.state, levels, len(z))
+    made = list(watch.state.levels)
+    z = made[-1].centroids if made else z
+    for number, level in enumerate(levels[len(made) :], len(made) + 1):
         report = _Report(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
-        made.append(_fit_level(z, chosen, level, key, how, report))
+        made.append(_fit_level(z, chosen, level, key, how, report, watch))
+        watch.level_done(made[-1])
         z = made[-1].centroids
     tree = ClusterTree(tuple(made), pool, metric)
     if progress is None:
@@ -191,6 +174,8 @@ class _How:
     init: str
     metric: Metric
     memory_limit: int | None
+    precision: Precision
+    shard_centroids: bool
     devices: Devices
 
 
@@ -201,6 +186,7 @@ def _fit_level(
     key: jax.Array,
     how: _How,
     report: "_Report",
+    watch: Watch,
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = Lazy(z, chosen)
@@ -213,7 +199,7 @@ def _fit_level(
     inside = given.inside(frame)
     if how.memory_limit is None and not how.devices.span_processes:
         inside = Lazy(inside[:])  # many processes never hold all rows, one reads them once
-    coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report)
+    coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report, watch)
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
     n_parts = np.minimum(n_parts, level.n_splits)
     if level.n_splits > 1:
@@ -240,9 +226,15 @@ def _fit_level(
 
 
 def _clustered(
-    inside: Lazy, level: Level, key: jax.Array, how: _How, unit: bool, report: "_Report"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centroids ``[k, d]`` after all rounds, and every row's label and squared distance to its own.
+    inside: Lazy,
+    level: Level,
+    key: jax.Array,
+    how: _How,
+    unit: bool,
+    report: "_Report",
+    watch: Watch,
+) -> TreeLevel:
+    """Returns centroids after all rounds, and every row's label and squared distance to its own.
 
     Args:
         inside: ``[m, d]``, in the frame.
@@ -251,6 +243,7 @@ def _clustered(
         how: what is the same at every level.
         unit: spherical k-means.
         report: told how many of the k-means runs are done.
+        watch: told how far each is.
     """
     in_a_round = _rows_of_a_round(level, len(inside))
 
@@ -260,27 +253,31 @@ def _clustered(
             return place(rows, how.devices, at_least)
         return chunks_within(rows, how.devices, how.memory_limit, level.n_clusters)
 
-    def fit(rows: Rows | Chunks, round_: int) -> jax.Array | np.ndarray:
-        k = min(level.n_clusters, len(rows.x) if isinstance(rows, Chunks) else rows.n)
-        start = seeded(rows, k, how.init, jax.random.fold_in(key, round_))
-        return iterate(rows, start, how.max_iter, unit=unit)
+    def fit(rows: Rows | Chunks, round_: int) -> np.ndarray:
+        n = len(rows.x) if isinstance(rows, Chunks) else rows.n
+        k, start, stops = min(level.n_clusters, n), None, watch.stops()
+        if stops.phase != "iterating":
+            start = seeded(rows, k, how.init, jax.random.fold_in(key, round_), stops)
+        options = dict(unit=unit, shard_centroids=how.shard_centroids, stops=stops)
+        return np.asarray(iterate(rows, start, k, how.max_iter, how.precision, **options))
 
     everything = within_limit(inside, beside=in_a_round)
-    report(0)
-    centroids = fit(everything, 0)
-    labels, distances = assign(everything, centroids)
-    report(1)
-    for round_ in range(1, 1 + (level.n_resamples if level.resampled else 0)):
-        order = distances
-        if level.resample == "random":
-            words = jax.random.key_data(key).tolist()
-            order = np.random.default_rng([*words, round_]).random(len(labels))
-        first = closest_rows(labels, order, level.n_per_cluster)
-        # All rounds are padded to the most rows that one can have, to share one compilation.
-        centroids = fit(within_limit(inside.part(first), in_a_round), round_)
-        labels, distances = assign(everything, centroids)
+    n_runs = 1 + (level.n_resamples if level.resampled else 0)
+    report(watch.state.n_runs)
+    for round_ in range(watch.state.n_runs, n_runs):
+        rows = everything
+        if round_:
+            _, labels, order = watch.state.run
+            if level.resample == "random":
+                words = jax.random.key_data(key).tolist()
+                order = np.random.default_rng([*words, round_]).random(len(labels))
+            first = closest_rows(labels, order, level.n_per_cluster)
+            # All rounds are padded to the most rows that one can have, to share one compilation.
+            rows = within_limit(inside.part(first), in_a_round)
+        centroids = fit(rows, round_)
+        watch.run_done(TreeLevel(centroids, *assign(everything, centroids)))
         report(round_ + 1)
-    return np.asarray(centroids), labels, distances
+    return watch.state.run
 
 
 def _rows_of_a_round(level: Level, n: int) -> int:
@@ -305,22 +302,15 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
     return np.sort(order[ranks < n_per_cluster])
 
 
-def _check_levels(levels: Sequence[Level], n: int) -> None:
-    if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
-        raise InputError(f"levels must be a list of Level, not {told(levels)}")
-    if not levels:
-        raise InputError("levels is empty")
-    for i, level in enumerate(levels):
-        hint = f"Level({level!r}) has so many clusters" if isinstance(level, int) else ""
-        check_instance(f"levels[{i}]", level, Level, hint)
-    below, what = n, "rows"
-    for number, level in enumerate(levels, 1):
-        total = level.n_clusters * level.n_splits
-        if total > below:
-            raise InputError(
-                f"level {number} asks for {total} clusters, but there are only {below} {what}"
-            )
-        below, what = total, f"clusters at level {number}"
+def _check_state(state: TreeState, levels: Sequence[Level], n: int) -> None:
+    """Refuses a state of other rows or levels, as far as its sizes tell."""
+    if len(state.levels) > len(levels):
+        raise InputError(f"state has {len(state.levels)} levels, but {len(levels)} are asked for")
+    below = n
+    for number, (made, level) in enumerate(zip(state.levels, levels, strict=False), 1):
+        if len(made.labels) != below or len(made.centroids) > level.n_clusters * level.n_splits:
+            raise InputError(f"state is of another hierarchical k-means at level {number}")
+        below = len(made.centroids)
 
 
 class _Report:

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from jaxcurate.checks import InputError
-from jaxcurate.curation.hierarchy import Level
+from jaxcurate.curation.level import Level
 
 _RATIOS = (25, 20, 10, 5)
 """Clusters of the level below for each of a level above, the topmost last."""

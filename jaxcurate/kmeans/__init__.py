@@ -1,5 +1,6 @@
 """k-means on sharded rows: seeding, Lloyd's iterations, assignment."""
 
-from jaxcurate.kmeans.fit import KMeans, kmeans
+from jaxcurate.kmeans.fit import KMeans
+from jaxcurate.kmeans.kmeans import kmeans
 
 __all__ = ["KMeans", "kmeans"]

@@ -37,6 +37,8 @@ class Stops(NamedTuple):
     """Told now and then; None never to stop."""
     iterations: int = 1
     """Iterations, or as much other work, between two stops."""
+    due: Callable[[], bool] = lambda: True
+    """Whether to tell at a stop: a state takes time to fetch."""
 
     @property
     def phase(self) -> Phase | None:
@@ -55,7 +57,7 @@ class Stops(NamedTuple):
 
     def tell(self, make: Callable[[], KMeansState]) -> None:
         """Tells the state that ``make`` makes, if anybody wants to know."""
-        if self.on_state is not None:
+        if self.on_state is not None and self.due():
             self.on_state(make())
 
 

@@ -153,7 +153,7 @@ def _fit_streamed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in chunks."""
     frame = frame_of(x, metric="cosine" if unit else "euclidean").rounded()
-    chunks = chunks_within(Lazy(x, frame=frame), None, memory_limit, n_splits)
+    chunks = chunks_within(Lazy(x, frame=frame), ONE_DEVICE, memory_limit, n_splits)
     start = seed_chunks(chunks, n_splits, key)
     found = iterate_chunks(chunks, start, n_splits, max_iter, unit=unit)
     return frame.leave(found.centroids), found.labels

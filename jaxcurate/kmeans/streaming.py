@@ -238,7 +238,7 @@ def seed_chunks(
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
     at = Picks(*nothing, np.int32(0))
     if stops.phase == "seeding":
-        at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, None))
+        at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, ONE_DEVICE))
     every, told = stops.every(max(1, n_clusters // trials), n_clusters), int(at.n_chosen)
     while at.n_chosen < n_clusters:
         if at.n_chosen >= told + every:

@@ -6,6 +6,7 @@ from sklearn.decomposition import PCA as SklearnPCA
 from jaxcurate.encoders import Embedding, embed, make_encoder
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.encoders.pixels import pixels
+from jaxcurate.runtime.devices import ONE_DEVICE
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_pca_is_that_of_scikit_learn(images, devices, n_components):
 
 
 def test_pca_does_not_depend_on_devices_or_batches(images, devices):
-    one = encode(images, Embedding("pca", 4), None, batch=500)
+    one = encode(images, Embedding("pca", 4), ONE_DEVICE, batch=500)
     four = encode(images, Embedding("pca", 4), devices, batch=64)
     np.testing.assert_allclose(one, four, atol=1e-4)
 

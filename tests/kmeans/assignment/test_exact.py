@@ -14,7 +14,7 @@ from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import squared_distances_to
-from jaxcurate.runtime.devices import ROWS, SAME, Devices
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, Devices
 
 
 def brute_force(x, centroids):
@@ -157,7 +157,7 @@ def test_equal_centroids_and_equal_rows():
 def test_lloyd_from_a_fixed_point_keeps_every_bit():
     x = mixture(1000, 5, 20)
     x -= x.mean(0)
-    rows = place(x, None)
+    rows = place(x, ONE_DEVICE)
     run = jax.jit(functools.partial(lloyd, max_iter=50, block=rows.block, axis_name=None))
     first = run(rows.x, rows.weights, x[:70])
     assert not np.asarray(first.touched).any()

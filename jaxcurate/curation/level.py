@@ -1,0 +1,74 @@
+"""Settings of one level of hierarchical k-means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxcurate.checks import InputError, check_choice, check_instance, check_whole, told
+
+
+@dataclass(frozen=True)
+class Level:
+    """The settings of one level.
+
+    Raises:
+        ValueError: naming the field that cannot be used.
+    """
+
+    n_clusters: int
+    """``k``: clusters of this level, before splits."""
+    n_resamples: int = 0
+    """``m``: rounds of k-means on resampled points."""
+    n_per_cluster: int = 1
+    """``r``: points that each cluster gives to a round; resampling is off at 1 or below."""
+    n_splits: int = 1
+    """Each cluster is split in so many by a k-means of its own."""
+    n_fit: int = 0
+    """The centroids are made from so many rows, drawn at random; 0 for all."""
+    resample: Literal["closest", "random"] = "closest"
+    """Which points a cluster gives to a round: those closest to its centroid, or any."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("n_clusters", 1),
+            ("n_resamples", 0),
+            ("n_per_cluster", 0),
+            ("n_splits", 1),
+            ("n_fit", 0),
+        ):
+            check_whole(name, getattr(self, name), least)
+        check_choice("resample", self.resample, ("closest", "random"))
+        if self.n_splits > 1 and self.resampled:
+            raise InputError("n_splits and n_resamples exclude each other on one level")
+        if 0 < self.n_fit < self.n_clusters * self.n_splits:
+            raise InputError(
+                f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
+            )
+
+    @property
+    def resampled(self) -> bool:
+        """Whether there are any rounds of resampling."""
+        return self.n_resamples > 0 and self.n_per_cluster > 1
+
+
+def check_levels(levels: Sequence[Level], n: int) -> None:
+    """Refuses levels that cannot be made of ``n`` rows.
+
+    Raises:
+        InputError: naming the level.
+    """
+    if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
+        raise InputError(f"levels must be a list of Level, not {told(levels)}")
+    if not levels:
+        raise InputError("levels is empty")
+    for i, level in enumerate(levels):
+        hint = f"Level({level!r}) has so many clusters" if isinstance(level, int) else ""
+        check_instance(f"levels[{i}]", level, Level, hint)
+    below, what = n, "rows"
+    for number, level in enumerate(levels, 1):
+        total = level.n_clusters * level.n_splits
+        if total > below:
+            raise InputError(
+                f"level {number} asks for {total} clusters, but there are only {below} {what}"
+            )
+        below, what = total, f"clusters at level {number}"

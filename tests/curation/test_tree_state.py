@@ -1,0 +1,108 @@
+"""A hierarchical k-means goes on from every state with the bits of one that was not disturbed."""
+
+import io
+
+import numpy as np
+import pytest
+
+import jaxcurate as jc
+from jaxcurate.curation.checkpoint import TreeState
+
+LEVELS = [jc.Level(40, n_resamples=2, n_per_cluster=6), jc.Level(9, resample="random"), jc.Level(3)]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stored(state):
+    """A state as it is after a way through a file."""
+    file = io.BytesIO()
+    np.savez(file, **state.to_arrays())
+    file.seek(0)
+    return TreeState.from_arrays(dict(np.load(file, allow_pickle=False)))
+
+
+def assert_same(one, other):
+    for a, b in zip(one.levels, other.levels, strict=True):
+        for u, v in zip(a, b, strict=True):
+            np.testing.assert_array_equal(u, v)
+
+
+@pytest.fixture(scope="module")
+def x():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(60, 24))[rng.integers(0, 60, 3000)] * 3).astype(
+        np.float32
+    ) + rng.normal(size=(3000, 24)).astype(np.float32)
+
+
+@pytest.mark.parametrize("memory_limit", [None, 200_000])
+def test_goes_on_from_every_state(x, memory_limit):
+    options = dict(seed=3, memory_limit=memory_limit, max_iter=8)
+    whole = jc.hierarchical_kmeans(x, LEVELS, **options)
+    states = []
+    watched = jc.hierarchical_kmeans(
+        x, LEVELS, **options, on_state=lambda state: states.append(stored(state)), state_every=3
+    )
+    assert_same(whole, watched)
+    kinds = {(len(s.levels), s.n_runs, s.kmeans and s.kmeans.phase) for s in states}
+    assert {(0, 0, "seeding"), (0, 0, "iterating"), (0, 1, None), (1, 0, None)} <= kinds
+    assert any(n_runs and phase for _, n_runs, phase in kinds)
+    for state in states[:: max(1, len(states) // 6)] + states[-1:]:
+        assert_same(whole, jc.hierarchical_kmeans(x, LEVELS, **options, state=state))
+
+
+def test_an_interruption_costs_what_came_after_the_last_state(x):
+    whole, states = jc.hierarchical_kmeans(x, LEVELS, 3), []
+
+    def keep(state):
+        states.append(state)
+        if len(states) % 3 == 0:
+            raise Stopped
+
+    state = None
+    for _ in range(30):
+        try:
+            found = jc.hierarchical_kmeans(x, LEVELS, 3, state=state, on_state=keep, state_every=9)
+            break
+        except Stopped:
+            state = stored(states[-1])
+    assert_same(whole, found)
+    assert len(states) > 3
+
+
+def test_states_are_made_when_they_are_due(x):
+    states = []
+    jc.hierarchical_kmeans(x, LEVELS, 3, on_state=states.append, state_due=lambda: False)
+    assert states == []
+
+
+def test_splits_and_split_centroids_go_on_from_whole_runs(x):
+    levels = [jc.Level(10, n_splits=4), jc.Level(5)]
+    for options in (dict(), dict(shard_centroids=True), dict(precision="bfloat16")):
+        whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
+        # Nothing is told within a run whose centroids are split.
+        jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
+        assert states
+        for state in (states[0], states[-1]):
+            again = jc.hierarchical_kmeans(x, levels, 3, **options, state=stored(state))
+            assert_same(whole, again)
+
+
+def test_precision_changes_nothing(x):
+    one = jc.hierarchical_kmeans(x, LEVELS, 3)
+    assert_same(one, jc.hierarchical_kmeans(x, LEVELS, 3, precision="bfloat16"))
+
+
+def test_a_state_of_something_else_is_refused(x):
+    states = []
+    jc.hierarchical_kmeans(x, LEVELS, 3, on_state=states.append)
+    with pytest.raises(jc.InputError, match="another hierarchical k-means at level 1"):
+        jc.hierarchical_kmeans(x[:2000], LEVELS, 3, state=states[-1])
+    with pytest.raises(jc.InputError, match="state has 3 levels, but 1 are asked for"):
+        jc.hierarchical_kmeans(x, LEVELS[:1], 3, state=states[-1])
+    with pytest.raises(jc.InputError, match="not that of a hierarchical k-means"):
+        TreeState.from_arrays({"n_levels": np.array(1)})
+    with pytest.raises(jc.InputError, match="shard_centroids=True goes neither"):
+        jc.hierarchical_kmeans(x, LEVELS, 3, shard_centroids=True, memory_limit=200_000)
