@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -258,7 +258,7 @@ def _clustered(
         k, start, stops = min(level.n_clusters, n), None, watch.stops()
         if stops.phase != "iterating":
             start = seeded(rows, k, how.init, jax.random.fold_in(key, round_), stops)
-        options = dict(unit=unit, shard_centroids=how.shard_centroids, stops=stops)
+        options: dict[str, Any] = dict(unit=unit, shard_centroids=how.shard_centroids, stops=stops)
         return np.asarray(iterate(rows, start, k, how.max_iter, how.precision, **options))
 
     everything = within_limit(inside, beside=in_a_round)

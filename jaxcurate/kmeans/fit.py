@@ -1,7 +1,7 @@
 """Fits k-means to rows that are placed or streamed: seeding, Lloyd's iterations, assignment."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -200,7 +200,7 @@ def iterate(
         raise InputError(NO_SHARDS)
     if shard_centroids:
         return fitted_in_a_ring(rows, centroids, max_iter, precision, unit).centroids
-    options = dict(precision=precision, unit=unit, stops=stops)
+    options: dict[str, Any] = dict(precision=precision, unit=unit, stops=stops)
     if isinstance(rows, Chunks):
         start = None if centroids is None else np.asarray(centroids)
         return iterate_chunks(rows, start, n_clusters, max_iter, **options).centroids

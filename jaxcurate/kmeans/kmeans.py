@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -126,7 +126,7 @@ def kmeans(
     if shard_centroids and (streamed or state is not None or on_state is not None):
         raise InputError(NO_SHARDS)
     stops = Stops(state, on_state, state_every)
-    options = dict(precision=precision, unit=frame.unit, stops=stops)
+    options: dict[str, Any] = dict(precision=precision, unit=frame.unit, stops=stops)
     inside = Lazy(x, frame=frame)
     if streamed:
         rows = chunks_within(inside, devices, memory_limit, n_clusters)

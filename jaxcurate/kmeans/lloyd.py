@@ -17,7 +17,7 @@ from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, un
 from jaxcurate.kmeans.kernels.cluster_sums import over_devices, sums_of_differences
 from jaxcurate.kmeans.kernels.scores import Best, Precision, best_two_in_blocks, tiles_of
 from jaxcurate.runtime import collectives
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _SKIP_FROM = 64
 """Clusters from which on it pays to look for work that need not be done."""
@@ -42,7 +42,9 @@ class LloydState(NamedTuple):
     """float32 ``[max_iter + 1]``: for each assignment, the share of rows searched again."""
 
 
-LLOYD_SPECS = LloydState(SAME, Best(ROWS, ROWS, ROWS), SAME, NEAR_SPECS, SAME, SAME, SAME)
+LLOYD_SPECS = specs(
+    LloydState, SAME, specs(Best, ROWS, ROWS, ROWS), SAME, NEAR_SPECS, SAME, SAME, SAME
+)
 
 
 def lloyd_like(
@@ -71,9 +73,9 @@ def lloyd(
     **options: Any,
 ) -> LloydState:
     """Iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
-    options = dict(block=block, axis_name=axis_name, **options)
-    state = unassigned(x, centroids, max_iter=max_iter, block=block, axis_name=axis_name)
-    return more_iterations(x, weights, state, max_iter, **options)
+    shared: dict[str, Any] = dict(block=block, axis_name=axis_name)
+    state = unassigned(x, centroids, max_iter=max_iter, **shared)
+    return more_iterations(x, weights, state, max_iter, **shared, **options)
 
 
 def unassigned(

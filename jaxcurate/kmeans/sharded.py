@@ -5,7 +5,7 @@ devices; when all have passed by, every row has met all of them. No array of the
 centroids is ever on one device.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxcurate.kmeans.kernels.cluster_sums import halves, sums_of_differences, w
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import unit_rows
 from jaxcurate.runtime import collectives
-from jaxcurate.runtime.devices import ROWS, SAME
+from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 
 class RingState(NamedTuple):
@@ -33,7 +33,7 @@ class RingState(NamedTuple):
     """int32: iterations done."""
 
 
-RING_SPECS = RingState(ROWS, ROWS, ROWS, SAME, SAME)
+RING_SPECS = specs(RingState, ROWS, ROWS, ROWS, SAME, SAME)
 
 
 def ring_lloyd(
@@ -62,7 +62,7 @@ def ring_lloyd(
         precision: of the distances that are tried first; the labels are the same.
         unit: bring the means to length 1.
     """
-    options = dict(block=block, axis_name=axis_name)
+    options: dict[str, Any] = dict(block=block, axis_name=axis_name)
 
     def step(state: RingState) -> RingState:
         moved = updated_round(x, weights, state.labels, state.centroids, unit, axis_name)

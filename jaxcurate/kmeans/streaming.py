@@ -17,7 +17,7 @@ from jaxcurate.kmeans.rows import Chunks, Rows
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw_blocks, kept, nearer, take
 from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates, squared_distances_to
 from jaxcurate.runtime import collectives
-from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, fetch, padded_size
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, fetch, padded_size, specs
 
 Item = TypeVar("Item")
 
@@ -53,13 +53,15 @@ class Passes(NamedTuple):
     """float64 ``[k, d]``, what the rows of each cluster add up to."""
     counts: np.ndarray
     """float64 ``[k]``, how many they are."""
-    n_done: np.ndarray
+    n_done: np.ndarray | np.int32
     """int32, passes."""
     shares: np.ndarray
     """float32 ``[max_iter + 1, 2]``, of scores worked out and of rows searched again."""
 
 
-_PASSES_SPECS = Passes(SAME, SAME, Best(ROWS, ROWS, ROWS), NEAR_SPECS, SAME, SAME, SAME, SAME)
+_PASSES_SPECS = specs(
+    Passes, SAME, SAME, specs(Best, ROWS, ROWS, ROWS), NEAR_SPECS, SAME, SAME, SAME, SAME
+)
 
 
 def iterate_chunks(
@@ -210,11 +212,11 @@ class Picks(NamedTuple):
     """float32 ``[k, d]``; zeros where none is chosen yet."""
     closest: np.ndarray
     """float32 ``[n]``, squared distances to the nearest centre."""
-    n_chosen: np.ndarray
+    n_chosen: np.ndarray | np.int32
     """int32."""
 
 
-_PICKS_SPECS = Picks(SAME, ROWS, SAME)
+_PICKS_SPECS = specs(Picks, SAME, ROWS, SAME)
 
 
 def seed_chunks(

@@ -35,6 +35,12 @@ ROWS = P(AXIS)
 SAME = P()
 """Spec of an argument or a result that is the same on every device."""
 
+
+def specs(kind: Callable[..., Any], *leaves: Any) -> Any:
+    """Returns a tree of specs, such as a NamedTuple of arrays with specs in their places."""
+    return kind(*leaves)
+
+
 compiled_for: list[Callable[[], Hashable]] = []
 """What kernels read while they are traced, other than their arguments, as functions that tell it.
 :meth:`Devices.spmd` compiles anew when any of it has changed."""
@@ -48,17 +54,21 @@ class RowsLike(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of an array."""
+        """Sizes of the axes, rows first."""
+        ...
 
     @property
     def dtype(self) -> np.dtype:
-        """As of an array."""
+        """Type of the numbers."""
+        ...
 
     def __len__(self) -> int:
-        """How many rows."""
+        """Returns the number of rows."""
+        ...
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows of a slice, or of an array of numbers."""
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Returns the rows of a slice, or of an array of numbers, as an array."""
+        ...
 
 
 @dataclass(frozen=True)

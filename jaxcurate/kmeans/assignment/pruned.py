@@ -27,7 +27,8 @@ from jaxcurate.kmeans.kernels.scores import (
     nothing_yet,
     rounded,
 )
-from jaxcurate.runtime import collectives, devices
+from jaxcurate.runtime import collectives
+from jaxcurate.runtime.devices import ROWS, specs
 
 _FIRST = 2
 """The iteration in which rows are first put in order: before, centroids move too far. Where that
@@ -56,7 +57,7 @@ class Near(NamedTuple):
     """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
 
 
-NEAR_SPECS = Near(devices.ROWS, devices.ROWS, devices.ROWS)
+NEAR_SPECS = specs(Near, ROWS, ROWS, ROWS)
 
 
 def pays(n: int, d: int, k: int, block: int) -> bool:

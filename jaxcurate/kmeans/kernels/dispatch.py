@@ -1,7 +1,7 @@
 """The best two centroids of each row, by the implementation that fits the backend."""
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -50,7 +50,7 @@ def best_two_of_all(
         block: rows at a time where XLA does it; the kernels have their own blocks.
         precision: what the products are made of.
     """
-    own = {"tpu": functools.partial(best_two_fused, precision=precision)}
+    own: dict[str, Any] = {"tpu": functools.partial(best_two_fused, precision=precision)}
     if runs_fused(precision):
         # Here, for its interface changes from release to release, and others do without it.
         from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper

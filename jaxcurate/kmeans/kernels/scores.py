@@ -4,7 +4,7 @@ What is compared is the score :math:`\|c\|^2 / 2 - x \cdot c`, which has the ord
 :math:`\|x - c\|^2` and costs one matrix product.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,11 @@ class Tiles(NamedTuple):
 class Best(NamedTuple):
     """The nearest centroid of each row, and how clearly it is the nearest."""
 
-    labels: jax.Array
-    """int32 ``[n]``."""
-    scores: jax.Array
+    labels: Any
+    """int32 ``[n]``, on devices, or on the host in a pass over chunks."""
+    scores: Any
     """float32 ``[n]``, of the nearest."""
-    others: jax.Array
+    others: Any
     """float32 ``[n]``, the least score of any other; infinite where there is none."""
 
 

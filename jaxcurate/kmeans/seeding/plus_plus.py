@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxcurate.kmeans.kernels.compact import over_flagged
 from jaxcurate.kmeans.kernels.scores import HIGHEST
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw, kept, nearer, sum_of_blocks, take
-from jaxcurate.runtime import collectives, devices
+from jaxcurate.runtime import collectives
+from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _AT_ONCE = 4096
 """Rows at a time in the distances to candidates."""
@@ -40,14 +41,14 @@ class Seeds(NamedTuple):
     """int32: how many centres are chosen; they come first."""
 
 
-SEEDS_SPECS = Seeds(devices.SAME, devices.ROWS, devices.ROWS, devices.SAME)
+SEEDS_SPECS = specs(Seeds, SAME, ROWS, ROWS, SAME)
 
 
 def seeds_like(n: int, d: int, n_clusters: int) -> Seeds:
     """The shapes of a seeding."""
     shape = jax.ShapeDtypeStruct
     rows = shape((n,), jnp.float32), shape((n,), jnp.int32)
-    return Seeds(shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
+    return specs(Seeds, shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
 
 
 def n_candidates(n_clusters: int) -> int:
@@ -73,7 +74,7 @@ def greedy_kmeans_plus_plus(
     plain: bool = False,
 ) -> jax.Array:
     """Chooses ``k`` centres among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
-    options = dict(block=block, axis_name=axis_name)
+    options: dict[str, Any] = dict(block=block, axis_name=axis_name)
     seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
     return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centres
 
