@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "scripts" / "bench"))
 import plan_tpu
 
 from jaxcurate.kmeans.kernels import cluster_sums

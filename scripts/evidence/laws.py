@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The laws behind the method, measured: where centroids lie in 1-D, and what resampling adds.
 
-    python scripts/simulate_laws.py             # both tables, three seeds: some minutes
-    python scripts/simulate_laws.py law 1       # the 1-D law alone, one seed
-    python scripts/simulate_laws.py dose 3      # resampling alone
+    python scripts/evidence/laws.py             # both tables, three seeds: some minutes
+    python scripts/evidence/laws.py law 1       # the 1-D law alone, one seed
+    python scripts/evidence/laws.py dose 3      # resampling alone
 
 The law: in one dimension k-means with the distance ``|x - c|^s`` puts its centroids with density
 proportional to ``p^(1/(1+s))``. 250,000 points of five Gaussians, 5000 clusters; the figure is the

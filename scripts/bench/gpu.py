@@ -1,7 +1,7 @@
 """Times one assignment and one Lloyd iteration on a GPU, next to torch and flash-kmeans.
 
-    python scripts/bench_gpu.py                                     # 10 M x 1024 -> 100 k, and
-    python scripts/bench_gpu.py --cases=8000000x128x1024 --rounds=5  # 8 M x 128 -> 1024
+    python scripts/bench/gpu.py                                     # 10 M x 1024 -> 100 k, and
+    python scripts/bench/gpu.py --cases=8000000x128x1024 --rounds=5  # 8 M x 128 -> 1024
 
 Contenders run one after another, each in its own process, for the rows of one leave no memory to
 another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, told next to the

@@ -1,8 +1,8 @@
 """Times k-means next to other libraries: contenders in turns, each in its own process.
 
-    python scripts/bench_kmeans.py                       # every case; minutes
-    python scripts/bench_kmeans.py --cases=start --d=128 --n=20000 --k=1000 --rounds=3
-    python scripts/bench_kmeans.py --path=DIR            # where pip put contenders (--target)
+    python scripts/bench/kmeans.py                       # every case; minutes
+    python scripts/bench/kmeans.py --cases=start --d=128 --n=20000 --k=1000 --rounds=3
+    python scripts/bench/kmeans.py --path=DIR            # where pip put contenders (--target)
 
 Cases: `start` gives every contender the same start and the same number of iterations; `whole`
 seeds as well; `scale` compares n points with four times as many; `streamed` compares a memory map

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Deduplication held against brute force on Open Clip Art, and what many copies of a row cost.
 
-    python scripts/bench_dedup.py [DATA_DIR]
+    python scripts/bench/dedup.py [DATA_DIR]
 
 Brings nothing: ``scripts/fetch --only clipart`` does. DATA_DIR is ``$JAXCURATE_DATA``, or else
 ``data``. Exact recall is of pairs of pictures that have the same bytes at 32 pixels. Near pairs

@@ -1,8 +1,8 @@
 """Compiles the k-means kernels for TPU slices, without a TPU, and prints what they will take.
 
-    pip install libtpu && python scripts/plan_tpu.py           # 10 M x 1024 to 100 k clusters
-    python scripts/plan_tpu.py --slices=v5e:16x16,v5p:4x4x4 --rows=743000000
-    python scripts/plan_tpu.py --kernels=ring --slices=v5p:4x4x4 --rows=743000000 \\
+    pip install libtpu && python scripts/bench/plan_tpu.py           # 10 M x 1024 to 100 k clusters
+    python scripts/bench/plan_tpu.py --slices=v5e:16x16,v5p:4x4x4 --rows=743000000
+    python scripts/bench/plan_tpu.py --kernels=ring --slices=v5p:4x4x4 --rows=743000000 \\
         --clusters=10000000
 
 For each slice: bytes on a chip (rows and centroids; temporaries) as the TPU compiler reports

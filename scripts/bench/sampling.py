@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How fast balanced sampling is, how it grows, and how much memory it takes.
 
-    python scripts/bench_sampling.py                 # 10 M points, then growth to 30 M
-    python scripts/bench_sampling.py --growth=       # without the growth
-    python scripts/bench_sampling.py --growth=10e6,30e6,100e6
+    python scripts/bench/sampling.py                 # 10 M points, then growth to 30 M
+    python scripts/bench/sampling.py --growth=       # without the growth
+    python scripts/bench/sampling.py --growth=10e6,30e6,100e6
 
 The pool has as many clusters as a tenth, a hundredth and a thousandth of its points, the leaves
 of long-tailed sizes (Pareto, exponent 1.2); a tenth of the points is wanted. The other contender

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What each stage takes of memory where the pool is larger than its limit: a table.
 
-    python scripts/bench_memory.py                       # 3.07 GB within .5 GB: some ten minutes
-    python scripts/bench_memory.py --n=1000000 --limit=100000000 --stages=embed,dedup,cluster,grow
+    python scripts/bench/memory.py                       # 3.07 GB within .5 GB: some ten minutes
+    python scripts/bench/memory.py --n=1000000 --limit=100000000 --stages=embed,dedup,cluster,grow
 
 Writes a file of random rows, and runs the command line on it twice, stage by stage: without a
 limit and with it. Peaks are of anonymous memory, pages that the system cannot take back, so that
@@ -25,7 +25,7 @@ D = flags.DEFINE_integer("d", 128, "Columns.")
 LIMIT = flags.DEFINE_integer("limit", 500_000_000, "Bytes allowed.")
 STAGES = flags.DEFINE_list("stages", ["embed", "cluster", "sample", "export", "report"], "To run.")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def write_rows(path: Path, n: int, d: int, seed: int) -> None:

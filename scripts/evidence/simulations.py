@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the published simulations beside what is measured here.
 
-.venv/bin/python scripts/simulations.py [N_SEEDS]
+.venv/bin/python scripts/evidence/simulations.py [N_SEEDS]
 """
 
 import sys
