@@ -6,14 +6,14 @@ from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.sampling import allocate, sample
-from jaxcurate.kmeans import KMeans, kmeans
+from jaxcurate.kmeans import KMeansResult, kmeans
 from jaxcurate.runtime.devices import Devices
 
 __all__ = [
     "ClusterTree",
     "Devices",
     "InputError",
-    "KMeans",
+    "KMeansResult",
     "Level",
     "Pool",
     "TreeLevel",

@@ -15,7 +15,7 @@ import jaxcurate as jc
 from jaxcurate.curation import dedup, growth
 from jaxcurate.evaluation import coverage
 from jaxcurate.kmeans import normalize, predict, splitting
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.runtime import facts, processes
 from jaxcurate.runtime.devices import Devices, fetch
 from jaxcurate.runtime.sharing import share
@@ -71,7 +71,7 @@ def fits(x, devices, few=False):
         for number, level in enumerate([*tree.levels, *streamed.levels], 1):
             found |= {f"tree: {number}.{i}": array for i, array in enumerate(level)}
         labels = np.arange(len(x)) % 8
-        parts = splitting.split_clusters(Lazy(x), labels, 2, jax.random.key(0), 5, devices)
+        parts = splitting.split_clusters(RowView(x), labels, 2, jax.random.key(0), 5, devices)
         found |= {f"split: {i}": array for i, array in enumerate(parts)}
     for name, run in runs.items():
         arrays = run.centroids, run.labels, run.distances, np.array(run.n_iter)
@@ -97,7 +97,7 @@ class Recorded:
 def parts(x, devices):
     """Which rows a process reads for the frame and for its devices, and what it got."""
     for_frame, placed = Recorded(x), Recorded(x)
-    there = normalize.frame_of(for_frame, devices=devices)
+    there = normalize.fit_normalizer(for_frame, devices=devices)
     rows, weights = devices.put_rows(placed, 16, at_least=len(x) + 100)
     return {
         "for frame": for_frame.read,
@@ -196,7 +196,7 @@ def asked():
 def endless(x, devices, at_go=lambda: None):
     """Goes on until the process is ended; process 1 does something else where a file asks."""
     for _ in range(10**6):
-        normalize.frame_of(x, devices=devices)
+        normalize.fit_normalizer(x, devices=devices)
         running()
         if jax.process_index() == 1 and asked():
             at_go()
@@ -204,7 +204,7 @@ def endless(x, devices, at_go=lambda: None):
 
 def idle(x, devices):
     """Works on the host alone, so that no broken connection tells of the others."""
-    normalize.frame_of(x, devices=devices)
+    normalize.fit_normalizer(x, devices=devices)
     running()
     time.sleep(600)
 
@@ -240,7 +240,7 @@ def computes(x, devices):
         end = time.monotonic() + 5
         while jax.process_index() == 1 and time.monotonic() < end:
             sum(range(10**4))
-        normalize.frame_of(x, devices=devices)
+        normalize.fit_normalizer(x, devices=devices)
     return {}
 
 

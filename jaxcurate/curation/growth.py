@@ -12,9 +12,9 @@ from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, che
 from jaxcurate.checks import InputError, as_real, check_whole
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.level import Level
-from jaxcurate.kmeans.normalize import checked_shape, frame_of
+from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import chunked
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
@@ -77,12 +77,12 @@ def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) ->
     leaf = tree.levels[0]
     devices = Devices.all() if devices is None else devices
     processes.agree("grow", devices, tree=tree, x=x)
-    frame = frame_of(leaf.centroids, "tree", metric=tree.metric)
-    chunks = chunked(Lazy(x, frame=frame), devices)
-    labels, squared = assign_chunks(chunks, frame.enter(leaf.centroids))
+    normalizer = fit_normalizer(leaf.centroids, "tree", metric=tree.metric)
+    chunks = chunked(RowView(x, normalizer=normalizer), devices)
+    labels, squared = assign_chunks(chunks, normalizer.transform(leaf.centroids))
     grown = leaf._replace(
         labels=np.concatenate([leaf.labels, labels]),
-        distances=np.concatenate([leaf.distances, frame.leave_squared(squared)]),
+        distances=np.concatenate([leaf.distances, normalizer.inverse_transform_squared(squared)]),
     )
     return replace(tree, levels=(grown, *tree.levels[1:]), pool="")
 
@@ -249,7 +249,9 @@ def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
         raise InputError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
     if all_of and tree.n_points != len(x):
         raise InputError(f"x has {len(x)} rows, but the tree has {tree.n_points} points")
-    frame_of(x, metric=tree.metric)  # refuses numbers that cannot be used, rows of no direction
+    fit_normalizer(
+        x, metric=tree.metric
+    )  # refuses numbers that cannot be used, rows of no direction
     return x
 
 

@@ -21,10 +21,10 @@ from jaxcurate.curation.checkpoint import TreeState, Watch
 from jaxcurate.curation.level import Level, check_levels
 from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
 from jaxcurate.kmeans.kernels.scores import Precision
-from jaxcurate.kmeans.normalize import checked_shape, frame_of
+from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import assign_to_parts, chunked
-from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.kmeans.rows import Chunks, Rows, chunks_within, fits, place
+from jaxcurate.kmeans.row_view import RowView
+from jaxcurate.kmeans.rows import Rows, RowStream, fits, place, stream_within
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
@@ -189,17 +189,17 @@ def _fit_level(
     watch: Watch,
 ) -> TreeLevel:
     """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
-    given = Lazy(z, chosen)
+    given = RowView(z, chosen)
     if chosen is not None:
         # Checks the rows that are only assigned.
-        frame_of(z, devices=how.devices, metric=how.metric)
-    frame = frame_of(given, devices=how.devices, metric=how.metric)
+        fit_normalizer(z, devices=how.devices, metric=how.metric)
+    normalizer = fit_normalizer(given, devices=how.devices, metric=how.metric)
     if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], how.memory_limit):
-        frame = frame.rounded()  # rows enter it in every pass
-    inside = given.inside(frame)
+        normalizer = normalizer.rounded()  # rows enter it in every pass
+    inside = given.with_normalizer(normalizer)
     if how.memory_limit is None and not how.devices.span_processes:
-        inside = Lazy(inside[:])  # many processes never hold all rows, one reads them once
-    coarse, labels, distances = _clustered(inside, level, key, how, frame.unit, report, watch)
+        inside = RowView(inside[:])  # many processes never hold all rows, one reads them once
+    coarse, labels, distances = _clustered(inside, level, key, how, normalizer.unit, report, watch)
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
     n_parts = np.minimum(n_parts, level.n_splits)
     if level.n_splits > 1:
@@ -210,23 +210,27 @@ def _fit_level(
             jax.random.fold_in(key, 1),
             how.max_iter,
             how.devices,
-            unit=frame.unit,
+            unit=normalizer.unit,
             memory_limit=how.memory_limit,
         )
     if chosen is not None:
         fitted = labels, distances
-        chunks = chunked(Lazy(z, frame=frame), how.devices, how.memory_limit)
+        chunks = chunked(RowView(z, normalizer=normalizer), how.devices, how.memory_limit)
         chunks = _Told(**vars(chunks), told=report.rows)
         if level.n_splits > 1:
             labels, distances = assign_to_parts(chunks, coarse, n_parts, centroids)
         else:
             labels, distances = assign_chunks(chunks, centroids)
         labels[chosen], distances[chosen] = fitted
-    return TreeLevel(frame.leave(centroids), labels, frame.leave_squared(distances))
+    return TreeLevel(
+        normalizer.inverse_transform(centroids),
+        labels,
+        normalizer.inverse_transform_squared(distances),
+    )
 
 
 def _clustered(
-    inside: Lazy,
+    inside: RowView,
     level: Level,
     key: jax.Array,
     how: _How,
@@ -237,7 +241,7 @@ def _clustered(
     """Returns centroids after all rounds, and every row's label and squared distance to its own.
 
     Args:
-        inside: ``[m, d]``, in the frame.
+        inside: normalized rows ``[m, d]``.
         level: of which the splits are still to be made.
         key: a jax random key.
         how: what is the same at every level.
@@ -247,14 +251,14 @@ def _clustered(
     """
     in_a_round = _rows_of_a_round(level, len(inside))
 
-    def within_limit(rows: Lazy, at_least: int = 0, beside: int = 0) -> Rows | Chunks:
+    def within_limit(rows: RowView, at_least: int = 0, beside: int = 0) -> Rows | RowStream:
         held = max(len(rows), at_least) + beside
         if fits(held, rows.shape[1], how.memory_limit):
             return place(rows, how.devices, at_least)
-        return chunks_within(rows, how.devices, how.memory_limit, level.n_clusters)
+        return stream_within(rows, how.devices, how.memory_limit, level.n_clusters)
 
-    def fit(rows: Rows | Chunks, round_: int) -> np.ndarray:
-        n = len(rows.x) if isinstance(rows, Chunks) else rows.n
+    def fit(rows: Rows | RowStream, round_: int) -> np.ndarray:
+        n = len(rows.x) if isinstance(rows, RowStream) else rows.n
         k, start, stops = min(level.n_clusters, n), None, watch.stops()
         if stops.phase != "iterating":
             start = seeded(rows, k, how.init, jax.random.fold_in(key, round_), stops)
@@ -273,7 +277,7 @@ def _clustered(
                 order = np.random.default_rng([*words, round_]).random(len(labels))
             first = closest_rows(labels, order, level.n_per_cluster)
             # All rounds are padded to the most rows that one can have, to share one compilation.
-            rows = within_limit(inside.part(first), in_a_round)
+            rows = within_limit(inside.select(first), in_a_round)
         centroids = fit(rows, round_)
         watch.run_done(TreeLevel(centroids, *assign(everything, centroids)))
         report(round_ + 1)
@@ -332,7 +336,7 @@ class _Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told(Chunks):
+class _Told(RowStream):
     """Chunks that say how many of their rows are done with."""
 
     told: Callable[[int, int], None]

@@ -80,8 +80,8 @@ def fit_pca(
 
 def project(images: jax.Array, pca: PCA, *, resolution: int | None = None) -> jax.Array:
     """The components of items ``[b, ...]``, float32 ``[b, c]``."""
-    centred = pixels(images, resolution=resolution) - pca.mean[None, :]
-    return jnp.dot(centred, pca.components.T, precision=HIGHEST)
+    centered = pixels(images, resolution=resolution) - pca.mean[None, :]
+    return jnp.dot(centered, pca.components.T, precision=HIGHEST)
 
 
 def _leading_eigenvectors(matrix: np.ndarray, k: int) -> np.ndarray:

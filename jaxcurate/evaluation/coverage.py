@@ -7,14 +7,14 @@ import numpy as np
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.checks import InputError, as_real, checked_rows
 from jaxcurate.evaluation.balance import gini, normalised_entropy
-from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.predict import chunked
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
-_CENTRES = 65536
+_CENTROIDS = 65536
 
 
 class LevelBalance(NamedTuple):
@@ -103,13 +103,13 @@ def coverage(
         measured = x[np.sort(drawn)]
     else:
         measured = x
-    frame = frame_of(measured, metric=metric)
-    chunks = chunked(Lazy(measured, frame=frame), devices)
+    normalizer = fit_normalizer(measured, metric=metric)
+    chunks = chunked(RowView(measured, normalizer=normalizer), devices)
     nearest = np.full(len(measured), np.inf, np.float32)
-    for begin in range(0, len(rows), _CENTRES):  # no more distances are held than for so many
-        centres = frame.enter(x[rows[begin : begin + _CENTRES]])
-        nearest = np.minimum(nearest, assign_chunks(chunks, centres)[1])
-    distances = np.sqrt(nearest.astype(np.float64)) * frame.scale
+    for begin in range(0, len(rows), _CENTROIDS):  # no more distances are held than for so many
+        centroids = normalizer.transform(x[rows[begin : begin + _CENTROIDS]])
+        nearest = np.minimum(nearest, assign_chunks(chunks, centroids)[1])
+    distances = np.sqrt(nearest.astype(np.float64)) * normalizer.scale
     whole = len(measured) == len(x)
     error = 0.0 if whole or len(measured) < 2 else distances.std(ddof=1) / len(measured) ** 0.5
     return Coverage(float(distances.mean()), float(error), float(distances.max()), len(measured))

@@ -1,6 +1,6 @@
 """k-means on sharded rows: seeding, Lloyd's iterations, assignment."""
 
-from jaxcurate.kmeans.fit import KMeans
+from jaxcurate.kmeans.fit import KMeansResult
 from jaxcurate.kmeans.kmeans import kmeans
 
-__all__ = ["KMeans", "kmeans"]
+__all__ = ["KMeansResult", "kmeans"]

@@ -23,7 +23,7 @@ class KMeansState:
     """
 
     phase: Phase
-    """Whether centres are being chosen or rows assigned."""
+    """Whether centroids are being chosen or rows assigned."""
     arrays: Mapping[str, np.ndarray]
     """By name. Those with a number for each row have the rows ``[n]`` of ``x``, no padding."""
 

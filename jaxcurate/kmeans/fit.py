@@ -21,7 +21,7 @@ from jaxcurate.kmeans.lloyd import (
     more_iterations,
     unassigned,
 )
-from jaxcurate.kmeans.rows import Chunks, Rows
+from jaxcurate.kmeans.rows import Rows, RowStream
 from jaxcurate.kmeans.seeding.parallel import kmeans_parallel
 from jaxcurate.kmeans.seeding.plus_plus import (
     SEEDS_SPECS,
@@ -40,7 +40,7 @@ NO_SHARDS = "shard_centroids=True goes neither with streaming nor with states"
 
 
 @dataclass(frozen=True)
-class KMeans:
+class KMeansResult:
     """A clustering of rows ``[n, d]`` in ``k`` clusters."""
 
     centroids: np.ndarray
@@ -51,10 +51,10 @@ class KMeans:
     """float32 ``[n]``, squared Euclidean, to the own centroid."""
     n_iter: int
     """Lloyd's iterations done."""
-    compared: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    distance_fraction: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 ``[n_iter + 1]``: of the distances between rows and centroids, the share that was
     worked out at the start and after each iteration. The others could not change a label."""
-    in_doubt: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    recheck_fraction: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 ``[n_iter + 1]``: the share of rows that were searched again, for certainty."""
 
     @property
@@ -70,20 +70,20 @@ class KMeans:
 
 
 def seeded(
-    rows: Rows | Chunks, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
+    rows: Rows | RowStream, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
 ) -> jax.Array | np.ndarray:
     """Initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
         ValueError: ``init`` is not a known name.
     """
-    if isinstance(rows, Chunks):
+    if isinstance(rows, RowStream):
         n, take, chunks = len(rows.x), rows.take, lambda: rows
     else:
         n, take = rows.n, lambda chosen: fetch(rows.x[chosen])
         chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
-        seed = seed_chunks if isinstance(rows, Chunks) else _greedily_seeded
+        seed = seed_chunks if isinstance(rows, RowStream) else _greedily_seeded
         return seed(rows, n_clusters, key, stops)
     if init == "k-means||":
         return kmeans_parallel(chunks, take, n, n_clusters, key, rows.devices)
@@ -104,12 +104,12 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
         begin = rows.devices.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters, **options)
         seeds = begin(rows.x, rows.weights, key)
     go_on = rows.devices.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options)
-    # So many centres cost as much as an iteration.
+    # So many centroids cost as much as an iteration.
     every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.devices)
     while (done := int(seeds.n_chosen)) < n_clusters:
         seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
         stops.tell(lambda s=seeds: from_devices("seeding", s, SEEDS_SPECS, rows.n))
-    return seeds.centres
+    return seeds.centroids
 
 
 def fitted(
@@ -121,19 +121,19 @@ def fitted(
     *,
     unit: bool = False,
     stops: Stops = NO_STOPS,
-) -> KMeans:
-    """Lloyd's iterations from ``centroids`` ``[k, d]``, all in the frame of the rows."""
+) -> KMeansResult:
+    """Runs Lloyd's iterations from ``centroids`` ``[k, d]``, normalized as the rows are."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
     measure = rows.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=rows.block)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
-    return KMeans(
+    return KMeansResult(
         np.asarray(state.centroids),
         fetch(state.best.labels)[: rows.n],
         fetch(distances)[: rows.n],
         n_iter,
-        np.asarray(state.compared)[: n_iter + 1],
-        np.asarray(state.in_doubt)[: n_iter + 1],
+        np.asarray(state.distance_fraction)[: n_iter + 1],
+        np.asarray(state.recheck_fraction)[: n_iter + 1],
     )
 
 
@@ -143,7 +143,7 @@ def fitted_in_a_ring(
     max_iter: int,
     precision: Precision,
     unit: bool,
-) -> KMeans:
+) -> KMeansResult:
     """As :func:`fitted`, with the centroids split over the devices."""
     kernel = rows.devices.spmd(
         ring_lloyd,
@@ -156,11 +156,11 @@ def fitted_in_a_ring(
     )
     k = len(centroids)
     fill = padded_size(k, rows.devices.count) - k
-    # Far from all rows, which are near 1 in their frame; a power of two is exact in bfloat16.
+    # Far from all rows, whose entries are at most near 1; a power of two is exact in bfloat16.
     centroids = np.pad(np.asarray(centroids), ((0, fill), (0, 0)), constant_values=2.0**50)
     state = kernel(rows.x, rows.weights, rows.devices.put_rows(centroids)[0])
     n_iter = int(state.n_iter)
-    return KMeans(
+    return KMeansResult(
         fetch(state.centroids)[:k],
         fetch(state.labels)[: rows.n],
         fetch(state.distances)[: rows.n],
@@ -171,7 +171,7 @@ def fitted_in_a_ring(
 
 
 def iterate(
-    rows: Rows | Chunks,
+    rows: Rows | RowStream,
     centroids: jax.Array | np.ndarray | None,
     n_clusters: int,
     max_iter: int,
@@ -181,7 +181,7 @@ def iterate(
     shard_centroids: bool = False,
     stops: Stops = NO_STOPS,
 ) -> jax.Array | np.ndarray:
-    """Returns the centroids ``[k, d]`` after Lloyd's iterations, in the frame of the rows.
+    """Returns the centroids ``[k, d]`` after Lloyd's iterations, normalized as the rows are.
 
     Args:
         rows: on the devices, or in chunks.
@@ -196,12 +196,12 @@ def iterate(
     Raises:
         InputError: centroids are to be split, but the rows are read in chunks.
     """
-    if shard_centroids and isinstance(rows, Chunks):
+    if shard_centroids and isinstance(rows, RowStream):
         raise InputError(NO_SHARDS)
     if shard_centroids:
         return fitted_in_a_ring(rows, centroids, max_iter, precision, unit).centroids
     options: dict[str, Any] = dict(precision=precision, unit=unit, stops=stops)
-    if isinstance(rows, Chunks):
+    if isinstance(rows, RowStream):
         start = None if centroids is None else np.asarray(centroids)
         return iterate_chunks(rows, start, n_clusters, max_iter, **options).centroids
     return _iterated(rows, centroids, n_clusters, max_iter, **options).centroids
@@ -246,9 +246,11 @@ def _iterated(
         stops.tell(lambda s=state: from_devices("iterating", s, LLOYD_SPECS, rows.n))
 
 
-def assign(rows: Rows | Chunks, centroids: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assign(
+    rows: Rows | RowStream, centroids: jax.Array | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
-    if isinstance(rows, Chunks):
+    if isinstance(rows, RowStream):
         return assign_chunks(rows, np.asarray(centroids))
     kernel = rows.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
     labels, distances = kernel(rows.x, np.asarray(centroids))

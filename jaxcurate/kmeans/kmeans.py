@@ -19,11 +19,11 @@ from jaxcurate.checks import (
     refuse,
 )
 from jaxcurate.kmeans.checkpoint import KMeansState, Stops
-from jaxcurate.kmeans.fit import NO_SHARDS, InitName, KMeans, fitted, fitted_in_a_ring, seeded
+from jaxcurate.kmeans.fit import NO_SHARDS, InitName, KMeansResult, fitted, fitted_in_a_ring, seeded
 from jaxcurate.kmeans.kernels.scores import Precision
-from jaxcurate.kmeans.normalize import Frame, frame_of
-from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.kmeans.rows import chunks_within, fits, place
+from jaxcurate.kmeans.normalize import Normalizer, fit_normalizer
+from jaxcurate.kmeans.row_view import RowView
+from jaxcurate.kmeans.rows import fits, place, stream_within
 from jaxcurate.kmeans.streaming import iterate_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
@@ -46,7 +46,7 @@ def kmeans(
     state: KMeansState | None = None,
     on_state: Callable[[KMeansState], None] | None = None,
     state_every: int = 10,
-) -> KMeans:
+) -> KMeansResult:
     """k-means in squared Euclidean distance, exact in float32, on all devices.
 
     Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
@@ -114,36 +114,36 @@ def kmeans(
         ("state_every", state_every, 1),
     ):
         check_whole(name, value, least)
-    frame = frame_of(x, devices=devices, metric=metric)
+    normalizer = fit_normalizer(x, devices=devices, metric=metric)
     if n_clusters > len(x):
         raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     key = jax.random.key(seed)
     streamed = not fits(*x.shape, memory_limit)
     if streamed and x.dtype == np.float32:
-        frame = frame.rounded()  # rows enter it in every pass
+        normalizer = normalizer.rounded()  # rows enter it in every pass
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
-    start = None if start is None else _entered(start, frame)
+    start = None if start is None else _entered(start, normalizer)
     if shard_centroids and (streamed or state is not None or on_state is not None):
         raise InputError(NO_SHARDS)
     stops = Stops(state, on_state, state_every)
-    options: dict[str, Any] = dict(precision=precision, unit=frame.unit, stops=stops)
-    inside = Lazy(x, frame=frame)
+    options: dict[str, Any] = dict(precision=precision, unit=normalizer.unit, stops=stops)
+    inside = RowView(x, normalizer=normalizer)
     if streamed:
-        rows = chunks_within(inside, devices, memory_limit, n_clusters)
+        rows = stream_within(inside, devices, memory_limit, n_clusters)
     else:
         rows = place(inside, devices)
     if start is None and stops.phase != "iterating":
         start = seeded(rows, n_clusters, init, key, stops)
     if streamed:
-        found = KMeans(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
+        found = KMeansResult(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
     elif shard_centroids:
-        found = fitted_in_a_ring(rows, start, max_iter, precision, frame.unit)
+        found = fitted_in_a_ring(rows, start, max_iter, precision, normalizer.unit)
     else:
         found = fitted(rows, start, n_clusters, max_iter, **options)
     found = replace(
         found,
-        centroids=frame.leave(found.centroids),
-        distances=frame.leave_squared(found.distances),
+        centroids=normalizer.inverse_transform(found.centroids),
+        distances=normalizer.inverse_transform_squared(found.distances),
     )
     warn_of_surplus({"k-means": (found.n_surplus, n_clusters)})
     return found
@@ -159,10 +159,10 @@ def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarr
     return init
 
 
-def _entered(init: np.ndarray, frame: Frame) -> np.ndarray:
-    """Given centroids in the frame of the rows, which may be far from them."""
+def _entered(init: np.ndarray, normalizer: Normalizer) -> np.ndarray:
+    """Returns given centroids normalized as the rows are, which may be far from them."""
     with np.errstate(over="ignore"):
-        start = frame.enter(init)
+        start = normalizer.transform(init)
     if not np.isfinite(start).all():
         raise InputError("init lies too far from x, compared with how far x extends")
     return start

@@ -8,14 +8,19 @@ import jax.numpy as jnp
 
 from jaxcurate.kmeans.assignment.exact import (
     nearest,
+    recheck,
     rounding_of,
     search,
-    settle,
     squared_distances,
 )
-from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, unarranged
+from jaxcurate.kmeans.assignment.pruned import (
+    PRUNING_SPECS,
+    PruningBounds,
+    no_bounds,
+    search_pruned,
+)
 from jaxcurate.kmeans.kernels.cluster_sums import over_devices, sums_of_differences
-from jaxcurate.kmeans.kernels.scores import Best, Precision, best_two_in_blocks, tiles_of
+from jaxcurate.kmeans.kernels.scores import Precision, Top2, tiles_of, top2_in_blocks
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, specs
 
@@ -28,22 +33,22 @@ class LloydState(NamedTuple):
 
     centroids: jax.Array
     """float32 ``[k, d]``."""
-    best: Best
+    best: Top2
     """The nearest centroid of each row; the label is -1 before the first assignment."""
     touched: jax.Array
     """bool ``[k]``: the clusters that a row joined or left in the last assignment."""
-    near: Near
+    bounds: PruningBounds
     """What is known of the rows' neighbourhoods."""
     n_iter: jax.Array
     """int32: iterations done; -1 before the first assignment."""
-    compared: jax.Array
+    distance_fraction: jax.Array
     """float32 ``[max_iter + 1]``: for each assignment, the share of ``n k`` scores worked out."""
-    in_doubt: jax.Array
+    recheck_fraction: jax.Array
     """float32 ``[max_iter + 1]``: for each assignment, the share of rows searched again."""
 
 
 LLOYD_SPECS = specs(
-    LloydState, SAME, specs(Best, ROWS, ROWS, ROWS), SAME, NEAR_SPECS, SAME, SAME, SAME
+    LloydState, SAME, specs(Top2, ROWS, ROWS, ROWS), SAME, PRUNING_SPECS, SAME, SAME, SAME
 )
 
 
@@ -85,10 +90,10 @@ def unassigned(
     del axis_name  # every row is on its own
     nothing = jnp.zeros_like(x[:, 0])
     shares = jnp.zeros(max_iter + 1)
-    best = Best(nothing.astype(jnp.int32) - 1, nothing, nothing)
-    near = unarranged(*x.shape, len(centroids), block)
+    best = Top2(nothing.astype(jnp.int32) - 1, nothing, nothing)
+    bounds = no_bounds(*x.shape, len(centroids), block)
     touched = jnp.zeros(len(centroids), bool)
-    return LloydState(centroids, best, touched, near, jnp.int32(-1), shares, shares)
+    return LloydState(centroids, best, touched, bounds, jnp.int32(-1), shares, shares)
 
 
 def more_iterations(
@@ -121,7 +126,7 @@ def more_iterations(
         skip: whether to leave out distances that cannot change a label; by default where there
             are clusters enough. The result is the same.
         plain: take the float32 scores at their word. For many small problems side by side, whose
-            rows are centred closely.
+            rows are centered closely.
         unit: bring the means to length 1, as the rows are: spherical k-means.
 
     References:
@@ -133,28 +138,30 @@ def more_iterations(
     rounding = rounding_of(x, precision)
     n_rows = n_flagged(weights > 0, axis_name)
 
-    def assign(state: LloydState, centroids: jax.Array) -> tuple[Best, jax.Array, jax.Array, Near]:
+    def assign(
+        state: LloydState, centroids: jax.Array
+    ) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
         """The best, where it is in doubt, the share of scores worked out, and what is known."""
         options = dict(block=block, precision=precision)
         if skip:
-            return search_near(
+            return search_pruned(
                 x,
                 weights,
                 state.centroids,
                 centroids,
                 jnp.any(centroids != state.centroids, axis=1) | (state.n_iter < 0),
                 state.best,
-                state.near,
+                state.bounds,
                 state.n_iter + 1,
                 rounding,
                 axis_name=axis_name,
                 **options,
             )
         if plain:
-            best = best_two_in_blocks(x, tiles_of(centroids, k), block=block)
-            return best, jnp.zeros_like(weights, bool), jnp.float32(1), state.near
-        best, doubt = search(x, weights, centroids, rounding, **options)
-        return best, doubt, jnp.float32(1), state.near
+            best = top2_in_blocks(x, tiles_of(centroids, k), block=block)
+            return best, jnp.zeros_like(weights, bool), jnp.float32(1), state.bounds
+        best, ambiguous = search(x, weights, centroids, rounding, **options)
+        return best, ambiguous, jnp.float32(1), state.bounds
 
     def step(state: LloydState) -> LloydState:
         before, touched = state.best, state.touched
@@ -168,19 +175,21 @@ def more_iterations(
             unit=unit,
             axis_name=axis_name,
         )
-        best, doubt, compared, near = assign(state, centroids)
-        best = best if plain else settle(x, centroids, best, doubt)
+        best, ambiguous, distance_fraction, bounds = assign(state, centroids)
+        best = best if plain else recheck(x, centroids, best, ambiguous)
         n_iter = state.n_iter + 1
-        in_doubt = n_flagged(doubt, axis_name) / n_rows
-        compared = state.compared.at[n_iter].set(jnp.minimum(compared + in_doubt, 1))
+        recheck_fraction = n_flagged(ambiguous, axis_name) / n_rows
+        distance_fraction = state.distance_fraction.at[n_iter].set(
+            jnp.minimum(distance_fraction + recheck_fraction, 1)
+        )
         return LloydState(
             centroids,
             best,
             touched_by(weights, before.labels, best.labels, k, axis_name),
-            near,
+            bounds,
             n_iter,
-            compared,
-            state.in_doubt.at[n_iter].set(in_doubt),
+            distance_fraction,
+            state.recheck_fraction.at[n_iter].set(recheck_fraction),
         )
 
     def unfinished(state: LloydState) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The frame of the arithmetic: rows centred and scaled so that float32 keeps its digits."""
+"""Normalizes rows: shifted and scaled so that float32 keeps its digits, or to length 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ _CACHED = 2**16
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A shift and a power of two: ``(x - mean) / scale`` is centred, its largest entry near 1.
+class Normalizer:
+    """Shift and power of two: ``(x - mean) / scale`` has mean 0 and its largest entry near 1.
 
     Far-off data lose their digits in ``|x|^2 - 2 x c + |c|^2``, and squares of very large or very
-    small entries leave the range of float32; in this frame neither happens. The power of two
+    small entries leave the range of float32; of normalized rows neither is true. The power of two
     makes the scaling exact.
     """
 
@@ -30,10 +30,10 @@ class Frame:
     """float64 ``[d]``."""
     scale: float
     unit: bool = False
-    """Rows are brought to length 1 instead, their directions being all that counts."""
+    """Brings rows to length 1 instead, where their directions are all that counts."""
 
-    def enter(self, x: np.ndarray) -> np.ndarray:
-        """Rows ``[n, d]`` in the frame, float32.
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Returns rows ``[n, d]`` normalized, float32.
 
         Differences are taken in float64, unless rows and mean are float32 already: then they are
         correctly rounded all the same, and three times as fast.
@@ -55,34 +55,34 @@ class Frame:
             np.multiply(moved, factor, out=out[begin : begin + rows], casting="same_kind")
         return out
 
-    def rounded(self) -> "Frame":
-        """One as good, that float32 rows enter faster: any point near the mean will do."""
+    def rounded(self) -> "Normalizer":
+        """Returns one as good that is faster for float32 rows: any point near the mean will do."""
         with np.errstate(over="ignore"):
             mean = self.mean.astype(np.float32).astype(np.float64)
         return replace(self, mean=mean) if np.isfinite(mean).all() else self
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether float32 holds the mean to the last bit, and differences from it."""
+        """Whether float32 holds the mean, and differences from it, to the last bit."""
         within = 2.0**-100 < self.scale < 2.0**100 and np.abs(self.mean).max() < 2.0**100
         return within and np.array_equal(self.mean, self.mean.astype(np.float32))
 
-    def leave(self, x: np.ndarray) -> np.ndarray:
-        """Points ``[k, d]`` of the frame where they were, float32."""
+    def inverse_transform(self, x: np.ndarray) -> np.ndarray:
+        """Returns normalized points ``[k, d]`` as they were before, float32."""
         points = np.asarray(x, np.float64) * self.scale + self.mean
         # The mean of numbers that float32 holds is one: beyond it there is rounding alone.
         return np.clip(points, -LARGEST, LARGEST).astype(np.float32)
 
-    def leave_squared(self, squared: np.ndarray) -> np.ndarray:
-        """Squared distances ``[n]`` measured in the frame, as they were outside, float32."""
+    def inverse_transform_squared(self, squared: np.ndarray) -> np.ndarray:
+        """Returns squared distances ``[n]`` of normalized points as they were before, float32."""
         with np.errstate(over="ignore"):  # beyond float32 a squared distance is infinite
             return (np.asarray(squared, np.float64) * self.scale**2).astype(np.float32)
 
 
-def frame_of(
+def fit_normalizer(
     x: RowsLike, name: str = "x", devices: Devices = ONE_DEVICE, metric: Metric = "euclidean"
-) -> Frame:
-    """The frame of the rows ``[n, d]``, found in one pass; checks them on the way.
+) -> Normalizer:
+    """Returns the normalizer of the rows ``[n, d]``, and checks them, in one pass.
 
     Args:
         x: the rows.
@@ -121,7 +121,7 @@ def frame_of(
         raise InputError(f"{name} is not the same in all processes: {seen.tolist()} rows")
     refuse(faults, name)
     if metric == "cosine":
-        return Frame(np.zeros(x.shape[1]), 1.0, unit=True)
+        return Normalizer(np.zeros(x.shape[1]), 1.0, unit=True)
     total = np.zeros(x.shape[1])
     for part in found[:, 0]:  # one after another, however many processes there are
         total += part
@@ -129,11 +129,11 @@ def frame_of(
     mean = np.clip(total / len(x), low, high)  # rounding must not shift a constant column
     reach = float(np.max(np.maximum(high - mean, mean - low)))
     # The reciprocal of a smaller power would be infinite.
-    return Frame(mean, float(2.0 ** max(np.ceil(np.log2(reach)), -1000)) if reach > 0 else 1.0)
+    return Normalizer(mean, float(2.0 ** max(np.ceil(np.log2(reach)), -1000)) if reach > 0 else 1.0)
 
 
 def checked_shape(x: RowsLike, name: str) -> None:
-    """Raises a ValueError naming ``x`` unless it is a numeric matrix with rows and columns."""
+    """Refuses what is not a numeric matrix with rows and columns, by its name."""
     if len(x.shape) != 2:
         raise InputError(f"{name} must have two axes [n, d], not shape {x.shape}")
     if not is_real(x.dtype):

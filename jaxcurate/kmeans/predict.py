@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate.kmeans.lloyd import assigned
-from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.kmeans.rows import Chunks, chunks_of
+from jaxcurate.kmeans.row_view import RowView
+from jaxcurate.kmeans.rows import RowStream, stream_rows
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch
 
 _CHUNK_BYTES = 2**26
@@ -14,22 +14,22 @@ _LEAST = 256
 """Rows that a device gets at a time at least."""
 
 
-def chunked(x: Lazy, devices: Devices, memory_limit: int | None = None) -> Chunks:
+def chunked(x: RowView, devices: Devices, memory_limit: int | None = None) -> RowStream:
     """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
 
     Args:
-        x: in their frame.
+        x: normalized rows.
         devices: the devices to use.
         memory_limit: bytes that the few chunks which are alive at a time may take together.
     """
     shards = devices.count
     n_bytes = _CHUNK_BYTES if memory_limit is None else min(_CHUNK_BYTES, memory_limit // 4)
     fitting = n_bytes // (4 * x.shape[1]) // shards
-    return chunks_of(x, devices, max(_LEAST, min(fitting, -(-len(x) // shards))))
+    return stream_rows(x, devices, max(_LEAST, min(fitting, -(-len(x) // shards))))
 
 
 def assign_to_parts(
-    chunks: Chunks,
+    chunks: RowStream,
     centroids: np.ndarray,
     n_parts: np.ndarray,
     parts: np.ndarray,
@@ -38,12 +38,13 @@ def assign_to_parts(
 
     Args:
         chunks: the rows, from :func:`chunked`.
-        centroids: float32 ``[k, d]``, of the clusters before their split, in the chunks' frame.
+        centroids: float32 ``[k, d]``, of the clusters before their split, normalized as the rows.
         n_parts: int ``[k]``, in how many parts each was split; 0 for one that was empty.
         parts: float32 ``[sum(n_parts), d]``, the parts' centroids, cluster after cluster.
 
     Returns:
-        Labels int32 ``[n]`` among the parts, and squared distances float32 ``[n]``, in the frame.
+        Labels int32 ``[n]`` among the parts, and squared distances float32 ``[n]``, of normalized
+        rows.
     """
     centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
     first = np.cumsum(n_parts) - n_parts

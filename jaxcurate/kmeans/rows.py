@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcurate.checks import InputError
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.runtime.devices import Devices, RowsLike
 
 _SMALLEST_BLOCK = 256
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     """Rows on the devices, padded to a shape that the kernels can split."""
 
     x: jax.Array
-    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.normalize.Frame`."""
+    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.normalize.Normalizer`."""
     weights: jax.Array
     """float32 ``[m]``: 1 for a row, 0 for padding."""
     n: int
@@ -38,10 +38,10 @@ class Rows(NamedTuple):
 
 
 def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = None) -> Rows:
-    """Puts rows ``[n, d]``, already in their frame, on devices.
+    """Puts normalized rows ``[n, d]`` on devices.
 
     Args:
-        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.Lazy`. Over several
+        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.RowView`. Over several
             processes each reads the rows of its own devices.
         devices: the devices to use.
         at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
@@ -60,11 +60,11 @@ def block_rows() -> int:
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """Rows that are read, put in their frame and placed a chunk at a time, one chunk ahead."""
+class RowStream:
+    """Rows that are read, normalized and placed a chunk at a time, one chunk ahead."""
 
-    x: Lazy
-    """``[n, d]``, in their frame, most likely of a memory map."""
+    x: RowView
+    """``[n, d]``, normalized, most likely of a memory map."""
     devices: Devices
     n_rows: int
     """Rows to a chunk, a multiple of what the devices' blocks hold."""
@@ -100,7 +100,7 @@ class Chunks:
         return ThreadPoolExecutor(1, thread_name_prefix="chunk")
 
     def _placed(self, part: slice) -> Rows:
-        return place(self.x.part(part), self.devices, self.n_rows, self.block)
+        return place(self.x.select(part), self.devices, self.n_rows, self.block)
 
 
 def fits(n: int, d: int, memory_limit: int | None) -> bool:
@@ -108,8 +108,8 @@ def fits(n: int, d: int, memory_limit: int | None) -> bool:
     return memory_limit is None or 4 * n * d <= memory_limit
 
 
-def chunks_within(x: Lazy, devices: Devices, memory_limit: int, n_clusters: int) -> Chunks:
-    """Chunks of rows in their frame, of which all that are alive at a time fit in so many bytes.
+def stream_within(x: RowView, devices: Devices, memory_limit: int, n_clusters: int) -> RowStream:
+    """Returns chunks of normalized rows that fit in so many bytes, all that are alive at a time.
 
     Raises:
         ValueError: not even the smallest chunk fits.
@@ -133,14 +133,14 @@ def chunks_within(x: Lazy, devices: Devices, memory_limit: int, n_clusters: int)
             f"{d} numbers on {shards} device(s)"
         )
     most = 1 << (-(-n // shards) - 1).bit_length()  # few rows need not be padded to more
-    return replace(chunks_of(x, devices, min(a_device, max(_SMALLEST_STEP, most))), spare=spare)
+    return replace(stream_rows(x, devices, min(a_device, max(_SMALLEST_STEP, most))), spare=spare)
 
 
-def chunks_of(x: Lazy, devices: Devices, a_device: int) -> Chunks:
+def stream_rows(x: RowView, devices: Devices, a_device: int) -> RowStream:
     """Chunks that give each device so many rows, at least 16, or a little fewer."""
     below = lambda rows: 1 << (rows.bit_length() - 1) if rows else 0
     # Rather many blocks than large ones: what rows are near to is known for each block.
     block = max(below(a_device // _BLOCKS), min(_SMALLEST_BLOCK, below(a_device)))
     block = min(block, block_rows())
     a_device = min(a_device, _MOST_ROWS // devices.count)
-    return Chunks(x, devices, devices.count * (a_device // block * block), block)
+    return RowStream(x, devices, devices.count * (a_device // block * block), block)

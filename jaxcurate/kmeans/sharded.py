@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.assignment.exact import rounding_of, search, settle, squared_distances
+from jaxcurate.kmeans.assignment.exact import recheck, rounding_of, search, squared_distances
 from jaxcurate.kmeans.kernels.cluster_sums import halves, sums_of_differences, whole
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import unit_rows
@@ -99,8 +99,8 @@ def assigned_round(
 
     def meet(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         guests, labels, distances = carry
-        best, doubt = search(x, everyone, guests, rounding, block=block, precision=precision)
-        own = settle(x, guests, best, doubt).labels
+        best, ambiguous = search(x, everyone, guests, rounding, block=block, precision=precision)
+        own = recheck(x, guests, best, ambiguous).labels
         squared = squared_distances(x, guests, own, block=block)
         own = own + k * ((here + turn) % n_devices)
         better = (squared < distances) | ((squared == distances) & (own < labels))

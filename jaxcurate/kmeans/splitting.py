@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate.kmeans.lloyd import lloyd
-from jaxcurate.kmeans.normalize import frame_of
-from jaxcurate.kmeans.row_view import Lazy
-from jaxcurate.kmeans.rows import chunks_within
+from jaxcurate.kmeans.normalize import fit_normalizer
+from jaxcurate.kmeans.row_view import RowView
+from jaxcurate.kmeans.rows import stream_within
 from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
@@ -33,7 +33,7 @@ class _Batch(NamedTuple):
 
 
 def split_clusters(
-    x: Lazy,
+    x: RowView,
     labels: np.ndarray,
     n_splits: int,
     key: jax.Array,
@@ -49,7 +49,7 @@ def split_clusters(
     vmap. A cluster of at most ``n_splits`` rows becomes one cluster for each row.
 
     Args:
-        x: float32 ``[n, d]``, in their frame; read a batch of clusters at a time.
+        x: float32 ``[n, d]``, normalized; read a batch of clusters at a time.
         labels: int32 ``[n]``.
         n_splits: parts to a cluster.
         key: a jax random key.
@@ -94,7 +94,7 @@ def split_clusters(
             if batch.width > room:
                 own_key = jax.random.fold_in(key, batch.clusters[0])
                 parts, own = _fit_streamed(
-                    x.part(rows), n_splits, own_key, max_iter, memory_limit, unit
+                    x.select(rows), n_splits, own_key, max_iter, memory_limit, unit
                 )
                 found[0].append(parts[None])
                 found[1].append(own)
@@ -149,14 +149,14 @@ def _batches(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Batch
 
 
 def _fit_streamed(
-    x: Lazy, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
+    x: RowView, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in chunks."""
-    frame = frame_of(x, metric="cosine" if unit else "euclidean").rounded()
-    chunks = chunks_within(Lazy(x, frame=frame), ONE_DEVICE, memory_limit, n_splits)
+    normalizer = fit_normalizer(x, metric="cosine" if unit else "euclidean").rounded()
+    chunks = stream_within(RowView(x, normalizer=normalizer), ONE_DEVICE, memory_limit, n_splits)
     start = seed_chunks(chunks, n_splits, key)
     found = iterate_chunks(chunks, start, n_splits, max_iter, unit=unit)
-    return frame.leave(found.centroids), found.labels
+    return normalizer.inverse_transform(found.centroids), found.labels
 
 
 @functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))
@@ -174,11 +174,11 @@ def _fit_batch(
     width = xs.shape[1]
 
     def one(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Distances between a cluster's rows are small beside their distance from the centre of
-        # the data: their own centre keeps the digits.
-        centre = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
-        centre = jnp.zeros_like(centre) if unit else centre
-        x = (x - centre[None, :]) * w[:, None]
+        # Distances between a cluster's rows are small beside their distance from the center of
+        # the data: their own center keeps the digits.
+        center = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
+        center = jnp.zeros_like(center) if unit else center
+        x = (x - center[None, :]) * w[:, None]
         start = greedy_kmeans_plus_plus(
             x,
             w,
@@ -198,6 +198,6 @@ def _fit_batch(
             plain=True,
             unit=unit,
         )
-        return state.centroids + centre[None, :], state.best.labels
+        return state.centroids + center[None, :], state.best.labels
 
     return jax.vmap(one)(xs, weights, clusters)

@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcurate.kmeans.assignment.exact import rounding_of, settle
-from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS, Near, search_near, unarranged
+from jaxcurate.kmeans.assignment.exact import recheck, rounding_of
+from jaxcurate.kmeans.assignment.pruned import (
+    PRUNING_SPECS,
+    PruningBounds,
+    no_bounds,
+    search_pruned,
+)
 from jaxcurate.kmeans.checkpoint import NO_STOPS, Stops, from_devices, to_devices
 from jaxcurate.kmeans.kernels.cluster_sums import sums_of_differences
-from jaxcurate.kmeans.kernels.scores import Best, Precision
+from jaxcurate.kmeans.kernels.scores import Precision, Top2
 from jaxcurate.kmeans.lloyd import assigned, measured
-from jaxcurate.kmeans.rows import Chunks, Rows
+from jaxcurate.kmeans.rows import Rows, RowStream
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw_blocks, kept, nearer, take
 from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates, squared_distances_to
 from jaxcurate.runtime import collectives
@@ -32,9 +37,9 @@ class Found(NamedTuple):
     distances: np.ndarray
     """float32 ``[n]``, squared, to the own centroid."""
     n_iter: int
-    compared: np.ndarray
+    distance_fraction: np.ndarray
     """float32 ``[n_iter + 1]``: for each pass the share of ``n k`` scores worked out."""
-    in_doubt: np.ndarray
+    recheck_fraction: np.ndarray
     """float32 ``[n_iter + 1]``: for each pass the share of rows searched again."""
 
 
@@ -45,9 +50,9 @@ class Passes(NamedTuple):
     """float32 ``[k, d]``, to which the rows are to be assigned."""
     before: np.ndarray
     """float32 ``[k, d]``, to which they were assigned in the last pass."""
-    best: Best
+    best: Top2
     """Of the last pass, on the host; the label is -1 before the first."""
-    near: Near
+    bounds: PruningBounds
     """What is known of the rows' neighbourhoods, chunk by chunk."""
     sums: np.ndarray
     """float64 ``[k, d]``, what the rows of each cluster add up to."""
@@ -60,12 +65,12 @@ class Passes(NamedTuple):
 
 
 _PASSES_SPECS = specs(
-    Passes, SAME, SAME, specs(Best, ROWS, ROWS, ROWS), NEAR_SPECS, SAME, SAME, SAME, SAME
+    Passes, SAME, SAME, specs(Top2, ROWS, ROWS, ROWS), PRUNING_SPECS, SAME, SAME, SAME, SAME
 )
 
 
 def iterate_chunks(
-    chunks: Chunks,
+    chunks: RowStream,
     centroids: np.ndarray | None,
     n_clusters: int,
     max_iter: int,
@@ -89,8 +94,8 @@ def iterate_chunks(
     """
     kernel = chunks.devices.spmd(
         _assign_and_sum,
-        (ROWS, ROWS, SAME, SAME, ROWS, NEAR_SPECS, SAME),
-        (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
+        (ROWS, ROWS, SAME, SAME, ROWS, PRUNING_SPECS, SAME),
+        (ROWS, PRUNING_SPECS, SAME, SAME, SAME, SAME),
         block=chunks.block,
         precision=precision,
     )
@@ -99,20 +104,20 @@ def iterate_chunks(
     if stops.phase == "iterating":
         at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, ONE_DEVICE))
     while True:
-        centroids, _, best, near, sums, counts, n_iter, shares = at
-        touched, in_doubt, share = np.full(k, n_iter == 0), 0.0, 0.0
+        centroids, _, best, bounds, sums, counts, n_iter, shares = at
+        touched, recheck_fraction, share = np.full(k, n_iter == 0), 0.0, 0.0
 
         def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
-            own = Best(*(_filled(whole[part], rows) for whole in at.best))
-            known = Near(*(whole[chunk] for whole in at.near))
+            own = Top2(*(_filled(whole[part], rows) for whole in at.best))
+            known = PruningBounds(*(whole[chunk] for whole in at.bounds))
             results = kernel(rows.x, rows.weights, at.before, at.centroids, own, known, at.n_done)
             return chunk, part, results
 
         # The host takes in what one chunk gave while the devices are busy with the next.
         for chunk, part, results in _one_ahead(launch, chunks):
-            now, known, s, c, doubt, compared = jax.tree.map(fetch, results)
-            in_doubt += float(doubt) / n
-            share += float(compared) * (part.stop - part.start) / n
+            now, known, s, c, ambiguous, distance_fraction = jax.tree.map(fetch, results)
+            recheck_fraction += float(ambiguous) / n
+            share += float(distance_fraction) * (part.stop - part.start) / n
             old, new = best.labels[part], now.labels[: part.stop - part.start]
             changed = old != new
             here = np.zeros(k, bool)
@@ -123,9 +128,9 @@ def iterate_chunks(
             touched |= here
             for whole, of_chunk in zip(best, now, strict=True):
                 whole[part] = of_chunk[: part.stop - part.start]
-            for whole, of_chunk in zip(near, known, strict=True):
+            for whole, of_chunk in zip(bounds, known, strict=True):
                 whole[chunk] = of_chunk
-        shares[n_iter] = min(share + in_doubt, 1.0), in_doubt
+        shares[n_iter] = min(share + recheck_fraction, 1.0), recheck_fraction
         if not touched.any() or n_iter == max_iter:
             distances = _measure_chunks(chunks, centroids, best.labels)
             return Found(centroids, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
@@ -136,7 +141,7 @@ def iterate_chunks(
             means /= np.maximum(lengths, 1e-30)[:, None]
             touched &= lengths > 1e-6
         new = np.where(touched[:, None], means, centroids).astype(np.float32)
-        at = Passes(new, centroids, best, near, sums, counts, n_iter + np.int32(1), shares)
+        at = Passes(new, centroids, best, bounds, sums, counts, n_iter + np.int32(1), shares)
         if (n_iter + 1) % stops.iterations == 0:
             stops.tell(
                 lambda at=at: from_devices("iterating", jax.tree.map(np.copy, at), _PASSES_SPECS, n)
@@ -144,7 +149,7 @@ def iterate_chunks(
 
 
 def _nothing_done(
-    chunks: Chunks, centroids: np.ndarray | None, n_clusters: int, max_iter: int
+    chunks: RowStream, centroids: np.ndarray | None, n_clusters: int, max_iter: int
 ) -> Passes:
     """Where iterations from ``centroids`` ``[k, d]`` begin."""
     n, d = chunks.x.shape
@@ -152,13 +157,13 @@ def _nothing_done(
         centroids = np.zeros((n_clusters, d), np.float32)
     shards = chunks.devices.count
     gaps_fit = 4 * n_clusters * len(chunks) * chunks.n_rows // chunks.block <= chunks.spare
-    near = unarranged(chunks.n_rows // shards if gaps_fit else 1, d, n_clusters, chunks.block)
+    bounds = no_bounds(chunks.n_rows // shards if gaps_fit else 1, d, n_clusters, chunks.block)
     of_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
     return Passes(
         np.asarray(centroids),
         np.asarray(centroids),
-        Best(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
-        jax.tree.map(of_all, near),
+        Top2(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
+        jax.tree.map(of_all, bounds),
         np.zeros((n_clusters, d)),
         np.zeros(n_clusters),
         np.int32(0),
@@ -166,7 +171,7 @@ def _nothing_done(
     )
 
 
-def _one_ahead(launch: Callable[..., Item], chunks: Chunks) -> Iterator[Item]:
+def _one_ahead(launch: Callable[..., Item], chunks: RowStream) -> Iterator[Item]:
     """What ``launch`` gives for each chunk, told when the next one has been launched."""
     done = []
     for chunk, (part, rows) in enumerate(chunks):
@@ -183,7 +188,7 @@ def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
     return np.pad(values, (0, fill)) if fill else values
 
 
-def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Squared distances float32 ``[n]`` to the own centroids, in one pass."""
     kernel = chunks.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
     distances = np.empty(len(chunks.x), np.float32)
@@ -193,7 +198,7 @@ def _measure_chunks(chunks: Chunks, centroids: np.ndarray, labels: np.ndarray) -
     return distances
 
 
-def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assign_chunks(chunks: RowStream, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
     kernel = chunks.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
     labels = np.empty(len(chunks.x), np.int32)
@@ -206,12 +211,12 @@ def assign_chunks(chunks: Chunks, centroids: np.ndarray) -> tuple[np.ndarray, np
 
 
 class Picks(NamedTuple):
-    """Where the seeding stands between two centres."""
+    """Where the seeding stands between two centroids."""
 
-    centres: np.ndarray
+    centroids: np.ndarray
     """float32 ``[k, d]``; zeros where none is chosen yet."""
     closest: np.ndarray
-    """float32 ``[n]``, squared distances to the nearest centre."""
+    """float32 ``[n]``, squared distances to the nearest centroid."""
     n_chosen: np.ndarray | np.int32
     """int32."""
 
@@ -220,9 +225,9 @@ _PICKS_SPECS = specs(Picks, SAME, ROWS, SAME)
 
 
 def seed_chunks(
-    chunks: Chunks, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
+    chunks: RowStream, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
 ) -> np.ndarray:
-    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each centre.
+    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each centroid.
 
     Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
     store: ``"k-means||"`` needs six.
@@ -256,7 +261,7 @@ def seed_chunks(
             n_ahead(n_clusters, d) if at.n_chosen else 1,
         )
         while at.n_chosen < n_clusters and int(jnp.sum(kept(draws))) >= n_tried:
-            centres, closest, i = at
+            centroids, closest, i = at
             which, draws = take(draws, n_tried)
             candidates = draws.rows[which]
             improved = np.zeros((n_tried, n_padded), np.float32)
@@ -269,17 +274,17 @@ def seed_chunks(
                 improved[:, part] = fetch(now)[: rows.n].T
                 costs += fetch(sums).astype(np.float64).sum(axis=0)
             best = int(np.argmin(costs))
-            centres[i] = candidates[best]
-            draws = nearer(draws, centres[i])
-            at = Picks(centres, improved[best], i + np.int32(1))
-    return at.centres
+            centroids[i] = candidates[best]
+            draws = nearer(draws, centroids[i])
+            at = Picks(centroids, improved[best], i + np.int32(1))
+    return at.centroids
 
 
-def _drawn(chunks: Chunks, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
+def _drawn(chunks: RowStream, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
     """As :func:`jaxcurate.kmeans.seeding.d2_draws.draw`, with ``closest`` padded to whole
     blocks."""
     block = chunks.block
-    # Where every row lies on a centre any row will do.
+    # Where every row lies on a centroid any row will do.
     mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)
     blocks = mass.astype(np.float32).reshape(-1, block)
     sums = jnp.asarray(blocks.sum(axis=1))
@@ -306,33 +311,33 @@ def _assign_and_sum(
     weights: jax.Array,
     old: jax.Array,
     centroids: jax.Array,
-    before: Best,
-    near: Near,
+    before: Top2,
+    bounds: PruningBounds,
     n_iter: jax.Array,
     *,
     block: int,
     precision: Precision,
     axis_name: str | None,
-) -> tuple[Best, Near, jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[Top2, PruningBounds, jax.Array, jax.Array, jax.Array, jax.Array]:
     """The best; what is known of neighbourhoods; by how much the sums ``[k, d]`` of the rows'
     differences from their centroids, and the counts, change by rows that join and leave; how many
     rows were in doubt; and the share of scores worked out."""
     moved = jnp.any(centroids != old, axis=1) | (n_iter == 0)
-    best, doubt, share, near = search_near(
+    best, ambiguous, share, bounds = search_pruned(
         x,
         weights,
         old,
         centroids,
         moved,
         before,
-        near,
+        bounds,
         n_iter,
         rounding_of(x, precision),
         block=block,
         precision=precision,
         axis_name=axis_name,
     )
-    best = settle(x, centroids, best, doubt)
+    best = recheck(x, centroids, best, ambiguous)
     weights = jnp.where(best.labels != before.labels, weights, 0)
     every = jnp.ones_like(moved)
     joined, left = (
@@ -340,9 +345,9 @@ def _assign_and_sum(
         for labels in (best.labels, before.labels)
     )
     change = jax.tree.map(jnp.subtract, joined, left)
-    in_doubt = jnp.sum(doubt, dtype=jnp.int32)
-    sums, counts, in_doubt = collectives.psum((*change, in_doubt), axis_name)
-    return best, near, sums, counts, in_doubt, share
+    recheck_fraction = jnp.sum(ambiguous, dtype=jnp.int32)
+    sums, counts, recheck_fraction = collectives.psum((*change, recheck_fraction), axis_name)
+    return best, bounds, sums, counts, recheck_fraction, share
 
 
 def _improve(

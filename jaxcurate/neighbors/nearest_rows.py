@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, as_real, check_choice, check_whole
-from jaxcurate.kmeans.normalize import checked_shape, frame_of
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, RowsLike, fetch
 
@@ -44,7 +44,7 @@ def nearest_rows(
 
     Args:
         embeddings: ``[n, d]``, an array, a memory map or
-            :class:`~jaxcurate.kmeans.row_view.Lazy`, read a chunk at a time.
+            :class:`~jaxcurate.kmeans.row_view.RowView`, read a chunk at a time.
         queries: ``[q, d]``.
         n_per_query: how many for each query; all where the pool has fewer.
         metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.
@@ -57,18 +57,18 @@ def nearest_rows(
     check_whole("n_per_query", n_per_query, 1)
     check_choice("metric", metric, ("cosine", "euclidean"))
     queries = as_real(queries, "queries")
-    if not isinstance(embeddings, Lazy):
+    if not isinstance(embeddings, RowView):
         embeddings = as_real(embeddings, "embeddings")
     checked_shape(queries, "queries")
-    frame = frame_of(embeddings, "embeddings")
-    frame_of(queries, "queries")  # refuses what is not finite
+    normalizer = fit_normalizer(embeddings, "embeddings")
+    fit_normalizer(queries, "queries")  # refuses what is not finite
     if queries.shape[1] != embeddings.shape[1]:
         raise InputError(
             f"queries have {queries.shape[1]} columns, the embeddings {embeddings.shape[1]}"
         )
     n_per_query = min(n_per_query, len(embeddings))
     # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits in the frame.
-    enter = frame.enter if metric == "euclidean" else _of_length_one
+    enter = normalizer.enter if metric == "euclidean" else _of_length_one
     devices = Devices.all() if devices is None else devices
     kernel = devices.spmd(
         _best,

@@ -22,7 +22,7 @@ from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.mixing import indices_of
 from jaxcurate.evaluation import compare, coverage, summary
 from jaxcurate.evaluation.arms import Arms
-from jaxcurate.kmeans.row_view import Lazy
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
 from jaxcurate.pipeline.context import Items, check_all_read, read_held_out
 from jaxcurate.runtime.progress import Progress
@@ -333,7 +333,7 @@ class Stages(Items):
             self.progress.line(
                 f"  {len(skipped)} reference(s) could not be read or used: {skipped[0]}"
             )
-        among = Lazy(pool.embeddings, valid)
+        among = RowView(pool.embeddings, valid)
         near = nearest_rows(
             among, queries, settings.n_per_query, settings.metric, devices=self.devices
         )

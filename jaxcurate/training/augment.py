@@ -97,8 +97,8 @@ def resampling(start: jax.Array, extent: jax.Array, size: int) -> jax.Array:
         extent: ``[b]`` its length, as a share of the axis.
         size: pixels along the axis, before and after.
     """
-    centre = (jnp.arange(size) + 0.5)[None, :]
-    at = size * start[:, None] + centre * extent[:, None] - 0.5
+    center = (jnp.arange(size) + 0.5)[None, :]
+    at = size * start[:, None] + center * extent[:, None] - 0.5
     at = jnp.clip(at, 0, size - 1)
     return jnp.maximum(0, 1 - jnp.abs(at[:, :, None] - jnp.arange(size)[None, None, :]))
 

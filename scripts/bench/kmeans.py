@@ -64,14 +64,14 @@ def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
 
     init = "k-means++" if start is None else start
     found = jc.kmeans(x, k, init, iterations, seed, memory_limit)
-    return found.centroids, [round(float(share), 2) for share in found.compared]
+    return found.centroids, [round(float(share), 2) for share in found.distance_fraction]
 
 
 def with_scikit_learn(x, k, start, iterations, seed):
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeansResult
 
     init = "k-means++" if start is None else start
-    model = KMeans(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)
+    model = KMeansResult(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)
     return model.fit(x).cluster_centers_
 
 

@@ -30,8 +30,8 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxcurate.kmeans import few, predict, splitting, streaming
-from jaxcurate.kmeans.assignment.pruned import NEAR_SPECS
-from jaxcurate.kmeans.kernels.scores import Best
+from jaxcurate.kmeans.assignment.pruned import PRUNING_SPECS
+from jaxcurate.kmeans.kernels.scores import Top2
 from jaxcurate.kmeans.kernels.tpu import block_side
 from jaxcurate.kmeans.lloyd import (
     LLOYD_SPECS,
@@ -54,7 +54,7 @@ BANDWIDTH = {"v5e": 0.82e12, "v5p": 2.77e12, "v6e": 1.64e12}
 PASSES = {"float32": 6, "bfloat16": 1}
 """bfloat16 products that one product at this precision is made of."""
 BLOCK = 4096
-BEST = Best(ROWS, ROWS, ROWS)
+BEST = Top2(ROWS, ROWS, ROWS)
 
 
 class Kernel(NamedTuple):
@@ -84,8 +84,8 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
     centroids, some = shape(k, d), shape(16, d)
     key = jax.eval_shape(lambda: jax.random.key(0))
     rows, stop = ((ROWS, x), (ROWS, weights)), (SAME, shape(dtype="int32"))
-    best = (BEST, Best(numbers, weights, weights))
-    near = (NEAR_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards).near)
+    best = (BEST, Top2(numbers, weights, weights))
+    near = (PRUNING_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards).near)
     clusters, counts = (SAME, centroids), (SAME, shape(k, dtype="int32"))
     tiles = shape(64 * 8, 256, d)
     block = dict(block=BLOCK)
@@ -113,7 +113,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
         "streamed": Kernel(
             streaming._assign_and_sum,
             (*rows, clusters, clusters, best, near, (SAME, shape(dtype="int32"))),
-            (ROWS, NEAR_SPECS, SAME, SAME, SAME, SAME),
+            (ROWS, PRUNING_SPECS, SAME, SAME, SAME, SAME),
             block | dict(precision="float32"),
         ),
         "streamed seeds": Kernel(

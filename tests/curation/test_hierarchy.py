@@ -243,11 +243,11 @@ def test_what_does_not_fit_in_memory_streams(case, tmp_path):
     made = dict.fromkeys((hierarchy, splitting), 0)
 
     def counted(module):
-        def made_by(*arguments, of=module.chunks_within):
+        def made_by(*arguments, of=module.stream_within):
             made[module] += 1
             return of(*arguments)
 
-        return mock.patch.object(module, "chunks_within", made_by)
+        return mock.patch.object(module, "stream_within", made_by)
 
     with counted(hierarchy), counted(splitting):
         streamed = jc.hierarchical_kmeans(

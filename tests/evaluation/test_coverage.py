@@ -42,7 +42,7 @@ def test_coverage_is_the_distance_to_the_nearest(devices, monkeypatch):
     assert found.largest == pytest.approx(expected.max(), rel=1e-5)
     assert (found.error, found.n_measured) == (0, 500)
     assert coverage(x, np.arange(500)).largest == 0
-    monkeypatch.setattr("jaxcurate.evaluation.coverage._CENTRES", 7)
+    monkeypatch.setattr("jaxcurate.evaluation.coverage._CENTROIDS", 7)
     assert coverage(x, rows).mean == pytest.approx(found.mean, rel=1e-6)
     some = coverage(x, rows, n_measured=200)
     assert some.n_measured == 200

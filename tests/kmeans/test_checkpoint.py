@@ -30,7 +30,7 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.centroids, b.centroids)
     np.testing.assert_array_equal(a.labels, b.labels)
     np.testing.assert_array_equal(a.distances, b.distances)
-    np.testing.assert_array_equal(a.compared, b.compared)
+    np.testing.assert_array_equal(a.distance_fraction, b.distance_fraction)
     assert a.n_iter == b.n_iter
 
 
@@ -105,7 +105,7 @@ def test_a_chunk_is_over_before_the_second_next_is_read():
             told.append(f"over {self.chunk}")
             return self
 
-    class Chunks:
+    class RowStream:
         def __iter__(self):
             for chunk in range(3):
                 told.append(f"wanted {chunk}")  # the next is read from here on
@@ -115,7 +115,7 @@ def test_a_chunk_is_over_before_the_second_next_is_read():
         told.append(f"launched {chunk}")
         return Launched(chunk)
 
-    for launched in _one_ahead(launch, Chunks()):
+    for launched in _one_ahead(launch, RowStream()):
         told.append(f"taken in {launched.chunk}")
     assert told == [
         "wanted 0", "launched 0", "over 0",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.cluster import KMeansResult as SklearnKMeans
 from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
@@ -18,7 +18,7 @@ from jaxcurate.kmeans.kernels.cluster_sums import (
     by_segments,
     by_windows,
 )
-from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import n_candidates
 from jaxcurate.kmeans.splitting import split_clusters
@@ -98,12 +98,14 @@ def test_seeding_draws_by_squared_distance():
     # One draw a step (k = 2 has two candidates, of which the better one wins): with the points
     # 0, 1 and 3, given the first centre, the chances follow by hand.
     x = np.array([[0.0], [1.0], [3.0]], np.float32)
-    frame = frame_of(x)
-    rows = place(frame.enter(x), ONE_DEVICE)
+    normalizer = fit_normalizer(x)
+    rows = place(normalizer.transform(x), ONE_DEVICE)
     assert n_candidates(2) == 2
     second = {0: [], 1: [], 3: []}
     for seed in range(600):
-        first, other = frame.leave(seeded(rows, 2, "k-means++", jax.random.key(seed)))[:, 0]
+        first, other = normalizer.inverse_transform(
+            seeded(rows, 2, "k-means++", jax.random.key(seed))
+        )[:, 0]
         second[round(float(first))].append(round(float(other)))
     # From 0: candidates 1 (chance .1) and 3 (chance .9); 3 leaves 1, 1 leaves 4: only 1 twice.
     assert np.mean(np.array(second[0]) == 1) < 0.05
@@ -268,17 +270,17 @@ def test_bad_input_is_named(change, message):
 
 def test_splits_stay_inside_their_cluster():
     x = blobs(3000, 4, 12, spread=0.5)
-    frame = frame_of(x)
+    normalizer = fit_normalizer(x)
     whole = jc.kmeans(x, 12)
     centroids, labels, distances = split_clusters(
-        frame.enter(x), whole.labels, 5, jax.random.key(0), 50
+        normalizer.transform(x), whole.labels, 5, jax.random.key(0), 50
     )
     assert len(centroids) == labels.max() + 1 == 60
     parents = np.full(60, -1)
     parents[labels] = whole.labels
     np.testing.assert_array_equal(parents[labels], whole.labels)
-    assert distances.sum() * frame.scale**2 < 0.8 * whole.inertia
-    inside = frame.enter(x)
+    assert distances.sum() * normalizer.scale**2 < 0.8 * whole.inertia
+    inside = normalizer.transform(x)
     np.testing.assert_allclose(distances, ((inside - centroids[labels]) ** 2).sum(1), rtol=1e-4)
     # Each part is as good as a k-means of the cluster alone.
     for cluster in range(3):

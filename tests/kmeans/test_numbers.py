@@ -25,7 +25,7 @@ from jaxcurate.kmeans.kernels.cluster_sums import (
     over_devices,
     whole,
 )
-from jaxcurate.kmeans.normalize import frame_of
+from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.seeding.d2_draws import draw_blocks, sum_of_blocks
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.neighbors.nearest_rows import nearest_rows
@@ -133,11 +133,13 @@ def test_means_of_two_groups_are_right_after_a_stop():
 
 def test_splits_of_two_groups_are_right():
     x = two_groups(40_000)
-    frame = frame_of(x)
+    normalizer = fit_normalizer(x)
     centroids, labels, _ = split_clusters(
-        frame.enter(x), np.zeros(len(x), np.int32), 2, jax.random.key(0), 10
+        normalizer.transform(x), np.zeros(len(x), np.int32), 2, jax.random.key(0), 10
     )
-    np.testing.assert_allclose(frame.leave(centroids), means_of(x, labels, 2), atol=2e-5)
+    np.testing.assert_allclose(
+        normalizer.inverse_transform(centroids), means_of(x, labels, 2), atol=2e-5
+    )
 
 
 @pytest.mark.slow
@@ -237,7 +239,7 @@ def test_arrays_of_jax_are_taken(dtype):
 
 def test_the_least_int8_has_its_direction():
     x = np.array([[-128, 0], [-127, 0], [127, 0], [0, -128]], np.int8)
-    unit = frame_of(x, metric="cosine").enter(x)
+    unit = fit_normalizer(x, metric="cosine").transform(x)
     np.testing.assert_array_equal(unit, [[-1, 0], [-1, 0], [1, 0], [0, -1]])
 
 
@@ -259,16 +261,18 @@ def test_frames_of_any_type_and_shape(dtype, shape, metric, data):
     x[0, 0] = span.min if whole else 1
     x[:, -1] += (x == 0).all(axis=1).astype(dtype)
     wide = x.astype(np.float64)
-    frame = frame_of(x, metric=metric)
-    inside = frame.enter(x)
+    normalizer = fit_normalizer(x, metric=metric)
+    inside = normalizer.transform(x)
     if metric == "cosine":
         np.testing.assert_allclose(
             inside, wide / np.linalg.norm(wide, axis=1, keepdims=True), rtol=1e-6, atol=1e-7
         )
     else:
         assert np.abs(inside).max() <= 1
-        np.testing.assert_allclose(inside, (wide - frame.mean) / frame.scale, rtol=1e-6)
-        np.testing.assert_allclose(frame.leave(inside), wide, rtol=1e-6, atol=1e-6 * frame.scale)
+        np.testing.assert_allclose(inside, (wide - normalizer.mean) / normalizer.scale, rtol=1e-6)
+        np.testing.assert_allclose(
+            normalizer.inverse_transform(inside), wide, rtol=1e-6, atol=1e-6 * normalizer.scale
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -368,10 +372,10 @@ def test_directions_of_any_length():
 
 def test_numbers_so_small_that_their_reciprocal_is_none():
     x = np.random.default_rng(0).integers(0, 2, size=(40, 5)) * 5e-324
-    frame = frame_of(x)
-    inside = frame.enter(x)
+    normalizer = fit_normalizer(x)
+    inside = normalizer.transform(x)
     assert np.isfinite(inside).all()
-    np.testing.assert_array_equal(frame.leave(inside), 0)
+    np.testing.assert_array_equal(normalizer.inverse_transform(inside), 0)
 
 
 def test_given_centroids_must_be_within_reach():
@@ -412,7 +416,7 @@ def test_an_empty_cluster_of_its_own_is_not_surplus():
 # Arguments of the wrong type.
 
 X = np.random.default_rng(0).normal(size=(12, 2))
-FLAT = jc.KMeans(X[:3], np.arange(12) % 3, np.zeros(12), 1)
+FLAT = jc.KMeansResult(X[:3], np.arange(12) % 3, np.zeros(12), 1)
 MASKED = np.ma.masked_array(X, X > 1)
 
 

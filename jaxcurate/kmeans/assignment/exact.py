@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcurate.kmeans.kernels.compact import over_flagged
-from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
-from jaxcurate.kmeans.kernels.scores import HIGHEST, Best, Precision, half_norms, rounded, tiles_of
+from jaxcurate.kmeans.kernels.dispatch import top2_of_all
+from jaxcurate.kmeans.kernels.scores import HIGHEST, Precision, Top2, half_norms, rounded, tiles_of
 
 _FEW = 4
 """Candidates of a row that are fetched one by one; of more, all centroids are gone through."""
@@ -46,7 +46,7 @@ def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
     return jnp.sqrt(jnp.max(jnp.where(sizes > 0, lost / sizes, 0)))
 
 
-def margin(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax.Array:
+def score_tolerance(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax.Array:
     r"""How far apart two scores must be to be surely in the right order, float32 ``[n]``.
 
     Whatever is nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, with
@@ -63,10 +63,10 @@ def margin(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax
     # The least score is itself uncertain: for errors below one in a hundred, what is missing in
     # the root is less than a fifth of it, or the root is less than half of |x|.
     reach = size + jnp.maximum(size / 2, 1.2 * distance)
-    return 2.0 * error_of(rounding, loss, reach, d)
+    return 2.0 * score_error_bound(rounding, loss, reach, d)
 
 
-def error_of(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: int) -> jax.Array:
+def score_error_bound(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: int) -> jax.Array:
     r"""By how much a score can be off, float32 ``[n]``.
 
     A product of ``d`` terms added up in any order is off by at most :math:`d u \|x\| \|c\|`,
@@ -97,7 +97,7 @@ def search(
     *,
     block: int,
     precision: Precision,
-) -> tuple[Best, jax.Array]:
+) -> tuple[Top2, jax.Array]:
     """The nearest centroid of each row, and where it is in doubt.
 
     Args:
@@ -109,27 +109,27 @@ def search(
         precision: of the scores.
 
     Returns:
-        The best, and bool ``[n]``: rows for :func:`settle`.
+        The best, and bool ``[n]``: rows for :func:`recheck`.
     """
     tiles = tiles_of(centroids, block)
-    best = best_two_of_all(x, tiles, block=block, precision=precision)
-    close = margin(rounding, loss_of(centroids, precision), best.scores, x.shape[1])
-    return best, (best.others - best.scores <= close) & (weights > 0)
+    best = top2_of_all(x, tiles, block=block, precision=precision)
+    close = score_tolerance(rounding, loss_of(centroids, precision), best.scores, x.shape[1])
+    return best, (best.second_scores - best.scores <= close) & (weights > 0)
 
 
-def settle(x: jax.Array, centroids: jax.Array, best: Best, doubt: jax.Array) -> Best:
+def recheck(x: jax.Array, centroids: jax.Array, best: Top2, ambiguous: jax.Array) -> Top2:
     """``best`` with the rows in doubt, bool ``[n]``, searched among all centroids, beyond doubt."""
     k = len(centroids)
     norms = half_norms(centroids)
 
-    def some(rows: jax.Array, best: Best) -> Best:
-        new = certain(x.at[rows].get(mode="clip"), centroids, norms)
+    def some(rows: jax.Array, best: Top2) -> Top2:
+        new = nearest_exact(x.at[rows].get(mode="clip"), centroids, norms)
         return jax.tree.map(lambda old, now: old.at[rows].set(now, mode="drop"), best, new)
 
-    return over_flagged(doubt, max(8, min(256, _SCORES // k)), some, best)
+    return over_flagged(ambiguous, max(8, min(256, _SCORES // k)), some, best)
 
 
-def certain(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Best:
+def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Top2:
     """The nearest centroid of each of a few rows, beyond doubt.
 
     Centroids whose float32 score lies within the error bound of the best are told apart by
@@ -144,7 +144,7 @@ def certain(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Best:
     positions = jnp.arange(k, dtype=jnp.int32)[:, None]
     scores = norms[:, None] - jnp.dot(centroids, rows.T, precision=HIGHEST)
     least = jnp.min(scores, axis=0)
-    close = margin(rounding_of(rows, "float32"), jnp.float32(0), least, d)
+    close = score_tolerance(rounding_of(rows, "float32"), jnp.float32(0), least, d)
     possible = scores <= (least + close)[None, :]
 
     def few() -> jax.Array:
@@ -170,7 +170,7 @@ def certain(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Best:
     else:
         labels = jax.lax.cond(jnp.max(jnp.sum(possible, axis=0)) <= _FEW, few, many)
     others = jnp.min(jnp.where(positions == labels[None, :], jnp.inf, scores), axis=0)
-    return Best(labels, least, others)
+    return Top2(labels, least, others)
 
 
 def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -203,8 +203,8 @@ def nearest(
     """
     rounding = rounding_of(x, precision)
     weights = jnp.ones_like(rounding.norms)
-    best, doubt = search(x, weights, centroids, rounding, block=block, precision=precision)
-    return settle(x, centroids, best, doubt).labels
+    best, ambiguous = search(x, weights, centroids, rounding, block=block, precision=precision)
+    return recheck(x, centroids, best, ambiguous).labels
 
 
 def squared_distances(

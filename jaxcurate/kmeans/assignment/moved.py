@@ -16,9 +16,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.assignment.exact import Rounding, loss_of, margin
-from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
-from jaxcurate.kmeans.kernels.scores import Best, Precision, tiles_of
+from jaxcurate.kmeans.assignment.exact import Rounding, loss_of, score_tolerance
+from jaxcurate.kmeans.kernels.dispatch import top2_of_all
+from jaxcurate.kmeans.kernels.scores import Precision, Top2, tiles_of
 
 WORTHWHILE = 0.8
 """Where more of the centroids moved, all are scored: it saves the search of rows in doubt."""
@@ -29,12 +29,12 @@ def search_moved(
     weights: jax.Array,
     centroids: jax.Array,
     moved: jax.Array,
-    before: Best,
+    before: Top2,
     rounding: Rounding,
     *,
     block: int,
     precision: Precision,
-) -> tuple[Best, jax.Array, jax.Array]:
+) -> tuple[Top2, jax.Array, jax.Array]:
     """As :func:`~jaxcurate.kmeans.assignment.exact.search`, given the best before some centroids
     moved.
 
@@ -55,18 +55,18 @@ def search_moved(
     moved |= jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE
     # Of narrow tiles few places are left empty when few centroids moved.
     tiles = tiles_of(centroids, max(1, block // 4), moved)
-    now = best_two_of_all(x, tiles, block=block, precision=precision)
-    close_at = lambda least: margin(rounding, loss, least, x.shape[1])
+    now = top2_of_all(x, tiles, block=block, precision=precision)
+    close_at = lambda least: score_tolerance(rounding, loss, least, x.shape[1])
     best, sure = merged(before, now, moved, close_at)
     return best, ~sure & (weights > 0), jnp.mean(moved, dtype=jnp.float32)
 
 
 def merged(
-    before: Best,
-    now: Best,
+    before: Top2,
+    now: Top2,
     moved: jax.Array,
     close_at: Callable[[jax.Array], jax.Array],
-) -> tuple[Best, jax.Array]:
+) -> tuple[Top2, jax.Array]:
     """What is known after the scores of the centroids that moved.
 
     Args:
@@ -82,17 +82,17 @@ def merged(
     # as much as the old second best.
     own_moved = moved[before.labels]
     stayed = jnp.where(own_moved, jnp.inf, before.scores)
-    others_stayed = jnp.where(jnp.all(moved), jnp.inf, before.others)
+    others_stayed = jnp.where(jnp.all(moved), jnp.inf, before.second_scores)
     close = close_at(jnp.minimum(jnp.minimum(stayed, now.scores), others_stayed))
     keep = ~own_moved & (now.scores > stayed + close)
     others = jnp.where(own_moved, others_stayed, stayed)
-    others = jnp.minimum(others, now.others)
+    others = jnp.minimum(others, now.second_scores)
     switch = others > now.scores + close
     return (
-        Best(
+        Top2(
             jnp.where(keep, before.labels, now.labels),
             jnp.where(keep, stayed, now.scores),
-            jnp.where(keep, jnp.minimum(before.others, now.scores), others),
+            jnp.where(keep, jnp.minimum(before.second_scores, now.scores), others),
         ),
         keep | switch,
     )

@@ -16,16 +16,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcurate.kmeans.assignment.exact import Rounding, error_of, loss_of, margin
+from jaxcurate.kmeans.assignment.exact import Rounding, loss_of, score_error_bound, score_tolerance
 from jaxcurate.kmeans.assignment.moved import WORTHWHILE, merged, search_moved
 from jaxcurate.kmeans.kernels.compact import flagged
 from jaxcurate.kmeans.kernels.scores import (
-    Best,
     Precision,
-    best_of_tile,
+    Top2,
     half_norms,
     nothing_yet,
     rounded,
+    top2_of_tile,
 )
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, specs
@@ -45,19 +45,19 @@ _BETTER = 0.6
 """The share of the scores of moved centroids from which on all of them are worked out."""
 
 
-class Near(NamedTuple):
+class PruningBounds(NamedTuple):
     """What a device knows of its rows' neighbourhoods. The first axis is that of the devices."""
 
     order: jax.Array
     """int32 ``[1, n]``: the rows, neighbours side by side; one where it would not pay."""
-    gaps: jax.Array
+    lower_bounds: jax.Array
     """float32 ``[1, n / block, k]``: how much the score of each centroid exceeds that of the
     own one, at least, for all rows of a block; minus infinity where that is not known."""
     in_use: jax.Array
     """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
 
 
-NEAR_SPECS = specs(Near, ROWS, ROWS, ROWS)
+PRUNING_SPECS = specs(PruningBounds, ROWS, ROWS, ROWS)
 
 
 def pays(n: int, d: int, k: int, block: int) -> bool:
@@ -66,18 +66,24 @@ def pays(n: int, d: int, k: int, block: int) -> bool:
     return not small and _LARGEST_SHARE * k <= block * d
 
 
-def unarranged(n: int, d: int, k: int, block: int) -> Near:
+def no_bounds(n: int, d: int, k: int, block: int) -> PruningBounds:
     """Room for what will be known."""
     n, n_blocks = (n, n // block) if pays(n, d, k, block) else (1, 1)
-    return Near(jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n_blocks, k)), jnp.zeros(1, bool))
+    return PruningBounds(
+        jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n_blocks, k)), jnp.zeros(1, bool)
+    )
 
 
-def arranged(near: Near, weights: jax.Array, labels: jax.Array, centroids: jax.Array) -> Near:
+def sort_rows(
+    bounds: PruningBounds, weights: jax.Array, labels: jax.Array, centroids: jax.Array
+) -> PruningBounds:
     """Rows in the order of their clusters, and these in one where neighbours come together."""
     k = len(centroids)
     place = jnp.zeros(k, jnp.int32).at[in_neighbourhoods(centroids)].set(jnp.arange(k))
     by_place = jnp.argsort(jnp.where(weights > 0, place[labels], k)).astype(jnp.int32)
-    return Near(by_place[None], jnp.full_like(near.gaps, -jnp.inf), jnp.ones(1, bool))
+    return PruningBounds(
+        by_place[None], jnp.full_like(bounds.lower_bounds, -jnp.inf), jnp.ones(1, bool)
+    )
 
 
 def in_neighbourhoods(points: jax.Array) -> jax.Array:
@@ -99,21 +105,21 @@ def about_nearest(points: jax.Array, few: jax.Array) -> jax.Array:
     return jax.lax.map(nearest_to, points, batch_size=min(_PLACED, len(points)))
 
 
-def search_near(
+def search_pruned(
     x: jax.Array,
     weights: jax.Array,
     old: jax.Array,
     centroids: jax.Array,
     moved: jax.Array,
-    before: Best,
-    near: Near,
+    before: Top2,
+    bounds: PruningBounds,
     n_iter: jax.Array,
     rounding: Rounding,
     *,
     block: int,
     precision: Precision,
     axis_name: str | None,
-) -> tuple[Best, jax.Array, jax.Array, Near]:
+) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
     """As :func:`~jaxcurate.kmeans.assignment.moved.search_moved`, by blocks of neighbours where it
     pays.
 
@@ -138,50 +144,66 @@ def search_near(
     plain = lambda: search_moved(
         x, weights, centroids, moved, before, rounding, block=block, precision=precision
     )
-    if near.order.shape[1] < len(x):
-        return *plain(), near
-    arrange = ~near.in_use[0] & (n_iter >= _FIRST) & (n_iter & (n_iter - 1) == 0)
-    near = jax.lax.cond(arrange, lambda: arranged(near, weights, before.labels, old), lambda: near)
-    drift = 1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1)) + 1e-18  # may underflow
-    drift = jnp.where(moved, drift, 0)
+    if bounds.order.shape[1] < len(x):
+        return *plain(), bounds
+    arrange = ~bounds.in_use[0] & (n_iter >= _FIRST) & (n_iter & (n_iter - 1) == 0)
+    bounds = jax.lax.cond(
+        arrange, lambda: sort_rows(bounds, weights, before.labels, old), lambda: bounds
+    )
+    centroid_shift = (
+        1.001 * jnp.sqrt(jnp.sum((centroids - old) ** 2, axis=1)) + 1e-18
+    )  # may underflow
+    centroid_shift = jnp.where(moved, centroid_shift, 0)
     moved |= arrange | (jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE)
     loss = jnp.maximum(loss_of(old, precision), loss_of(centroids, precision))
     # Of any score: products with the longest row of all, or the longest centroid.
     longest = jnp.sqrt(2 * jnp.maximum(jnp.max(half_norms(old)), jnp.max(half_norms(centroids))))
-    error = error_of(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
-    reach = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
+    error = score_error_bound(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
+    max_radius = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
     # By how much the score of a row's own centroid rose, at most.
     own = own_scores(x, centroids, before.labels, block=block)
-    rise = jnp.where(drift[before.labels] > 0, own - before.scores + 2 * error, 0)
+    own_increase = jnp.where(centroid_shift[before.labels] > 0, own - before.scores + 2 * error, 0)
 
-    order = near.order.reshape(-1, block)
+    order = bounds.order.reshape(-1, block)
     of_block = lambda a, f: f(a[order], axis=1)
-    gaps = shrunk(near.gaps[0], of_block(reach, jnp.max), of_block(rise, jnp.max), drift)
+    lower_bounds = relax_bounds(
+        bounds.lower_bounds[0],
+        of_block(max_radius, jnp.max),
+        of_block(own_increase, jnp.max),
+        centroid_shift,
+    )
     # What is left out must not come before the second nearest, which later tells what is sure.
     # The own centroid's gap is 0 or below, so that it is never left out.
-    usual = jnp.maximum(of_block(before.others - before.scores, jnp.mean), 0)
-    wanted = ~(gaps > usual[:, None])
+    typical_gap = jnp.maximum(of_block(before.second_scores - before.scores, jnp.mean), 0)
+    wanted = ~(lower_bounds > typical_gap[:, None])
     scored = wanted & moved[None, :]
     share = jnp.sum(scored, dtype=jnp.int32).astype(jnp.float32) / scored.size
     all_of = jnp.mean(moved, dtype=jnp.float32)
 
-    def by_blocks() -> tuple[Best, jax.Array, jax.Array, jax.Array]:
-        now, gaps_now = best_near(x, centroids, own, order, scored, precision)
-        gaps_now -= 2 * of_block(error, jnp.max)[:, None]
-        close_at = lambda least: margin(rounding, loss, least, x.shape[1])
+    def by_blocks() -> tuple[Top2, jax.Array, jax.Array, jax.Array]:
+        now, lower_bounds_now = top2_pruned(x, centroids, own, order, scored, precision)
+        lower_bounds_now -= 2 * of_block(error, jnp.max)[:, None]
+        close_at = lambda least: score_tolerance(rounding, loss, least, x.shape[1])
         best, sure = merged(before, now, moved, close_at)
-        left_out = jnp.min(jnp.where(moved[None, :] & ~wanted, gaps, jnp.inf), axis=1)
+        left_out = jnp.min(jnp.where(moved[None, :] & ~wanted, lower_bounds, jnp.inf), axis=1)
         beyond = jnp.zeros_like(best.scores).at[order].set(left_out[:, None])
-        best = best._replace(others=jnp.minimum(best.others, best.scores + beyond))
-        return best, ~sure & (weights > 0), share, jnp.where(scored, gaps_now, gaps)
+        best = best._replace(second_scores=jnp.minimum(best.second_scores, best.scores + beyond))
+        return best, ~sure & (weights > 0), share, jnp.where(scored, lower_bounds_now, lower_bounds)
 
-    worthwhile = near.in_use[0] & (arrange | (share <= _BETTER * all_of))
-    best, doubt, share, gaps = jax.lax.cond(worthwhile, by_blocks, lambda: (*plain(), gaps))
+    worthwhile = bounds.in_use[0] & (arrange | (share <= _BETTER * all_of))
+    best, ambiguous, share, lower_bounds = jax.lax.cond(
+        worthwhile, by_blocks, lambda: (*plain(), lower_bounds)
+    )
     share = collectives.psum(share, axis_name) / collectives.axis_size(axis_name)
-    return best, doubt, share, Near(near.order, gaps[None], worthwhile[None])
+    return best, ambiguous, share, PruningBounds(bounds.order, lower_bounds[None], worthwhile[None])
 
 
-def shrunk(gaps: jax.Array, reach: jax.Array, rise: jax.Array, drift: jax.Array) -> jax.Array:
+def relax_bounds(
+    lower_bounds: jax.Array,
+    max_radius: jax.Array,
+    own_increase: jax.Array,
+    centroid_shift: jax.Array,
+) -> jax.Array:
     r"""What is left of gaps, float32 ``[b, k]``, after the centroids moved.
 
     With a row at most :math:`u` from its own centroid and a gap :math:`g`, another centroid is
@@ -194,13 +216,19 @@ def shrunk(gaps: jax.Array, reach: jax.Array, rise: jax.Array, drift: jax.Array)
         rise: float32 ``[b]``: no row's own score rose by more.
         drift: float32 ``[k]``: how far each centroid moved.
     """
-    reach, rise, drift = reach[:, None], rise[:, None], drift[None, :]
-    twice = 2 * jnp.maximum(gaps, 0)
-    apart = jnp.sqrt(twice + reach**2)
-    fall = drift * (apart - 0.5 * drift) + 4e-7 * apart**2  # and what it is rounded by
-    known = drift**2 < twice  # a centroid may have passed a row otherwise
-    left = jnp.where(known, gaps - fall, -jnp.inf)
-    return jnp.where(drift > 0, left, gaps) - rise
+    max_radius, own_increase, centroid_shift = (
+        max_radius[:, None],
+        own_increase[:, None],
+        centroid_shift[None, :],
+    )
+    twice = 2 * jnp.maximum(lower_bounds, 0)
+    apart = jnp.sqrt(twice + max_radius**2)
+    fall = (
+        centroid_shift * (apart - 0.5 * centroid_shift) + 4e-7 * apart**2
+    )  # and what it is rounded by
+    known = centroid_shift**2 < twice  # a centroid may have passed a row otherwise
+    left = jnp.where(known, lower_bounds - fall, -jnp.inf)
+    return jnp.where(centroid_shift > 0, left, lower_bounds) - own_increase
 
 
 def own_scores(x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int) -> jax.Array:
@@ -215,14 +243,14 @@ def own_scores(x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: 
     return jax.lax.map(scored, parts).reshape(-1)
 
 
-def best_near(
+def top2_pruned(
     x: jax.Array,
     centroids: jax.Array,
     own: jax.Array,
     order: jax.Array,
     scored: jax.Array,
     precision: Precision,
-) -> tuple[Best, jax.Array]:
+) -> tuple[Top2, jax.Array]:
     """The best two of each row among the centroids that its block asks for, and their gaps.
 
     Args:
@@ -242,7 +270,7 @@ def best_near(
     # One tile more than it takes: a slice never reaches beyond the end.
     fill = jnp.full(_AT_ONCE, k, jnp.int32)
 
-    def one_block(given: tuple[jax.Array, ...]) -> tuple[Best, jax.Array]:
+    def one_block(given: tuple[jax.Array, ...]) -> tuple[Top2, jax.Array]:
         numbers, wanted = given
         rows, base = x[numbers], own[numbers]
         if precision == "bfloat16":
@@ -250,19 +278,19 @@ def best_near(
             rows = rounded(rows).astype(precision)
         places = jnp.concatenate([flagged(wanted), fill])
 
-        def one_tile(i: jax.Array, carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
-            best, gaps = carry
+        def one_tile(i: jax.Array, carry: tuple[Top2, jax.Array]) -> tuple[Top2, jax.Array]:
+            best, lower_bounds = carry
             tile = jax.lax.dynamic_slice(places, (i * _AT_ONCE,), (_AT_ONCE,))
             members = centroids.at[tile].get(mode="clip")
             half = norms.at[tile].get(mode="fill", fill_value=jnp.inf)
-            best, scores = best_of_tile(rows, members, half, tile, best, precision)
+            best, scores = top2_of_tile(rows, members, half, tile, best, precision)
             least = jnp.min(scores - base[None, :], axis=1)
-            return best, gaps.at[tile].set(least, mode="drop")
+            return best, lower_bounds.at[tile].set(least, mode="drop")
 
         n_tiles = -(-jnp.sum(wanted, dtype=jnp.int32) // _AT_ONCE)
         begin = nothing_yet(rows), norms * 0
         return jax.lax.fori_loop(0, n_tiles, one_tile, begin)
 
-    best, gaps = jax.lax.map(one_block, (order, scored))
+    best, lower_bounds = jax.lax.map(one_block, (order, scored))
     at_home = lambda part: jnp.zeros(len(x), part.dtype).at[order.reshape(-1)].set(part.reshape(-1))
-    return jax.tree.map(at_home, best), gaps
+    return jax.tree.map(at_home, best), lower_bounds

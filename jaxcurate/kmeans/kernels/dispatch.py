@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import jax
 
 from jaxcurate.checks import InputError
-from jaxcurate.kmeans.kernels.scores import Best, Precision, Tiles, best_two_in_blocks
-from jaxcurate.kmeans.kernels.tpu import best_two_fused
+from jaxcurate.kmeans.kernels.scores import Precision, Tiles, Top2, top2_in_blocks
+from jaxcurate.kmeans.kernels.tpu import top2_fused
 from jaxcurate.runtime import devices
 
 GpuKernel = Literal["blocks", "fused"]
@@ -39,9 +39,9 @@ def _on_hopper() -> bool:
     return all(str(device.compute_capability).startswith("9.") for device in jax.local_devices())
 
 
-def best_two_of_all(
+def top2_of_all(
     x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
-) -> Best:
+) -> Top2:
     """The best centroid of each row and the score of the second best.
 
     Args:
@@ -50,11 +50,11 @@ def best_two_of_all(
         block: rows at a time where XLA does it; the kernels have their own blocks.
         precision: what the products are made of.
     """
-    own: dict[str, Any] = {"tpu": functools.partial(best_two_fused, precision=precision)}
+    own: dict[str, Any] = {"tpu": functools.partial(top2_fused, precision=precision)}
     if runs_fused(precision):
         # Here, for its interface changes from release to release, and others do without it.
-        from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper
+        from jaxcurate.kmeans.kernels.hopper import top2_on_hopper
 
-        own["cuda"] = best_two_on_hopper
-    blocks = functools.partial(best_two_in_blocks, block=block, precision=precision)
+        own["cuda"] = top2_on_hopper
+    blocks = functools.partial(top2_in_blocks, block=block, precision=precision)
     return jax.lax.platform_dependent(x, tiles, **own, default=blocks)

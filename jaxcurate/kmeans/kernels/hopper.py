@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxcurate.kmeans.kernels.scores import Best, Tiles
+from jaxcurate.kmeans.kernels.scores import Tiles, Top2
 
 _GROUPS = 2
 """Warpgroups that multiply; one more fetches."""
@@ -51,7 +51,7 @@ _PIECE = 2**30
 _BLOCK = _GROUPS * _ROWS
 
 
-def best_two_on_hopper(x: jax.Array, tiles: Tiles) -> Best:
+def top2_on_hopper(x: jax.Array, tiles: Tiles) -> Top2:
     """As :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for rows ``[n, d]`` in any
     number.
 
@@ -82,7 +82,7 @@ def best_two_on_hopper(x: jax.Array, tiles: Tiles) -> Best:
         rest = n - (len(begins) - 1) * size
         found = [jnp.concatenate([p[:-1].reshape(-1), p[-1, size - rest :]]) for p in parts]
     places, scores, others = found
-    return Best(tiles.positions.reshape(-1)[places], scores, others)
+    return Top2(tiles.positions.reshape(-1)[places], scores, others)
 
 
 def _launched(

@@ -28,14 +28,14 @@ class Tiles(NamedTuple):
     """Tiles that hold any centroid; they come first."""
 
 
-class Best(NamedTuple):
+class Top2(NamedTuple):
     """The nearest centroid of each row, and how clearly it is the nearest."""
 
     labels: Any
     """int32 ``[n]``, on devices, or on the host in a pass over chunks."""
     scores: Any
     """float32 ``[n]``, of the nearest."""
-    others: Any
+    second_scores: Any
     """float32 ``[n]``, the least score of any other; infinite where there is none."""
 
 
@@ -78,7 +78,7 @@ def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) 
     )
 
 
-def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Best:
+def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Top2:
     """The best centroid of each row and the score of the second best.
 
     Of equal scores the first centroid wins.
@@ -90,9 +90,9 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
     """
     rows = rows.astype(precision)
 
-    def one_tile(i: jax.Array | int, best: Best) -> Best:
+    def one_tile(i: jax.Array | int, best: Top2) -> Top2:
         tile = tiles.centroids[i], tiles.half_norms[i], tiles.positions[i]
-        return best_of_tile(rows, *tile, best, precision)[0]
+        return top2_of_tile(rows, *tile, best, precision)[0]
 
     begin = nothing_yet(rows)
     if isinstance(tiles.n_used, int) and tiles.n_used == 1:
@@ -100,20 +100,20 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
     return jax.lax.fori_loop(0, tiles.n_used, one_tile, begin)
 
 
-def nothing_yet(rows: jax.Array) -> Best:
+def nothing_yet(rows: jax.Array) -> Top2:
     """The best of rows ``[b, d]`` before any centroid was seen."""
     nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
-    return Best(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
+    return Top2(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
 
 
-def best_of_tile(
+def top2_of_tile(
     rows: jax.Array,
     centroids: jax.Array,
     half_norms: jax.Array,
     positions: jax.Array,
-    best: Best,
+    best: Top2,
     precision: Precision,
-) -> tuple[Best, jax.Array]:
+) -> tuple[Top2, jax.Array]:
     """The best of rows ``[b, d]`` after one more tile of centroids, and its scores ``[w, b]``.
 
     Args:
@@ -139,17 +139,17 @@ def best_of_tile(
     first = jnp.min(jnp.where(scores <= least[None, :], numbers, width - 1), axis=0)
     others = jnp.min(jnp.where(numbers == first[None, :], jnp.inf, scores), axis=0)
     better = least < best.scores
-    best = Best(
+    best = Top2(
         jnp.where(better, positions[first], best.labels),
         jnp.where(better, least, best.scores),
-        jnp.where(better, jnp.minimum(best.scores, others), jnp.minimum(best.others, least)),
+        jnp.where(better, jnp.minimum(best.scores, others), jnp.minimum(best.second_scores, least)),
     )
     return best, scores
 
 
-def best_two_in_blocks(
+def top2_in_blocks(
     x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
-) -> Best:
+) -> Top2:
     """:func:`best_two` for rows ``[n, d]``, so many at a time."""
     parts = jax.lax.map(
         lambda rows: best_two(rows, tiles, precision), x.reshape(-1, block, x.shape[1])

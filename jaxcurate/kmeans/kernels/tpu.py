@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxcurate.kmeans.kernels.scores import HIGHEST, Best, Precision, Tiles
+from jaxcurate.kmeans.kernels.scores import HIGHEST, Precision, Tiles, Top2
 
 _LARGEST = 512, 2**21
 """Rows of a block or centroids of a tile, and their bytes. Two of each are on the chip."""
@@ -28,9 +28,9 @@ def block_side(d: int) -> int:
     return side
 
 
-def best_two_fused(
+def top2_fused(
     x: jax.Array, tiles: Tiles, *, precision: Precision = "float32", interpret: bool = False
-) -> Best:
+) -> Top2:
     """As :func:`jaxcurate.kmeans.kernels.scores.best_two` for rows ``[n, d]``, in any number.
 
     Args:
@@ -70,7 +70,7 @@ def best_two_fused(
         interpret=interpret,
     )(n_used.reshape(1), x, centroids.astype(precision), half_norms[None, :])
     places, scores, others = places[0, :n], scores[0, :n], others[0, :n]
-    return Best(tiles.positions.reshape(-1)[places], scores, others)
+    return Top2(tiles.positions.reshape(-1)[places], scores, others)
 
 
 def _kernel(

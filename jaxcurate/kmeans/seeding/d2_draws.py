@@ -15,10 +15,10 @@ _GROUP = 512
 
 class Draws(NamedTuple):
     """Rows drawn independently with probabilities proportional to ``w c``: weight times squared
-    distance to the nearest centre at that time.
+    distance to the nearest centroid at that time.
 
     Distances only fall. What was drawn by ``c`` and is kept with probability ``c' / c`` is drawn
-    by ``c'`` (rejection sampling), so that the draws serve as the centres become more.
+    by ``c'`` (rejection sampling), so that the draws serve as the centroids become more.
     """
 
     rows: jax.Array
@@ -26,7 +26,7 @@ class Draws(NamedTuple):
     at: jax.Array
     """int32 ``[b]``: which of this device's rows each one is, ``n`` where it is another's."""
     then: jax.Array
-    """float32 ``[b]``, each one's squared distance to the nearest centre when it was drawn."""
+    """float32 ``[b]``, each one's squared distance to the nearest centroid when it was drawn."""
     now: jax.Array
     """float32 ``[b]``, and at present."""
     chances: jax.Array
@@ -53,7 +53,7 @@ def draw(
     Args:
         x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``.
-        closest: float32 ``[n]``, squared distances to the nearest centre.
+        closest: float32 ``[n]``, squared distances to the nearest centroid.
         key: a jax random key.
         n_draws: how many.
         block: rows to a partial sum.
@@ -61,7 +61,7 @@ def draw(
     """
     potential = closest * weights
     any_left = collectives.psum(jnp.any(potential > 0).astype(jnp.int32), axis_name) > 0
-    # Every row lies on a centre (k exceeds the distinct rows): any row will do.
+    # Every row lies on a centroid (k exceeds the distinct rows): any row will do.
     blocks = jnp.where(any_left, potential, weights).reshape(-1, block)
     sums = collectives.all_gather(jnp.sum(blocks, axis=1), axis_name)
     chosen, rest, chances = draw_blocks(key, n_draws, sums, block)
@@ -150,7 +150,7 @@ def take(draws: Draws, n: int) -> tuple[jax.Array, Draws]:
     return which, draws._replace(n_used=which[-1] + 1)
 
 
-def nearer(draws: Draws, centre: jax.Array) -> Draws:
-    """The draws once there is one more centre ``[d]``."""
-    squared = jnp.sum((draws.rows - centre[None, :]) ** 2, axis=1)
+def nearer(draws: Draws, centroid: jax.Array) -> Draws:
+    """The draws once there is one more centroid ``[d]``."""
+    squared = jnp.sum((draws.rows - centroid[None, :]) ** 2, axis=1)
     return draws._replace(now=jnp.minimum(draws.now, squared))

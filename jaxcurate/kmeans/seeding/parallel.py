@@ -22,7 +22,7 @@ def kmeans_parallel(
     key: jax.Array,
     devices: Devices,
 ) -> np.ndarray:
-    """Chooses centres in ``N_ROUNDS + 1`` passes over the rows instead of ``k``.
+    """Chooses centroids in ``N_ROUNDS + 1`` passes over the rows instead of ``k``.
 
     Each round draws about ``2 k`` rows, every row by itself, with probability proportional to
     its squared distance to the nearest row drawn so far; in the end greedy k-means++ chooses

@@ -1,4 +1,4 @@
-"""Greedy k-means++ seeding: one jitted loop over the centres, on sharded rows."""
+"""Greedy k-means++ seeding: one jitted loop over the centroids, on sharded rows."""
 
 import math
 from collections.abc import Callable
@@ -31,14 +31,14 @@ _WORTHWHILE = 0.1
 class Seeds(NamedTuple):
     """Where the seeding stands."""
 
-    centres: jax.Array
+    centroids: jax.Array
     """float32 ``[k, d]``; zeros where none is chosen yet."""
     closest: jax.Array
-    """float32 ``[n]``, squared distances to the nearest centre."""
+    """float32 ``[n]``, squared distances to the nearest centroid."""
     owner: jax.Array
-    """int32 ``[n]``, which centre that is."""
+    """int32 ``[n]``, which centroid that is."""
     n_chosen: jax.Array
-    """int32: how many centres are chosen; they come first."""
+    """int32: how many centroids are chosen; they come first."""
 
 
 SEEDS_SPECS = specs(Seeds, SAME, ROWS, ROWS, SAME)
@@ -73,10 +73,10 @@ def greedy_kmeans_plus_plus(
     axis_name: str | None,
     plain: bool = False,
 ) -> jax.Array:
-    """Chooses ``k`` centres among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
+    """Chooses ``k`` centroids among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
     options: dict[str, Any] = dict(block=block, axis_name=axis_name)
     seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
-    return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centres
+    return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centroids
 
 
 def first_seed(
@@ -88,14 +88,14 @@ def first_seed(
     block: int,
     axis_name: str | None,
 ) -> Seeds:
-    """The seeding with one centre chosen, any row. Arguments as in :func:`more_seeds`."""
+    """The seeding with one centroid chosen, any row. Arguments as in :func:`more_seeds`."""
     nothing = jnp.zeros_like(weights)
     first = draw(
         x, weights, nothing, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name
     ).rows
     closest = squared_distances_to(first, x, jnp.sum(x**2, axis=1))[0]
-    centres = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first[0])
-    return Seeds(centres, closest, jnp.zeros_like(closest, jnp.int32), jnp.int32(1))
+    centroids = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first[0])
+    return Seeds(centroids, closest, jnp.zeros_like(closest, jnp.int32), jnp.int32(1))
 
 
 def more_seeds(
@@ -109,15 +109,15 @@ def more_seeds(
     axis_name: str | None,
     plain: bool = False,
 ) -> Seeds:
-    """Chooses more centres among the rows, far from each other, by greedy D^2 sampling.
+    """Chooses more centroids among the rows, far from each other, by greedy D^2 sampling.
 
     At each step candidates are drawn with probability proportional to the weighted squared
-    distance to the nearest centre so far, and the one that lowers the potential most is kept.
+    distance to the nearest centroid so far, and the one that lowers the potential most is kept.
     They are drawn for some steps at once (:mod:`jaxcurate.kmeans.seeding.d2_draws`), so that one
     matrix product gives the distances for all of these steps; the probabilities are those of each
     step.
 
-    A row whose centre is more than twice as far from every candidate as from the row cannot be
+    A row whose centroid is more than twice as far from every candidate as from the row cannot be
     nearer to any of them. Where that leaves few rows, the others are passed over.
 
     Args:
@@ -125,31 +125,31 @@ def more_seeds(
         weights: float32 ``[n]``; 0 marks padding.
         key: a jax random key.
         seeds: where the seeding stands, after :func:`first_seed` or a call of this.
-        stop: go on until so many centres are chosen, and to the last step that there are draws
-            for. However often it stops on the way, the centres are the same.
+        stop: go on until so many centroids are chosen, and to the last step that there are draws
+            for. However often it stops on the way, the centroids are the same.
         block: rows to a partial sum.
         axis_name: the mapped axis over which rows are split.
         plain: draw for one step at a time and look at all rows, as suits a few rows under vmap.
 
     Returns:
-        Where it stands then. Where fewer rows are distinct, the last centres repeat.
+        Where it stands then. Where fewer rows are distinct, the last centroids repeat.
 
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
         Raff, Exact acceleration of k-means++ and k-means||, 2021.
     """
     n, d = x.shape
-    k = len(seeds.centres)
+    k = len(seeds.centroids)
     trials = n_candidates(k)
     n_draws = trials if plain else n_ahead(k, d)
     norms = jnp.sum(x**2, axis=1)
 
     def joined(
-        seeds: Seeds, centre: jax.Array, closest: jax.Array, owner: jax.Array
+        seeds: Seeds, centroid: jax.Array, closest: jax.Array, owner: jax.Array
     ) -> tuple[Seeds, jax.Array]:
-        """The seeding with one more centre, and this centre."""
+        """The seeding with one more centroid, and this centroid."""
         i = seeds.n_chosen
-        return Seeds(seeds.centres.at[i].set(centre), closest, owner, i + 1), centre
+        return Seeds(seeds.centroids.at[i].set(centroid), closest, owner, i + 1), centroid
 
     def everywhere(
         seeds: Seeds, candidates: jax.Array, squared: jax.Array
@@ -167,7 +167,7 @@ def more_seeds(
     def where_near(seeds: Seeds, candidates: jax.Array) -> tuple[Seeds, jax.Array]:
         """The same, looking only at rows that may be nearer to a candidate."""
         at = lambda a, rows: a.at[rows].get(mode="clip")
-        between = least_between(seeds.centres, candidates)
+        between = least_between(seeds.centroids, candidates)
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
 
         def gained(rows: jax.Array, gains: jax.Array) -> jax.Array:
@@ -192,8 +192,8 @@ def more_seeds(
         return joined(seeds, chosen[0], *over_flagged(near, _AT_ONCE, moved, pair))
 
     def may_be_nearer(seeds: Seeds, between: jax.Array) -> jax.Array:
-        """Where a row may be nearer to something than to its centre, bool ``[n]``; given how far
-        from it each centre ``[k]`` is, squared."""
+        """Where a row may be nearer to something than to its centroid, bool ``[n]``; given how far
+        from it each centroid ``[k]`` is, squared."""
         # Squared distances are within one part in a hundred of the true ones.
         return (4 * 1.03 * seeds.closest >= between[seeds.owner]) & (weights > 0)
 
@@ -214,8 +214,8 @@ def more_seeds(
 
             def one(at: tuple[Seeds, Draws]) -> tuple[Seeds, Draws]:
                 which, draws = take(at[1], trials)
-                seeds, centre = step(at[0], which)
-                return seeds, nearer(draws, centre)
+                seeds, centroid = step(at[0], which)
+                return seeds, nearer(draws, centroid)
 
             def last(at: tuple[Seeds, Draws]) -> jax.Array:
                 return (at[0].n_chosen < k) & (jnp.sum(kept(at[1])) >= trials)
@@ -233,7 +233,7 @@ def more_seeds(
 
         if plain or d < _PRUNE_FROM or n <= _PRUNE_ROWS:
             return over_all_rows()
-        between = least_between(seeds.centres, draws.rows[:trials])
+        between = least_between(seeds.centroids, draws.rows[:trials])
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
         share = collectives.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
         few = share < _WORTHWHILE * collectives.psum(1.0, axis_name)
@@ -242,11 +242,11 @@ def more_seeds(
     return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, some_steps, seeds)
 
 
-def least_between(centres: jax.Array, few: jax.Array) -> jax.Array:
-    """Bounds ``[k, c]`` below the squared distances of centres ``[k, d]`` to a few ``[c, d]``."""
-    sizes = jnp.sum(centres**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
-    squared = sizes - 2 * jnp.dot(centres, few.T, precision=HIGHEST)
-    rounding = (centres.shape[1] + 16) * 2.0**-22 * sizes
+def least_between(centroids: jax.Array, few: jax.Array) -> jax.Array:
+    """Bounds ``[k, c]`` below the squared distances of centroids ``[k, d]`` to a few ``[c, d]``."""
+    sizes = jnp.sum(centroids**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
+    squared = sizes - 2 * jnp.dot(centroids, few.T, precision=HIGHEST)
+    rounding = (centroids.shape[1] + 16) * 2.0**-22 * sizes
     return squared - rounding
 
 

@@ -5,7 +5,7 @@ import numpy as np
 SIDES = (-3.0, 3.0)
 """Where the square lies, along both axes."""
 RING_SIZES = (20000, 200, 1000, 500, 8000)
-RING_CENTRES = ((-2.2, 1.0), (0.0, 1.0), (2.2, 1.0), (-1.2, 0.2), (1.2, 0.2))
+RING_CENTROIDS = ((-2.2, 1.0), (0.0, 1.0), (2.2, 1.0), (-1.2, 0.2), (1.2, 0.2))
 
 
 def skewed_square(seed: int) -> np.ndarray:
@@ -33,9 +33,9 @@ def rings(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     parts = []
-    for n, centre in zip(RING_SIZES, RING_CENTRES, strict=True):
+    for n, center in zip(RING_SIZES, RING_CENTROIDS, strict=True):
         radius, angle = np.sqrt(rng.uniform(0.7**2, 1, n)), rng.uniform(0, 2 * np.pi, n)
-        parts.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + centre)
+        parts.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + center)
     return np.concatenate(parts), np.repeat(np.arange(len(RING_SIZES)), RING_SIZES)
 
 

@@ -62,7 +62,7 @@ def test_best_two_whatever_the_tiles(width):
         sizes = (x.astype(np.float64) ** 2).sum(1)
         least = np.sort(among, axis=1)
         np.testing.assert_allclose(2 * best.scores + sizes, least[:, 0], atol=1e-4)
-        np.testing.assert_allclose(2 * best.others + sizes, least[:, 1], atol=1e-4)
+        np.testing.assert_allclose(2 * best.second_scores + sizes, least[:, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -127,9 +127,9 @@ def test_work_left_out_changes_nothing(precision, n_devices):
     np.testing.assert_array_equal(less.best.labels, everything.best.labels)
     np.testing.assert_array_equal(less.centroids, everything.centroids)
     assert int(less.n_iter) == int(everything.n_iter) > 5
-    compared = np.asarray(less.compared)[: int(less.n_iter) + 1]
-    assert compared[0] == 1
-    assert compared[-1] < 0.3
+    distance_fraction = np.asarray(less.distance_fraction)[: int(less.n_iter) + 1]
+    assert distance_fraction[0] == 1
+    assert distance_fraction[-1] < 0.3
     squared = brute_force(x, np.asarray(less.centroids))
     own = squared[np.arange(len(x)), np.asarray(less.best.labels)[: len(x)]]
     assert (own <= squared.min(1) * (1 + 1e-5)).all()
@@ -141,8 +141,8 @@ def test_bfloat16_gives_the_labels_of_float32():
     b = jc.kmeans(x, 80, seed=1, max_iter=15, precision="bfloat16")
     np.testing.assert_array_equal(a.labels, b.labels)
     np.testing.assert_array_equal(a.centroids, b.centroids)
-    assert b.in_doubt[0] > a.in_doubt[0]
-    assert len(b.in_doubt) == len(b.compared) == b.n_iter + 1
+    assert b.recheck_fraction[0] > a.recheck_fraction[0]
+    assert len(b.recheck_fraction) == len(b.distance_fraction) == b.n_iter + 1
     with pytest.raises(ValueError, match="precision='float16'"):
         jc.kmeans(x, 80, precision="float16")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcurate.kmeans.assignment import pruned
-from jaxcurate.kmeans.assignment.pruned import best_near, in_neighbourhoods, shrunk
+from jaxcurate.kmeans.assignment.pruned import in_neighbourhoods, relax_bounds, top2_pruned
 from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
 from jaxcurate.kmeans.rows import place
@@ -43,30 +43,32 @@ def run(x, devices, precision="float32", **options):
 def test_less_is_worked_out_and_every_bit_is_the_same(precision, n_devices):
     x, devices = long_tailed(), Devices.first(n_devices)
     everything, less = run(x, devices, skip=False), run(x, devices, precision)
-    assert less.near.in_use.all()
+    assert less.bounds.in_use.all()
     np.testing.assert_array_equal(less.best.labels, everything.best.labels)
     np.testing.assert_array_equal(less.centroids, everything.centroids)
     assert int(less.n_iter) == int(everything.n_iter) > 8
-    compared = np.asarray(less.compared - less.in_doubt)
-    assert (np.asarray(less.in_doubt)[0] > 0.5) == (precision == "bfloat16")  # tight clusters
-    assert (np.asarray(less.compared)[:3] == 1).all()
-    assert (compared[4 : int(less.n_iter)] < 0.35).all()
+    distance_fraction = np.asarray(less.distance_fraction - less.recheck_fraction)
+    assert (np.asarray(less.recheck_fraction)[0] > 0.5) == (
+        precision == "bfloat16"
+    )  # tight clusters
+    assert (np.asarray(less.distance_fraction)[:3] == 1).all()
+    assert (distance_fraction[4 : int(less.n_iter)] < 0.35).all()
 
 
 def test_gaps_are_below_what_they_bound():
     x = long_tailed()
     state = run(x, None)
-    order = np.asarray(state.near.order[0]).reshape(-1, BLOCK)
+    order = np.asarray(state.bounds.order[0]).reshape(-1, BLOCK)
     assert (np.sort(order.ravel()) == np.arange(N)).all()
     wide, c = x.astype(np.float64), np.asarray(state.centroids, np.float64)
     scores = 0.5 * (c**2).sum(1) - wide @ c.T
     own = scores[np.arange(N), np.asarray(state.best.labels)]
     true = (scores - own[:, None])[order].min(1)
-    gaps = np.asarray(state.near.gaps[0])
-    assert (gaps <= true + 1e-6).all()
-    assert (gaps > 0.5 * true).mean() > 0.5  # and not far below
+    lower_bounds = np.asarray(state.bounds.lower_bounds[0])
+    assert (lower_bounds <= true + 1e-6).all()
+    assert (lower_bounds > 0.5 * true).mean() > 0.5  # and not far below
     others = np.where(np.arange(K) == np.asarray(state.best.labels)[:, None], np.inf, scores)
-    assert (np.asarray(state.best.others) <= others.min(1) + 1e-5).all()
+    assert (np.asarray(state.best.second_scores) <= others.min(1) + 1e-5).all()
 
 
 def test_gaps_shrink_enough_whatever_moves():
@@ -79,15 +81,15 @@ def test_gaps_shrink_enough_whatever_moves():
         gap_of = lambda c, x=x, own=own: (
             (((x[:, None] - c) ** 2).sum(2) - ((x - c[own]) ** 2).sum(1)[:, None]).min(0) / 2
         )
-        drift = np.linalg.norm(moved - c, axis=1)
+        centroid_shift = np.linalg.norm(moved - c, axis=1)
         score_of = lambda c, x=x, own=own: (c[own] ** 2).sum(1) / 2 - (x * c[own]).sum(1)
-        rise = score_of(moved) - score_of(c)
-        reach = np.linalg.norm(x - c[own], axis=1).max()
-        left = shrunk(
+        own_increase = score_of(moved) - score_of(c)
+        max_radius = np.linalg.norm(x - c[own], axis=1).max()
+        left = relax_bounds(
             jnp.asarray(gap_of(c), jnp.float32)[None],
-            jnp.float32(reach)[None],
-            jnp.float32(rise.max())[None],
-            jnp.asarray(drift, jnp.float32),
+            jnp.float32(max_radius)[None],
+            jnp.float32(own_increase.max())[None],
+            jnp.asarray(centroid_shift, jnp.float32),
         )[0]
         positive = np.asarray(left) > 0  # only these are made use of
         assert (np.asarray(left)[positive] <= gap_of(moved)[positive] + 1e-5).all()
@@ -102,7 +104,9 @@ def test_unstructured_rows_are_compared_with_all_that_moved(monkeypatch):
     without = run(x, None)
     devices._mapped.cache_clear()
     np.testing.assert_array_equal(found.best.labels, without.best.labels)
-    assert (np.asarray(found.compared) >= 0.9 * np.asarray(without.compared)).all()
+    assert (
+        np.asarray(found.distance_fraction) >= 0.9 * np.asarray(without.distance_fraction)
+    ).all()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -112,8 +116,8 @@ def test_best_near_is_the_best_two_of_the_wanted(precision):
     order = jnp.asarray(rng.permutation(64).reshape(4, 16))
     own = jnp.asarray(rng.normal(size=64), jnp.float32)
     wanted = rng.random((4, 150)) < np.array([0, 0.1, 0.6, 1])[:, None]
-    best, gaps = best_near(x, c, own, order, jnp.asarray(wanted), precision)
-    for rows, some, gap in zip(order, wanted, gaps, strict=True):
+    best, lower_bounds = top2_pruned(x, c, own, order, jnp.asarray(wanted), precision)
+    for rows, some, gap in zip(order, wanted, lower_bounds, strict=True):
         alone = best_two(x[rows], tiles_of(c, 64, jnp.asarray(some)), precision)
         for a, b in zip(best, alone, strict=True):
             np.testing.assert_allclose(a[rows], b, rtol=1e-6)
@@ -143,7 +147,7 @@ def test_goes_on_bit_for_bit_and_elsewhere_anew():
     half = more(begin, 6)
     whole, on = more(begin, 12), more(half, 12)
     jax.tree.map(np.testing.assert_array_equal, whole, on)
-    unknown = pruned.unarranged(N, D, K, BLOCK)
-    anew = more(half._replace(near=unknown), 12)
+    unknown = pruned.no_bounds(N, D, K, BLOCK)
+    anew = more(half._replace(bounds=unknown), 12)
     np.testing.assert_array_equal(anew.best.labels, whole.best.labels)
-    assert anew.near.in_use.all()
+    assert anew.bounds.in_use.all()

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts" / "bench"))
 import plan_tpu
 
 from jaxcurate.kmeans.kernels import cluster_sums
-from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
-from jaxcurate.kmeans.kernels.scores import best_two_in_blocks, tiles_of
+from jaxcurate.kmeans.kernels.dispatch import top2_of_all
+from jaxcurate.kmeans.kernels.scores import tiles_of, top2_in_blocks
 
 KERNELS = plan_tpu.kernels(8192, 32, 512)
 
@@ -44,7 +44,7 @@ def test_what_a_gpu_runs_is_what_the_cpu_runs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2048, 8)).astype(np.float32)
     tiles = tiles_of(x[:300], 256)
-    here = best_two_of_all(x, tiles, block=1024)
-    there = best_two_in_blocks(x, tiles, block=2048)  # larger blocks, as on a GPU
+    here = top2_of_all(x, tiles, block=1024)
+    there = top2_in_blocks(x, tiles, block=2048)  # larger blocks, as on a GPU
     np.testing.assert_array_equal(here.labels, there.labels)
-    np.testing.assert_allclose(here.others, there.others, atol=1e-6)
+    np.testing.assert_allclose(here.second_scores, there.second_scores, atol=1e-6)

@@ -7,8 +7,8 @@ import pytest
 from jax._src.pallas.mosaic_gpu.interpret import params  # public from jax 0.11 on, in plgpu
 
 from jaxcurate.kmeans.kernels import dispatch, hopper
-from jaxcurate.kmeans.kernels.dispatch import best_two_of_all
-from jaxcurate.kmeans.kernels.hopper import best_two_on_hopper
+from jaxcurate.kmeans.kernels.dispatch import top2_of_all
+from jaxcurate.kmeans.kernels.hopper import top2_on_hopper
 from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import assigned
 from jaxcurate.runtime.devices import ROWS, SAME
@@ -26,14 +26,14 @@ def data_of(n=N, k=K, d=D):
 def interpreted(x, tiles):
     """On the CPU, with warpgroups, copies and barriers, and an error where they race."""
     with params.force_gpu_interpret_mode(params.InterpretGPUParams(detect_races=True)):
-        return jax.jit(best_two_on_hopper)(x, tiles)
+        return jax.jit(top2_on_hopper)(x, tiles)
 
 
 def assert_as_in_blocks(x, tiles):
     fused, blocks = interpreted(x, tiles), best_two(x, tiles, "bfloat16")
     np.testing.assert_array_equal(fused.labels, blocks.labels)
     np.testing.assert_allclose(fused.scores, blocks.scores, atol=2e-5)
-    np.testing.assert_allclose(fused.others, blocks.others, atol=2e-5)
+    np.testing.assert_allclose(fused.second_scores, blocks.second_scores, atol=2e-5)
     return fused
 
 
@@ -47,19 +47,19 @@ def test_the_first_of_equal_ones_wins_among_the_chosen():
     x = centroids[:: K // N]
     best = assert_as_in_blocks(x, tiles_of(centroids, 256, jnp.arange(K) % 3 > 0))
     assert set(np.asarray(best.labels)) == set(range(1, K, K // 8))  # 0, 75, ... are not
-    np.testing.assert_array_equal(best.others, best.scores)
+    np.testing.assert_array_equal(best.second_scores, best.scores)
 
 
 def test_one_centroid_has_no_other():
     x, centroids = data_of(n=150, d=1)  # two blocks of rows
     best = assert_as_in_blocks(x, tiles_of(centroids, 256, jnp.arange(K) == 77))
-    assert np.isinf(best.others).all()
+    assert np.isinf(best.second_scores).all()
 
 
 def test_no_centroid_at_all():
     x, centroids = data_of()
     best = interpreted(x, tiles_of(centroids, 256, jnp.zeros(K, bool)))
-    assert np.isinf(best.scores).all() and np.isinf(best.others).all()
+    assert np.isinf(best.scores).all() and np.isinf(best.second_scores).all()
 
 
 def test_rows_in_pieces(monkeypatch):
@@ -76,13 +76,13 @@ def lowered(function, *arguments):
 def test_lowers(size):
     n, k, d = size
     shapes = [jax.ShapeDtypeStruct((m, d), jnp.float32) for m in (n, k)]
-    fused = lambda x, centroids: best_two_on_hopper(x, tiles_of(centroids, 8192))
+    fused = lambda x, centroids: top2_on_hopper(x, tiles_of(centroids, 8192))
     assert KERNEL in lowered(fused, *shapes)
 
 
 def test_chosen_by_rule(monkeypatch):
     def text(precision):
-        function = lambda x, tiles: best_two_of_all(x, tiles, block=1024, precision=precision)
+        function = lambda x, tiles: top2_of_all(x, tiles, block=1024, precision=precision)
         return lowered(function, np.ones((2048, 8), np.float32), tiles_of(jnp.ones((300, 8)), 256))
 
     monkeypatch.setattr(dispatch, "_on_hopper", lambda: True)
