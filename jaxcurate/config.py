@@ -260,6 +260,12 @@ class Settings:
     time in any case. As with the number of devices, a change is no reason to do a stage again: the
     results are the same up to the order of float32 sums."""
     mapper: Literal["shard_map", "pmap"] = "shard_map"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the distances that `cluster` tries first; the labels are the same."""
+    shard_centroids: bool = False
+    """Split centroids over the devices in `cluster`, for more than one of them can hold."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between two checkpoints of `cluster`, from which it goes on after a kill."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
@@ -274,6 +280,8 @@ class Settings:
         ):
             if not 1 <= side <= _MOST_PIXELS:
                 raise InputError(f"{name}={side} must be from 1 to {_MOST_PIXELS} pixels")
+        if self.checkpoint_minutes < 0:
+            raise InputError(f"checkpoint_minutes={self.checkpoint_minutes} must not be negative")
         self._check_pca()
         if self.evaluate.flat_level > len(self.cluster.levels):
             raise InputError(

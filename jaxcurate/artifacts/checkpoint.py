@@ -1,5 +1,6 @@
 """State of long work that is not finished, kept in a folder until the work is."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.checks import InputError
 
 KIND = "checkpoint"
 """Kind of the folder, in its card."""
@@ -60,12 +62,10 @@ class Checkpoint:
             return None
 
     def remove(self) -> None:
-        """Removes the state, whatever it was made from, if there is one.
-
-        Raises:
-            InputError: what stands there was not written by this run.
-        """
-        if self._path.exists():
+        """Removes the state, whatever it was made from; what this run did not write stays."""
+        with contextlib.suppress(InputError):
             folders.check_replaceable(self._path, KIND, self._run)
+            if not self._path.exists():
+                return
             with temporary.beside(self._path) as place:
                 self._path.rename(place / self._path.name)

@@ -1,1 +1,23 @@
-"""A run over one work directory: its stages, in order."""
+"""A run over one work directory: its stages, in order, each in a file of its own."""
+
+from jaxcurate.pipeline.cluster import Cluster
+from jaxcurate.pipeline.dedup import Dedup
+from jaxcurate.pipeline.embed import Embed
+from jaxcurate.pipeline.evaluate import Evaluate
+from jaxcurate.pipeline.export import Export
+from jaxcurate.pipeline.grow import Grow
+from jaxcurate.pipeline.report import Report
+from jaxcurate.pipeline.sample import Sample
+from jaxcurate.pipeline.stage import Stage
+
+STAGES: tuple[Stage, ...] = (
+    Embed(),
+    Dedup(),
+    Cluster(),
+    Sample(),
+    Export(),
+    Evaluate(),
+    Report(),
+    Grow(),
+)
+"""All stages in the order in which a run does those that its settings ask for."""

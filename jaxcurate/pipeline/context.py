@@ -1,266 +1,190 @@
-"""The items of a run: where each kind comes from, and one way to read and to embed them."""
+"""A run over one work directory as its stages see it."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from jaxcurate import encoders, sources
-from jaxcurate.artifacts.pool import Block
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.subset import Subset, load_subset
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Settings
-from jaxcurate.encoders.pixels import n_columns
-from jaxcurate.evaluation import compare
+from jaxcurate.curation.dedup import Duplicates
+from jaxcurate.evaluation.arms import Arms
+from jaxcurate.kmeans.row_view import RowView
+from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
+from jaxcurate.pipeline.items import Items
+from jaxcurate.pipeline.output import Output, as_json
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.sources.read import refusal
-from jaxcurate.sources.usable import why_not
-
-MADE = "tfds:weblike"
-"""The one source that is made from the recipe."""
-_BYTES_AT_ONCE = 2**28
-"""A batch of items takes at most so many bytes, of which some three are held while reading."""
 
 
-class Items:
-    """Sources as the settings name them, opened when they are first asked for."""
-
-    def __init__(
-        self, settings: Settings, progress: Progress, leave_out: os.PathLike | None = None
-    ) -> None:
-        self.settings = settings
-        self.progress = progress
-        self.leave_out = leave_out
-        """A local folder in which no items are looked for: the work directory."""
-
-    @cached_property
-    def devices(self) -> Devices:
-        """The devices that the settings ask for."""
-        return Devices.first(self.settings.n_devices or None, self.settings.mapper)
-
-    @cached_property
-    def source(self) -> sources.Source:
-        """The pool's items."""
-        return self._open(self.settings.split)
-
-    @cached_property
-    def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
-        """What the probes learn from, and what they are tested on."""
-        settings = self.settings.evaluate
-        return self._open(settings.probe_split), self._open(settings.test_split)
-
-    @cached_property
-    def references(self) -> sources.Source | None:
-        """What the retrieved part of the subset is near to; None where there is no such part."""
-        settings = self.settings.sample.mix
-        return self._alike(settings.split, settings.references) if settings.retrieved else None
-
-    @cached_property
-    def newcomers(self) -> sources.Source:
-        """The items that the pool grows by."""
-        return self._alike(self.settings.grow.split, self.settings.grow.source)
-
-    def _alike(self, split: str, source: str) -> sources.Source:
-        """A source of items that can be embedded as the pool's are.
-
-        Raises:
-            ValueError: it has rows of another width, or one has pictures and the other has none.
-        """
-        other = self._open(split, source)
-        if (of := _kind(other)) != (here := _kind(self.source)):
-            raise InputError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
-        return other
-
-    def _open(self, split: str, source: str = "") -> sources.Source:
-        settings = self.settings
-        source = source or settings.source
-        return sources.open_source(
-            source,
-            split=split,
-            data_dir=settings.data_dir or None,
-            image_size=settings.image_size,
-            recipe=settings.recipe if source == MADE else None,
-            image_key=settings.image_key or None,
-            label_key=settings.label_key or None,
-            leave_out=self.leave_out,
-            download=settings.download,
-        )
-
-    @cached_property
-    def encoder(self) -> encoders.Encoder:
-        """What makes embeddings of items; fitted to the pool's source where it has to be."""
-        settings, rows = self.settings.embed, np.arange(len(self.source))
-        fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
-        return encoders.make_encoder(settings, fitting, self.devices)
-
-    @property
-    def need_direction(self) -> bool:
-        """Whether rows of zeros are of no use: clusters are made by cosine."""
-        return self.settings.cluster.metric == "cosine"
-
-    def embedded(
-        self,
-        what: str,
-        source: sources.Source,
-        name: str,
-        *,
-        need_direction: bool | None = None,
-    ) -> "Embedded":
-        """The items of a source that can be used, embedded batch by batch.
-
-        Args:
-            what: what progress calls this.
-            source: the items.
-            name: what errors call them.
-            need_direction: whether rows of zeros are of no use; as for the pool by default.
-        """
-        reading = self.reading(what, np.arange(len(source)), self.settings.embed.batch_size, source)
-        need_direction = self.need_direction if need_direction is None else need_direction
-        return Embedded(self, reading, name, need_direction)
-
-    def reading(
-        self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
-    ) -> sources.Reading:
-        """Rows of a source, the pool's by default, in batches, with progress."""
-        source, done = self.source if source is None else source, 0
-
-        def told(more: int) -> None:
-            nonlocal done
-            done += more
-            self.progress(what, done, len(rows))
-
-        return sources.read_images(
-            source,
-            rows,
-            batch_size=min(batch_size, _most_at_once(source, self.settings.image_size)),
-            progress=told,
-            strict=self.settings.strict,
-        )
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Items of the source at ``rows``, which all were readable once."""
-        reading = self.reading("reading", rows, 1024)
-        images = [batch.images for batch in reading]
-        check_all_read(reading)
-        return np.concatenate(images)
-
-
-class Embedded:
-    """Blocks of a pool, made as they are iterated over, once.
-
-    Attributes:
-        n_items: rows so far.
-    """
-
-    def __init__(
-        self, items: Items, reading: sources.Reading, name: str, need_direction: bool
-    ) -> None:
-        self._items, self._reading, self._name = items, reading, name
-        self._need_direction = need_direction
-        self._left_out: list[sources.Unreadable] = []
-        self._n_zeros = 0
-        self.n_items = 0
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yields blocks of embeddings that can be used.
-
-        Raises:
-            InputError: there is none; or one cannot be used where all have to be.
-        """
-        size = self._items.settings.embed.batch_size
-        for batch in self._reading:
-            embeddings = encoders.embed(
-                self._items.encoder, batch.images, batch_size=size, devices=self._items.devices
-            )
-            block = self._usable(Block(embeddings, batch.ids, batch.rows))
-            if len(block.items):
-                self.n_items += len(block.items)
-                yield block
-        if not self.n_items:
-            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in self.unreadable[:1])
-            raise InputError(f"{self._name} has no item that can be used{first}")
-
-    def _usable(self, block: Block) -> Block:
-        """Leaves out the rows of a block that cannot be used."""
-        self._n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
-        reasons = why_not(block.embeddings, need_direction=self._need_direction)
-        if not reasons:
-            return block
-        for i, reason in reasons.items():
-            id_, reason = str(block.ids[i]), f"its embedding {reason}"
-            if self._items.settings.strict:
-                raise InputError(refusal(self._name, id_, reason))
-            self._left_out.append(sources.Unreadable(int(block.items[i]), id_, reason))
-        kept = np.delete(np.arange(len(block.items)), list(reasons))
-        return Block(*(array[kept] for array in block))
-
-    @property
-    def zeros(self) -> dict[str, Any]:
-        """What a card tells of rows of zeros: nothing where there were none.
-
-        Only where there were some does it matter whether a direction is needed.
-        """
-        if not self._n_zeros:
-            return {}
-        return {"zeros": {"rows": self._n_zeros, "left_out": self._need_direction}}
-
-    @property
-    def unreadable(self) -> list[list[str]]:
-        """What was left out, once all items have been asked for: id and reason, row by row.
-
-        First comes what has no row, such as a folder to which there is no access.
-        """
-        source = self._reading.source
-        skipped = source.skipped if isinstance(source, sources.Skipping) else ()
-        rows = sorted([*self._reading.unreadable, *self._left_out])
-        return [*map(list, skipped), *([item.id, item.reason] for item in rows)]
-
-
-def _kind(source: sources.Source) -> str:
-    """What the items of a source are."""
-    rows = isinstance(source, sources.ArraySource)
-    return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
-
-
-def _most_at_once(source: sources.Source, image_size: int) -> int:
-    """Returns how many items of a source may be read at a time, by their bytes."""
-    rows = isinstance(source, sources.ArraySource)
-    n_bytes = 4 * source.array.shape[1] if rows else n_columns(image_size)
-    return max(1, _BYTES_AT_ONCE // n_bytes)
-
-
-def check_all_read(reading: sources.Reading) -> None:
-    """Refuses items that were readable when the pool was made, and no longer are."""
-    if reading.unreadable:
-        item = reading.unreadable[0]
-        raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
-
-
-def read_held_out(
-    source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
-) -> compare.HeldOut:
-    """Reads all items of a labelled split that can be used.
+class Context:
+    """What stages are given: settings, items, devices, progress, and each other's files.
 
     Args:
-        source: the split.
-        strict: refuses the first item that cannot be used, instead of leaving it out.
-        tell: called with a line that says how many were left out, where there are any.
-
-    Raises:
-        InputError: there is no item that can be used.
+        settings: of the run.
+        path: work directory.
+        progress: what is told to.
+        outputs: where each stage of the run writes, by its name.
+        places: names in the work directory below which stages write.
     """
-    reading = sources.read_images(source, batch_size=1024, strict=strict)
-    batches = list(reading)
-    if reading.unreadable:
-        item = reading.unreadable[0]
-        tell(
-            f"  {len(reading.unreadable)} held-out item(s) of {source.name} were left out, the "
-            f"first {item.id!r} ({item.reason})"
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: epath.Path,
+        progress: Progress,
+        outputs: Mapping[str, Output],
+        places: Collection[str],
+    ) -> None:
+        self.settings, self.path, self.progress = settings, path, progress
+        self.outputs, self._places = outputs, places
+        self.items = Items(settings, progress, leave_out=path)
+        self.run: str | None = None
+        """Identifies the run that writes; what another one wrote is not replaced."""
+
+    @property
+    def devices(self) -> Devices:
+        """Devices that the settings ask for."""
+        return self.items.devices
+
+    def plain(self, field: str | None = None) -> dict[str, Any]:
+        """Returns the settings, or those of one field, as plain values."""
+        return dataclasses.asdict(self.settings if field is None else getattr(self.settings, field))
+
+    def folder(self, stage: str) -> epath.Path:
+        """Returns where a stage writes."""
+        return self.outputs[stage].path
+
+    def card(self, stage: str) -> dict[str, Any]:
+        """Returns the card of a stage's folder; an empty one where there is none."""
+        return folders.read_card(self.folder(stage)) or {}
+
+    def digest(self, *stages: str) -> dict[str, str]:
+        """Returns a fingerprint of the files of each of these stages that the run has."""
+        return {
+            stage: files.fingerprint(self.card(stage).get("files"))
+            for stage in stages
+            if stage in self.outputs
+        }
+
+    def pool(self) -> Pool:
+        """Returns the pool, with embeddings that are read when they are asked for."""
+        return Pool.load(self.folder("embed"))
+
+    def tree(self) -> ClusterTree:
+        """Returns the tree, if it is one over the pool that stands beside it."""
+        self._check_of_this_pool("cluster", folders.check_files(self.folder("cluster")))
+        return ClusterTree.load(self.folder("cluster"))
+
+    def valid(self) -> np.ndarray | None:
+        """Returns the rows that deduplication left, int64; None where there was none."""
+        if "dedup" not in self.outputs:
+            return None
+        folder = self.folder("dedup")
+        self._check_of_this_pool("dedup", folders.check_sizes(folder))
+        return Duplicates.load(folder).kept
+
+    def subset(self, pool: Pool) -> Subset:
+        """Returns the subset that was sampled from the pool."""
+        return load_subset(self.folder("sample"), pool)
+
+    def arms(self, pool: Pool, tree: ClusterTree) -> Arms:
+        """Returns what draws subsets of the pool, as the settings ask for."""
+        valid = self.valid()
+        return Arms(pool, tree, self.settings.sample, valid, self._neighbours(pool, valid))
+
+    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbours | None:
+        """Returns the rows that are nearest to each reference; None where nothing is retrieved."""
+        settings = self.settings.sample.mix
+        if self.items.references is None:
+            return None
+        blocks = self.items.embedded(
+            "references",
+            self.items.references,
+            settings.references,
+            need_direction=settings.metric == "cosine",
         )
-    if not batches:
-        raise InputError(f"{source.name} has no item that can be used")
-    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([batch.images for batch in batches])
-    return compare.HeldOut(images, notes.label, notes.domain)
+        queries = np.concatenate([block.embeddings for block in blocks])
+        if skipped := blocks.unreadable:
+            self.progress.line(
+                f"  {len(skipped)} reference(s) could not be read or used: {skipped[0]}"
+            )
+        among = RowView(pool.embeddings, valid)
+        near = nearest_rows(
+            among, queries, settings.n_per_query, settings.metric, devices=self.devices
+        )
+        return near if valid is None else near._replace(rows=valid[near.rows])
+
+    def _check_of_this_pool(self, stage: str, card: Mapping[str, Any]) -> None:
+        """Refuses a folder that was made from another pool than the one beside it."""
+        pool = self.card("embed").get("pool")
+        if card["pool"] != pool:
+            raise InputError(
+                f"{self.folder(stage)} was made from pool {card['pool']}, but the pool here is "
+                f"{pool}"
+            )
+
+    def check_apart(self) -> None:
+        """Refuses items that lie where the run writes.
+
+        Raises:
+            InputError: naming them.
+        """
+        work, settings = os.path.realpath(self.path), self.settings
+        for spec in (settings.source, settings.sample.mix.references, settings.grow.source):
+            scheme, _, path = spec.partition(":")
+            if scheme not in ("folder", "npy") or not files.is_local(path):
+                continue
+            place = os.path.realpath(os.path.expanduser(path))
+            ours = [work] if scheme == "folder" else [f"{work}/{name}" for name in self._places]
+            if any(place == one or place.startswith(f"{one}/") for one in ours):
+                raise InputError(
+                    f"{spec} lies in the work directory {self.path}, where the run writes: choose "
+                    "a work directory outside of it"
+                )
+
+    def check_source(self, chosen: Collection[str], *, embeds: bool = False) -> None:
+        """Refuses to read items of the source by the rows of a pool that was made otherwise.
+
+        Args:
+            chosen: names of the stages that will run.
+            embeds: whether items are embedded as those of the pool were.
+
+        Raises:
+            InputError: the pool has items that the source does not have, or was made from
+                another source or, where it matters, with other settings.
+        """
+        folder, settings = self.folder("embed"), self.settings
+        if self._has_grown():
+            raise InputError(
+                f"{folder} has grown by items that {settings.source} does not have: from here go "
+                "on `cluster`, `sample` and, by embeddings, `dedup`"
+            )
+        if "embed" in chosen:
+            return
+        # A pool that was saved by hand was made from nothing that is known.
+        made_from = self.card("embed").get("made_from", {})
+        if made_from.get("source") != self.items.source.fingerprint:
+            raise InputError(
+                f"{folder} was made from source {made_from.get('source')}, but {settings.source} "
+                f"is now {self.items.source.fingerprint}: `embed` comes first"
+            )
+        if embeds and made_from.get("embed") != as_json(self.plain("embed")):
+            raise InputError(
+                f"{folder} was made with other settings of config.embed, by which other items are "
+                "embedded: `embed` comes first"
+            )
+
+    def _has_grown(self) -> bool:
+        """Tells whether the pool is one that the stage ``grow`` wrote."""
+        try:
+            return self.card("embed").get("stage") == "grow"
+        except files.DamagedError:
+            return False

@@ -28,7 +28,7 @@ from jaxcurate import cli
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.curation import dedup
-from jaxcurate.pipeline import run, stages
+from jaxcurate.pipeline import cluster, run
 
 CONFIG = """
 from jaxcurate.encoders import Embedding
@@ -230,7 +230,7 @@ class Place:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         run.time = types.SimpleNamespace(perf_counter=lambda: 0.0)  # cards tell seconds
         if not self.real:
-            stages.hierarchical_kmeans = _tree  # type: ignore[assignment]
+            cluster.hierarchical_kmeans = _tree  # type: ignore[assignment]
             dedup.deduplicate = _duplicates  # type: ignore[assignment]
 
 

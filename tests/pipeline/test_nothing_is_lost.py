@@ -11,11 +11,12 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from jaxcurate import cli
 from jaxcurate.artifacts.lock import locked
-from jaxcurate.pipeline import stages
+from jaxcurate.pipeline.cluster import Cluster
 
 CONFIG = """
 from jaxcurate.encoders import Embedding
@@ -218,7 +219,7 @@ def test_an_older_work_directory_is_gone_on_with(jaxcurate, place):
 def test_a_second_run_is_refused(jaxcurate, place):
     assert jaxcurate("run")[0] == 0
     before = everything_in(place)
-    with locked(stages.epath.Path(place / "work")):
+    with locked(epath.Path(place / "work")):
         for command in ("run", "embed", "sample"):
             refused(jaxcurate(command), "is in use by process", "--wait")
         assert jaxcurate("status")[0] == 0  # which writes nothing
@@ -260,10 +261,10 @@ def test_a_signal_ends_in_one_line_and_leaves_nothing_half(place, number, code, 
 
 
 def test_what_is_no_input_error_is_a_bug(jaxcurate, place, monkeypatch):
-    def fails(self, card):
+    def fails(self, context, card):
         raise ValueError("could not broadcast")
 
-    monkeypatch.setattr(stages.Stages, "cluster", fails)
+    monkeypatch.setattr(Cluster, "run", fails)
     with pytest.raises(ValueError, match="could not broadcast"):
         jaxcurate("run")
 
@@ -277,10 +278,10 @@ def test_what_is_no_input_error_is_a_bug(jaxcurate, place, monkeypatch):
     ],
 )
 def test_errors_of_the_system_are_one_line(jaxcurate, place, monkeypatch, error, words):
-    def fails(self, card):
+    def fails(self, context, card):
         raise error
 
-    monkeypatch.setattr(stages.Stages, "cluster", fails)
+    monkeypatch.setattr(Cluster, "run", fails)
     refused(jaxcurate("run"), *words)
 
 

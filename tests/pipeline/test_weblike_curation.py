@@ -50,12 +50,12 @@ def curated(tmp_path_factory):
 def test_domains_are_balanced(curated):
     made, work, _ = curated
     rows = indices(work)
-    n = len(made.stages.source)
+    n = len(made.context.items.source)
     assert n == 21_000
     assert len(np.unique(rows)) == len(rows) == 500  # a keep rate of 2.4 %
     random = np.random.default_rng(0).choice(n, 500, replace=False)
     told = balance(
-        made.stages.source.annotations(np.arange(n)),
+        made.context.items.source.annotations(np.arange(n)),
         {"pool": np.arange(n), "random": random, "curated": rows},
     )["domain"]
     assert told["random"]["entropy"] < 0.25
@@ -126,10 +126,10 @@ def test_pretrained_features_on_the_longtail(curated, tmp_path):
         **{"cluster.n_clusters": (150, 30), "sample.size": 200},
     )
     pool = np.load(tmp_path / "pool/embeddings.npy")
-    assert pool.shape == (len(made.stages.source), 1280)
+    assert pool.shape == (len(made.context.items.source), 1280)
     assert len(indices(tmp_path)) == 200
     # Images of one label lie closer to each other than to the others.
-    notes = made.stages.source.annotations(np.arange(len(pool)))
+    notes = made.context.items.source.annotations(np.arange(len(pool)))
     unit = pool / np.linalg.norm(pool, axis=1, keepdims=True)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -1)

@@ -17,7 +17,7 @@ from PIL import Image
 from jaxcurate.checks import InputError
 from jaxcurate.config import Clustering, Sampling, Settings
 from jaxcurate.encoders import Embedding, make_encoder
-from jaxcurate.pipeline import context as items_module
+from jaxcurate.pipeline import items as items_module
 from jaxcurate.pipeline.context import Items
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress

@@ -1,0 +1,93 @@
+"""Stage ``cluster``: from the pool to the tree, by hierarchical k-means with resampling."""
+
+from typing import Any
+
+from etils import epath
+
+from jaxcurate.artifacts.checkpoint import KIND as CHECKPOINT
+from jaxcurate.artifacts.checkpoint import Checkpoint
+from jaxcurate.artifacts.folders import check_replaceable
+from jaxcurate.artifacts.tree import KIND
+from jaxcurate.config import Settings
+from jaxcurate.curation.checkpoint import TreeState
+from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.stage import Card, Stage
+
+_CHECKPOINT = "tree-checkpoint"
+"""Folder of the work directory that is there while the tree is not finished."""
+
+
+class Cluster(Stage):
+    """Clusters the rows, then their centroids, and so on up."""
+
+    name = "cluster"
+
+    def output(self, settings: Settings, path: epath.Path) -> Folder:
+        """Returns ``tree/``."""
+        return Folder(path / "tree", KIND)
+
+    def requires(self, settings: Settings) -> tuple[str, ...]:
+        """Returns the stages that made the pool and chose its rows."""
+        return ("embed", "dedup") if settings.dedup.enabled else ("embed",)
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns the rows, the levels and the seed."""
+        return {
+            **context.digest("embed", "dedup"),
+            "cluster": context.plain("cluster"),
+            "seed": context.settings.seed,
+        }
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Writes centroids, labels and distances of every level.
+
+        Where it was killed it goes on from its last checkpoint, with the same bits.
+        """
+        settings, pool = context.settings, context.pool()
+        checkpoint = self._checkpoint(context)
+        saved = checkpoint.load()
+        if saved is not None:
+            context.progress.line("  going on from the last checkpoint")
+        tree = hierarchical_kmeans(
+            pool,
+            settings.cluster.levels,
+            settings.seed,
+            rows=context.valid(),
+            max_iter=settings.cluster.max_iter,
+            init=settings.cluster.init,
+            metric=settings.cluster.metric,
+            memory_limit=settings.memory_limit or None,
+            precision=settings.precision,
+            shard_centroids=settings.shard_centroids,
+            devices=context.devices,
+            progress=context.progress,
+            state=None if saved is None else TreeState.from_arrays(saved),
+            on_state=lambda state: checkpoint.save(state.to_arrays()),
+            state_due=checkpoint.due,
+        )
+        for line in tree.surplus_lines():
+            context.progress.line(f"  {line}")
+        surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
+        about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
+        tree.save(context.folder(self.name), about)
+        self.tidy(context)
+        return {"clusters": [len(level.centroids) for level in tree.levels]}
+
+    def check_replaceable(self, context: Context, run: str) -> None:
+        """Refuses to begin where a tree or a checkpoint of somebody else stands in the way."""
+        super().check_replaceable(context, run)
+        check_replaceable(context.path / _CHECKPOINT, CHECKPOINT, run)
+
+    def tidy(self, context: Context) -> None:
+        """Removes the checkpoint."""
+        self._checkpoint(context).remove()
+
+    def _checkpoint(self, context: Context) -> Checkpoint:
+        return Checkpoint(
+            context.path / _CHECKPOINT,
+            [self.inputs(context), context.devices.count, context.settings.memory_limit],
+            context.run,
+            60 * context.settings.checkpoint_minutes,
+        )

@@ -1,0 +1,68 @@
+"""Stage ``dedup``: from the pool to the rows that stay, one of each group that is alike."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxcurate.config import Settings
+from jaxcurate.curation import dedup
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.items import check_all_read
+from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.stage import Card, Stage
+
+
+class Dedup(Stage):
+    """Finds rows of the same content, and rows that are nearly the same."""
+
+    name = "dedup"
+    disabled = "deduplication is off: config.dedup.enabled=True turns it on"
+
+    def enabled(self, settings: Settings) -> bool:
+        """Tells whether duplicates are to be left out."""
+        return settings.dedup.enabled
+
+    def output(self, settings: Settings, path: epath.Path) -> Folder:
+        """Returns ``dedup/``."""
+        return Folder(path / "dedup", dedup.KIND)
+
+    def requires(self, settings: Settings) -> tuple[str, ...]:
+        """Returns the stage that made the pool."""
+        return ("embed",)
+
+    def check(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses to compare items of another source than the pool's."""
+        if context.settings.dedup.content == "items":
+            context.check_source(chosen)
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns the pool and what counts as the same."""
+        return {
+            **context.digest("embed"),
+            "dedup": context.plain("dedup"),
+            "seed": context.settings.seed,
+        }
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Writes the rows that stay, the pairs and the groups."""
+        settings, pool = context.settings.dedup, context.pool()
+        digests = None
+        if settings.content == "items":
+            reading = context.items.reading("reading", pool.items, 1024)
+            digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
+            check_all_read(reading)
+        found = dedup.deduplicate(
+            pool,
+            settings.threshold or None,
+            digests=digests,
+            n_clusters=settings.n_clusters or None,
+            n_neighbours=settings.n_neighbours,
+            seed=context.settings.seed,
+            memory_limit=context.settings.memory_limit or None,
+            devices=context.devices,
+            progress=context.progress,
+        )
+        found.save(context.folder(self.name), card(pool=pool.fingerprint))
+        return {"kept": len(found.kept), "same": found.n_same, "nearly the same": found.n_near}

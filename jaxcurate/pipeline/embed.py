@@ -1,0 +1,89 @@
+"""Stage ``embed``: from the source to the pool, an embedding for every item that can be used."""
+
+from collections.abc import Collection
+from typing import Any
+
+from etils import epath
+
+from jaxcurate import export, sources
+from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.pool import KIND, write_pool
+from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.stage import Card, Stage
+
+
+class Embed(Stage):
+    """Embeds the items of the source, and lists those that cannot be used."""
+
+    name = "embed"
+
+    def output(self, settings: Settings, path: epath.Path) -> Folder:
+        """Returns ``pool/``."""
+        return Folder(path / "pool", KIND)
+
+    def check(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses names that cannot be exported, and pools too small for their clusters."""
+        context.check_source(chosen)
+        settings, source = context.settings, context.items.source
+        if settings.strict:
+            self._check_strict(context)
+        if isinstance(source, sources.Named):
+            export.check_names(source.ids, context.folder("export"))
+        n, level = len(source), settings.cluster.levels[0]
+        if n < level.n_clusters * level.n_splits:
+            raise InputError(
+                f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
+                f"level 1, but {settings.source} has only {n} item(s)"
+            )
+        if settings.dedup.enabled and n < settings.dedup.n_clusters:
+            raise InputError(
+                f"dedup.n_clusters asks for {settings.dedup.n_clusters} clusters, but "
+                f"{settings.source} has only {n} item(s)"
+            )
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns the source and the encoder."""
+        return {
+            "source": context.items.source.fingerprint,
+            "embed": context.plain("embed"),
+        }
+
+    def is_current(self, context: Context, card: dict[str, Any]) -> bool:
+        """Tells whether the pool has these items, and leaves out those that it must."""
+        zeros = card.get("zeros")
+        # Rows without a direction are left out where, and only where, one is needed.
+        as_needed = not zeros or zeros["left_out"] == context.items.need_direction
+        return as_needed and super().is_current(context, card)
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Writes ids and embeddings, block by block."""
+        blocks = context.items.embedded("embedding", context.items.source, context.settings.source)
+        about = lambda: card(unreadable=blocks.unreadable, **blocks.zeros)
+        pool = write_pool(context.folder(self.name), blocks, about, context.run)
+        if blocks.unreadable:
+            id_, reason = blocks.unreadable[0]
+            context.progress.line(
+                f"  {len(blocks.unreadable)} item(s) could not be read or used and were left out, "
+                f"the first {id_!r} ({reason}); {context.folder(self.name) / folders.CARD} lists "
+                "them"
+            )
+        return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
+
+    def _check_strict(self, context: Context) -> None:
+        """Refuses items that were left out, or would be, before they have a row."""
+        source, left_out = context.items.source, []
+        if isinstance(source, sources.Skipping):
+            left_out = [list(one) for one in source.skipped if one[1] != sources.WORK_DIRECTORY]
+        if not left_out:
+            card = context.outputs[self.name].card()
+            if card is not None and self.is_current(context, card):
+                left_out = card["unreadable"]
+        if left_out:
+            id_, reason = left_out[0]
+            raise InputError(
+                f"{len(left_out)} item(s) of {context.settings.source} cannot be used, the first "
+                f"{id_!r} ({reason}), and config.strict refuses to leave them out"
+            )

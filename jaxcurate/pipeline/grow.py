@@ -1,0 +1,107 @@
+"""Stage ``grow``: from pool, tree and new items to a larger pool and tree, and their drift."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import KIND as POOL
+from jaxcurate.artifacts.pool import Block, Pool, fill_pool
+from jaxcurate.artifacts.tree import KIND as TREE
+from jaxcurate.checks import InputError
+from jaxcurate.config import Growing, Settings
+from jaxcurate.curation import growth
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.stage import Card, Stage
+
+KIND = "grown"
+
+
+class Grow(Stage):
+    """Lets new items join the pool and its tree, in a folder that is a work directory itself."""
+
+    name = "grow"
+    disabled = "there is nothing to grow by: config.grow.source names new items"
+
+    def enabled(self, settings: Settings) -> bool:
+        """Tells whether there are new items."""
+        return bool(settings.grow.source)
+
+    def output(self, settings: Settings, path: epath.Path) -> Folder:
+        """Returns ``grown/NAME/``."""
+        return Folder(path / "grown" / settings.grow.name, KIND)
+
+    def requires(self, settings: Settings) -> tuple[str, ...]:
+        """Returns the stage that made the tree."""
+        return ("cluster",)
+
+    def check(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses new items that cannot be embedded as the pool was."""
+        context.check_source(chosen, embeds=True)
+        context.items.newcomers  # noqa: B018  opens them
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns the tree and the new items."""
+        return {
+            **context.digest("cluster"),
+            "new": context.items.newcomers.fingerprint,
+            "grow": context.plain("grow"),
+        }
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Writes ``pool/``, ``tree/`` and ``drift.json``."""
+        settings, pool, tree = context.settings.grow, context.pool(), context.tree()
+        new = context.items.embedded("embedding", context.items.newcomers, settings.source)
+        about: dict[str, Any] = {"run": context.run}
+        with folders.new_folder(context.folder(self.name), about, KIND) as folder:
+            blocks = itertools.chain(pool.blocks(), _as_new(new, pool, settings))
+            of_pool: dict[str, Any] = {}
+            with folder.subfolder("pool", of_pool, POOL) as below:
+                ids, items, fingerprint = fill_pool(below, blocks)
+                about |= card(unreadable=new.unreadable, old=len(pool), new=new.n_items)
+                of_pool |= {**about, "pool": fingerprint, "n": len(ids)}
+            rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
+            grown = Pool(rows, ids, items, fingerprint)
+            larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=context.devices)
+            larger = dataclasses.replace(larger, pool=grown.fingerprint)
+            levels = growth.drift(larger, grown.embeddings, len(pool))
+            with folder.subfolder("tree", larger.card(about), TREE) as below:
+                larger.fill(below)
+            plain = [level.to_plain() for level in levels]
+            folder.write_text("drift.json", json.dumps(plain, indent=2) + "\n")
+            for level in levels:
+                folder.save_array(f"growth_l{level.level}.npy", level.growth)
+        for level in levels:
+            context.progress.line(f"  {level.reason}")
+        new_and_not = {"new": about["new"], "not read": len(new.unreadable)}
+        return {"items": len(grown), **new_and_not}
+
+
+def _as_new(blocks: Iterable[Block], pool: Pool, settings: Growing) -> Iterator[Block]:
+    """Yields blocks as they join a pool: under their prefix, and of no item of its source.
+
+    Raises:
+        InputError: their embeddings have another width; or, in the end, ids are in the pool
+            already.
+    """
+    ids, width = [], pool.embeddings.shape[1]
+    for block in blocks:
+        if block.embeddings.shape[1] != width:
+            raise InputError(
+                f"{settings.source} has embeddings of {block.embeddings.shape[1]} columns, but "
+                f"those of the pool have {width}"
+            )
+        ids.append(np.char.add(settings.prefix, block.ids))
+        yield Block(block.embeddings, ids[-1], np.full(len(block.items), -1))
+    known = np.intersect1d(np.concatenate(ids), pool.ids)
+    if len(known):
+        raise InputError(
+            f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
+            f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
+        )

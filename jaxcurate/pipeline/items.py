@@ -1,0 +1,271 @@
+"""The items of a run: where each kind comes from, and one way to read and to embed them."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxcurate import encoders, sources
+from jaxcurate.artifacts.pool import Block
+from jaxcurate.checks import InputError
+from jaxcurate.config import Settings
+from jaxcurate.encoders.pixels import n_columns
+from jaxcurate.evaluation import compare
+from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.progress import Progress
+from jaxcurate.sources.read import refusal
+from jaxcurate.sources.usable import why_not
+
+MADE = "tfds:weblike"
+"""The one source that is made from the recipe."""
+_BYTES_AT_ONCE = 2**28
+"""A batch of items takes at most so many bytes, of which some three are held while reading."""
+
+
+class Items:
+    """Sources as the settings name them, opened when they are first asked for."""
+
+    def __init__(
+        self, settings: Settings, progress: Progress, leave_out: os.PathLike | None = None
+    ) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.leave_out = leave_out
+        """A local folder in which no items are looked for: the work directory."""
+
+    @cached_property
+    def devices(self) -> Devices:
+        """The devices that the settings ask for."""
+        return Devices.first(self.settings.n_devices or None, self.settings.mapper)
+
+    @cached_property
+    def source(self) -> sources.Source:
+        """The pool's items."""
+        return self._open(self.settings.split)
+
+    @cached_property
+    def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
+        """What the probes learn from, and what they are tested on."""
+        settings = self.settings.evaluate
+        return self._open(settings.probe_split), self._open(settings.test_split)
+
+    @cached_property
+    def references(self) -> sources.Source | None:
+        """What the retrieved part of the subset is near to; None where there is no such part."""
+        settings = self.settings.sample.mix
+        return self._alike(settings.split, settings.references) if settings.retrieved else None
+
+    @property
+    def reference_inputs(self) -> dict[str, str]:
+        """What a draw of the subset depends on beside the pool: the references, if any."""
+        return {} if self.references is None else {"references": self.references.fingerprint}
+
+    @cached_property
+    def newcomers(self) -> sources.Source:
+        """The items that the pool grows by."""
+        return self._alike(self.settings.grow.split, self.settings.grow.source)
+
+    def _alike(self, split: str, source: str) -> sources.Source:
+        """A source of items that can be embedded as the pool's are.
+
+        Raises:
+            ValueError: it has rows of another width, or one has pictures and the other has none.
+        """
+        other = self._open(split, source)
+        if (of := _kind(other)) != (here := _kind(self.source)):
+            raise InputError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
+        return other
+
+    def _open(self, split: str, source: str = "") -> sources.Source:
+        settings = self.settings
+        source = source or settings.source
+        return sources.open_source(
+            source,
+            split=split,
+            data_dir=settings.data_dir or None,
+            image_size=settings.image_size,
+            recipe=settings.recipe if source == MADE else None,
+            image_key=settings.image_key or None,
+            label_key=settings.label_key or None,
+            leave_out=self.leave_out,
+            download=settings.download,
+        )
+
+    @cached_property
+    def encoder(self) -> encoders.Encoder:
+        """What makes embeddings of items; fitted to the pool's source where it has to be."""
+        settings, rows = self.settings.embed, np.arange(len(self.source))
+        fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
+        return encoders.make_encoder(settings, fitting, self.devices)
+
+    @property
+    def need_direction(self) -> bool:
+        """Whether rows of zeros are of no use: clusters are made by cosine."""
+        return self.settings.cluster.metric == "cosine"
+
+    def embedded(
+        self,
+        what: str,
+        source: sources.Source,
+        name: str,
+        *,
+        need_direction: bool | None = None,
+    ) -> "Embedded":
+        """The items of a source that can be used, embedded batch by batch.
+
+        Args:
+            what: what progress calls this.
+            source: the items.
+            name: what errors call them.
+            need_direction: whether rows of zeros are of no use; as for the pool by default.
+        """
+        reading = self.reading(what, np.arange(len(source)), self.settings.embed.batch_size, source)
+        need_direction = self.need_direction if need_direction is None else need_direction
+        return Embedded(self, reading, name, need_direction)
+
+    def reading(
+        self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
+    ) -> sources.Reading:
+        """Rows of a source, the pool's by default, in batches, with progress."""
+        source, done = self.source if source is None else source, 0
+
+        def told(more: int) -> None:
+            nonlocal done
+            done += more
+            self.progress(what, done, len(rows))
+
+        return sources.read_images(
+            source,
+            rows,
+            batch_size=min(batch_size, _most_at_once(source, self.settings.image_size)),
+            progress=told,
+            strict=self.settings.strict,
+        )
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Items of the source at ``rows``, which all were readable once."""
+        reading = self.reading("reading", rows, 1024)
+        images = [batch.images for batch in reading]
+        check_all_read(reading)
+        return np.concatenate(images)
+
+
+class Embedded:
+    """Blocks of a pool, made as they are iterated over, once.
+
+    Attributes:
+        n_items: rows so far.
+    """
+
+    def __init__(
+        self, items: Items, reading: sources.Reading, name: str, need_direction: bool
+    ) -> None:
+        self._items, self._reading, self._name = items, reading, name
+        self._need_direction = need_direction
+        self._left_out: list[sources.Unreadable] = []
+        self._n_zeros = 0
+        self.n_items = 0
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yields blocks of embeddings that can be used.
+
+        Raises:
+            InputError: there is none; or one cannot be used where all have to be.
+        """
+        size = self._items.settings.embed.batch_size
+        for batch in self._reading:
+            embeddings = encoders.embed(
+                self._items.encoder, batch.images, batch_size=size, devices=self._items.devices
+            )
+            block = self._usable(Block(embeddings, batch.ids, batch.rows))
+            if len(block.items):
+                self.n_items += len(block.items)
+                yield block
+        if not self.n_items:
+            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in self.unreadable[:1])
+            raise InputError(f"{self._name} has no item that can be used{first}")
+
+    def _usable(self, block: Block) -> Block:
+        """Leaves out the rows of a block that cannot be used."""
+        self._n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
+        reasons = why_not(block.embeddings, need_direction=self._need_direction)
+        if not reasons:
+            return block
+        for i, reason in reasons.items():
+            id_, reason = str(block.ids[i]), f"its embedding {reason}"
+            if self._items.settings.strict:
+                raise InputError(refusal(self._name, id_, reason))
+            self._left_out.append(sources.Unreadable(int(block.items[i]), id_, reason))
+        kept = np.delete(np.arange(len(block.items)), list(reasons))
+        return Block(*(array[kept] for array in block))
+
+    @property
+    def zeros(self) -> dict[str, Any]:
+        """What a card tells of rows of zeros: nothing where there were none.
+
+        Only where there were some does it matter whether a direction is needed.
+        """
+        if not self._n_zeros:
+            return {}
+        return {"zeros": {"rows": self._n_zeros, "left_out": self._need_direction}}
+
+    @property
+    def unreadable(self) -> list[list[str]]:
+        """What was left out, once all items have been asked for: id and reason, row by row.
+
+        First comes what has no row, such as a folder to which there is no access.
+        """
+        source = self._reading.source
+        skipped = source.skipped if isinstance(source, sources.Skipping) else ()
+        rows = sorted([*self._reading.unreadable, *self._left_out])
+        return [*map(list, skipped), *([item.id, item.reason] for item in rows)]
+
+
+def _kind(source: sources.Source) -> str:
+    """What the items of a source are."""
+    rows = isinstance(source, sources.ArraySource)
+    return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
+
+
+def _most_at_once(source: sources.Source, image_size: int) -> int:
+    """Returns how many items of a source may be read at a time, by their bytes."""
+    rows = isinstance(source, sources.ArraySource)
+    n_bytes = 4 * source.array.shape[1] if rows else n_columns(image_size)
+    return max(1, _BYTES_AT_ONCE // n_bytes)
+
+
+def check_all_read(reading: sources.Reading) -> None:
+    """Refuses items that were readable when the pool was made, and no longer are."""
+    if reading.unreadable:
+        item = reading.unreadable[0]
+        raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
+
+
+def read_held_out(
+    source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
+) -> compare.HeldOut:
+    """Reads all items of a labelled split that can be used.
+
+    Args:
+        source: the split.
+        strict: refuses the first item that cannot be used, instead of leaving it out.
+        tell: called with a line that says how many were left out, where there are any.
+
+    Raises:
+        InputError: there is no item that can be used.
+    """
+    reading = sources.read_images(source, batch_size=1024, strict=strict)
+    batches = list(reading)
+    if reading.unreadable:
+        item = reading.unreadable[0]
+        tell(
+            f"  {len(reading.unreadable)} held-out item(s) of {source.name} were left out, the "
+            f"first {item.id!r} ({item.reason})"
+        )
+    if not batches:
+        raise InputError(f"{source.name} has no item that can be used")
+    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
+    images = np.concatenate([batch.images for batch in batches])
+    return compare.HeldOut(images, notes.label, notes.domain)

@@ -1,0 +1,91 @@
+"""Stage ``sample``: from the tree to a balanced subset with its manifest."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxcurate import export
+from jaxcurate.config import Settings
+from jaxcurate.curation.mixing import indices_of
+from jaxcurate.evaluation import coverage
+from jaxcurate.evaluation.arms import Arms
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.stage import Card, Stage
+
+_N_MEASURED = 20_000
+"""Rows of the pool whose distance to the subset is measured, at most."""
+
+
+class Sample(Stage):
+    """Draws the subset, and measures how even it is."""
+
+    name = "sample"
+
+    def output(self, settings: Settings, path: epath.Path) -> Folder:
+        """Returns ``subsets/NAME/``."""
+        return Folder(path / "subsets" / settings.sample.name, export.SUBSET)
+
+    def requires(self, settings: Settings) -> tuple[str, ...]:
+        """Returns the stages that made the tree and chose its rows."""
+        return ("cluster", "dedup") if settings.dedup.enabled else ("cluster",)
+
+    def check(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses references that cannot be embedded as the pool was."""
+        if context.settings.sample.mix.retrieved:
+            context.check_source(chosen, embeds=True)
+            context.items.references  # noqa: B018  opens them
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns the tree, its rows, the references and the seed."""
+        return {
+            **context.digest("cluster", "dedup"),
+            "sample": context.plain("sample"),
+            "seed": context.settings.seed,
+            **context.items.reference_inputs,
+        }
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Writes the rows, the manifest, and measures in the card."""
+        settings, pool, tree = context.settings, context.pool(), context.tree()
+        arms = context.arms(pool, tree)
+        parts = arms.parts(settings.seed)
+        indices = indices_of(parts)
+        missing = settings.sample.size - len(indices)
+        if missing:
+            context.progress.line(
+                f"  the pool holds {missing} item(s) fewer than sample.size wants"
+            )
+        about = card(shortfall=missing, measures=_measures(context, arms, indices))
+        mixed = settings.sample.mix.is_mixed
+        folder = context.folder(self.name)
+        export.save_subset(folder, indices, pool, tree, about, parts if mixed else None)
+        sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
+        return {"taken": len(indices), **sizes, "missing": missing}
+
+
+def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
+    """Returns plain numbers on the subset, beside those of a random one of the same size."""
+    pool, tree = arms.pool, arms.tree
+    random = arms.random(context.settings.seed, len(np.unique(indices)))
+    told = {}
+    for arm, rows in (("curated", indices), ("random", random)):
+        covered = coverage.coverage(
+            pool.embeddings,
+            rows,
+            n_measured=_N_MEASURED,
+            metric=tree.metric,
+            devices=context.devices,
+        )
+        told[arm] = {
+            "levels": [one._asdict() for one in coverage.level_balance(tree, rows)],
+            "coverage": covered._asdict(),
+        }
+        if pool.embeddings.shape[1] <= 3:
+            low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
+            points = pool.embeddings[rows]
+            if (high > low).all():
+                told[arm]["kl_to_uniform"] = coverage.kl_to_uniform(points, low, high)
+    return told

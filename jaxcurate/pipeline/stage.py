@@ -1,0 +1,76 @@
+"""What a stage of a run is."""
+
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from etils import epath
+
+from jaxcurate.config import Settings
+from jaxcurate.pipeline.context import Context
+from jaxcurate.pipeline.output import Output
+
+Card = Callable[..., dict[str, Any]]
+"""Makes what the card of a folder tells, with any keyword arguments added."""
+
+
+class Stage(Protocol):
+    """A step of a run: from the source and the files of stages before it to files of its own.
+
+    A stage says all about itself in its own file, and stands in :data:`jaxcurate.pipeline.STAGES`.
+    What has a body here may be left out.
+    """
+
+    name: str
+    """Command that runs the stage alone."""
+    disabled: str = ""
+    """Line that refuses the command where the settings ask for no such stage."""
+
+    def enabled(self, settings: Settings) -> bool:
+        """Tells whether the settings ask for this stage."""
+        return True
+
+    def output(self, settings: Settings, path: epath.Path) -> Output:
+        """Returns where the stage writes, in the work directory ``path``."""
+        ...
+
+    def requires(self, settings: Settings) -> tuple[str, ...]:
+        """Returns the names of the stages whose files are read."""
+        return ()
+
+    def check(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses what cannot work, before anything is written.
+
+        Args:
+            context: of the run.
+            chosen: names of the stages that will run.
+
+        Raises:
+            InputError: in one line.
+        """
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Returns all that the outcome depends on, as JSON can hold it."""
+        ...
+
+    def is_current(self, context: Context, card: dict[str, Any]) -> bool:
+        """Tells whether what lies there is what would be made now."""
+        return context.outputs[self.name].is_made_from(self.inputs(context))
+
+    def run(self, context: Context, card: Card) -> dict[str, Any]:
+        """Does the work, and returns what there is to say of it, in a few words by name.
+
+        Raises:
+            InputError: the input is damaged or made for something else.
+        """
+        ...
+
+    def check_replaceable(self, context: Context, run: str) -> None:
+        """Refuses to begin where something that is not this run's stands in the way.
+
+        Raises:
+            InputError: telling what stands there.
+        """
+        context.outputs[self.name].check_replaceable(run)
+
+    def tidy(self, context: Context) -> None:
+        """Removes what is of no use once the output is there."""
