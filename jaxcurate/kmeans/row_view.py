@@ -41,7 +41,7 @@ class RowView:
         if self.chosen is not None:
             return replace(self, chosen=self.chosen[rows])
         if isinstance(rows, slice):
-            part = self.store.part if isinstance(self.store, RowView) else self.store.__getitem__
+            part = self.store.select if isinstance(self.store, RowView) else self.store.__getitem__
             return replace(self, store=part(rows))  # a slice of a memory map is not read yet
         return replace(self, chosen=rows)
 

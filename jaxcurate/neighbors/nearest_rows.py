@@ -67,8 +67,8 @@ def nearest_rows(
             f"queries have {queries.shape[1]} columns, the embeddings {embeddings.shape[1]}"
         )
     n_per_query = min(n_per_query, len(embeddings))
-    # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits in the frame.
-    enter = normalizer.enter if metric == "euclidean" else _of_length_one
+    # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits of normalized rows.
+    enter = normalizer.transform if metric == "euclidean" else _of_length_one
     devices = Devices.all() if devices is None else devices
     kernel = devices.spmd(
         _best,

@@ -68,7 +68,7 @@ def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
 
 
 def with_scikit_learn(x, k, start, iterations, seed):
-    from sklearn.cluster import KMeansResult
+    from sklearn.cluster import KMeans
 
     init = "k-means++" if start is None else start
     model = KMeansResult(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)

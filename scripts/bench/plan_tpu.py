@@ -29,7 +29,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcurate.kmeans import few, predict, splitting, streaming
+from jaxcurate.kmeans import predict, splitting, streaming
 from jaxcurate.kmeans.assignment.pruned import PRUNING_SPECS
 from jaxcurate.kmeans.kernels.scores import Top2
 from jaxcurate.kmeans.kernels.tpu import block_side
@@ -42,7 +42,7 @@ from jaxcurate.kmeans.lloyd import (
 )
 from jaxcurate.kmeans.seeding.plus_plus import SEEDS_SPECS, first_seed, more_seeds, seeds_like
 from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
-from jaxcurate.neighbors import close_pairs
+from jaxcurate.neighbors import close_pairs, nearest_rows
 from jaxcurate.runtime.devices import AXIS, ROWS, SAME, Devices, padded_size
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
@@ -85,7 +85,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     rows, stop = ((ROWS, x), (ROWS, weights)), (SAME, shape(dtype="int32"))
     best = (BEST, Top2(numbers, weights, weights))
-    near = (PRUNING_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards).near)
+    near = (PRUNING_SPECS, lloyd_like(n, d, k, 50, BLOCK, shards).bounds)
     clusters, counts = (SAME, centroids), (SAME, shape(k, dtype="int32"))
     tiles = shape(64 * 8, 256, d)
     block = dict(block=BLOCK)
@@ -125,7 +125,12 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
             (ROWS, ROWS),
             block | dict(most=4),
         ),
-        "few": Kernel(few._few, ((ROWS, x), clusters), (ROWS, ROWS), block | dict(m=8)),
+        "nearest rows": Kernel(
+            nearest_rows._best,
+            (*rows, (SAME, shape(64, d))),
+            (ROWS, ROWS),
+            block | dict(n_best=8, with_norms=True),
+        ),
         "pairs": Kernel(
             close_pairs._reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
         ),

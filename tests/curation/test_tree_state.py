@@ -8,6 +8,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.curation.checkpoint import TreeState
 
+ONE = jc.Devices.first(1)  # where there are several is no matter here, and takes long to compile
 LEVELS = [jc.Level(40, n_resamples=2, n_per_cluster=6), jc.Level(9, resample="random"), jc.Level(3)]
 
 
@@ -39,7 +40,7 @@ def x():
 
 @pytest.mark.parametrize("memory_limit", [None, 200_000])
 def test_goes_on_from_every_state(x, memory_limit):
-    options = dict(seed=3, memory_limit=memory_limit, max_iter=8)
+    options = dict(seed=3, memory_limit=memory_limit, max_iter=8, devices=ONE)
     whole = jc.hierarchical_kmeans(x, LEVELS, **options)
     states = []
     watched = jc.hierarchical_kmeans(
@@ -54,7 +55,8 @@ def test_goes_on_from_every_state(x, memory_limit):
 
 
 def test_an_interruption_costs_what_came_after_the_last_state(x):
-    whole, states = jc.hierarchical_kmeans(x, LEVELS, 3), []
+    options = dict(seed=3, max_iter=8, devices=ONE)
+    whole, states = jc.hierarchical_kmeans(x, LEVELS, **options), []
 
     def keep(state):
         states.append(state)
@@ -64,7 +66,9 @@ def test_an_interruption_costs_what_came_after_the_last_state(x):
     state = None
     for _ in range(30):
         try:
-            found = jc.hierarchical_kmeans(x, LEVELS, 3, state=state, on_state=keep, state_every=9)
+            found = jc.hierarchical_kmeans(
+                x, LEVELS, **options, state=state, on_state=keep, state_every=9
+            )
             break
         except Stopped:
             state = stored(states[-1])
@@ -74,13 +78,15 @@ def test_an_interruption_costs_what_came_after_the_last_state(x):
 
 def test_states_are_made_when_they_are_due(x):
     states = []
-    jc.hierarchical_kmeans(x, LEVELS, 3, on_state=states.append, state_due=lambda: False)
+    jc.hierarchical_kmeans(
+        x, LEVELS, 3, max_iter=8, devices=ONE, on_state=states.append, state_due=lambda: False
+    )
     assert states == []
 
 
 def test_splits_and_split_centroids_go_on_from_whole_runs(x):
     levels = [jc.Level(10, n_splits=4), jc.Level(5)]
-    for options in (dict(), dict(shard_centroids=True), dict(precision="bfloat16")):
+    for options in (dict(devices=ONE), dict(shard_centroids=True, devices=jc.Devices.first(2))):
         whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
         # Nothing is told within a run whose centroids are split.
         jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
@@ -91,13 +97,14 @@ def test_splits_and_split_centroids_go_on_from_whole_runs(x):
 
 
 def test_precision_changes_nothing(x):
-    one = jc.hierarchical_kmeans(x, LEVELS, 3)
-    assert_same(one, jc.hierarchical_kmeans(x, LEVELS, 3, precision="bfloat16"))
+    options = dict(seed=3, max_iter=8, devices=ONE)
+    one = jc.hierarchical_kmeans(x, LEVELS, **options)
+    assert_same(one, jc.hierarchical_kmeans(x, LEVELS, **options, precision="bfloat16"))
 
 
 def test_a_state_of_something_else_is_refused(x):
     states = []
-    jc.hierarchical_kmeans(x, LEVELS, 3, on_state=states.append)
+    jc.hierarchical_kmeans(x, LEVELS, 3, max_iter=8, devices=ONE, on_state=states.append)
     with pytest.raises(jc.InputError, match="another hierarchical k-means at level 1"):
         jc.hierarchical_kmeans(x[:2000], LEVELS, 3, state=states[-1])
     with pytest.raises(jc.InputError, match="state has 3 levels, but 1 are asked for"):

@@ -76,7 +76,7 @@ def test_a_state_of_another_kmeans_is_refused():
     x = blobs(600, 5, 12)
     states = []
     jc.kmeans(x, 30, on_state=states.append, state_every=1)
-    with pytest.raises(ValueError, match="state is of another k-means: centres is"):
+    with pytest.raises(ValueError, match="state is of another k-means: centroids is"):
         jc.kmeans(x, 31, state=states[0])
     with pytest.raises(ValueError, match="state is of another k-means: centroids is"):
         jc.kmeans(x, 31, state=states[-1])

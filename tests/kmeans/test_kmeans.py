@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import KMeansResult as SklearnKMeans
+from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc

@@ -461,7 +461,7 @@ MASKED = np.ma.masked_array(X, X > 1)
         (lambda: deduplicate(X > 0), "x must hold real numbers, not bool"),
         (lambda: deduplicate(X, "0.9"), "threshold='0.9' must be above 0"),
         (lambda: nearest_rows(X, X[:2], "3"), "n_per_query='3' must be a whole number"),
-        (lambda: jc.sample(FLAT, 5), "tree must be a ClusterTree, not KMeans; Cl"),
+        (lambda: jc.sample(FLAT, 5), "tree must be a ClusterTree, not KMeansResult; Cl"),
         (lambda: jc.sample(None, 5), "tree must be a ClusterTree, not NoneType$"),
         (lambda: sample_uniform(X, 5), "tree must be a ClusterTree, not ndarray$"),
         (lambda: grow(FLAT, X), "tree must be a ClusterTree, not KMeans"),

@@ -100,7 +100,7 @@ def test_one_device_is_one_device_in_every_stage(settings, tmp_path, monkeypatch
         embed=embed,
         dedup=dataclasses.replace(settings.dedup, enabled=True, n_clusters=5),
         evaluate=dataclasses.replace(settings.evaluate, arms=()),
-        grow=dataclasses.replace(settings.grow, source=f"npy:{tmp_path / 'new.npy'}"),
+        grow=dataclasses.replace(settings.grow, source=f"npy:{tmp_path / 'new.npy'}", prefix="n"),
     )
     assert jax.device_count() == 4
     pipeline = run.Pipeline(settings, tmp_path / "work", Progress(quiet=True))

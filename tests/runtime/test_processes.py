@@ -251,7 +251,7 @@ def test_a_process_that_is_there_twice_is_told(tmp_path, rows):
 
 
 def test_initialize_says_what_is_missing():
-    program = "from jaxcurate import processes; processes.initialize()"
+    program = "from jaxcurate.runtime import processes; processes.initialize()"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )

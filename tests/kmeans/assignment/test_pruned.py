@@ -11,7 +11,7 @@ from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
 from jaxcurate.kmeans.rows import place
 from jaxcurate.runtime import devices
-from jaxcurate.runtime.devices import ROWS, SAME, Devices
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, Devices
 
 N, D, K, BLOCK = 8192, 16, 300, 256
 
@@ -57,7 +57,7 @@ def test_less_is_worked_out_and_every_bit_is_the_same(precision, n_devices):
 
 def test_gaps_are_below_what_they_bound():
     x = long_tailed()
-    state = run(x, None)
+    state = run(x, ONE_DEVICE)
     order = np.asarray(state.bounds.order[0]).reshape(-1, BLOCK)
     assert (np.sort(order.ravel()) == np.arange(N)).all()
     wide, c = x.astype(np.float64), np.asarray(state.centroids, np.float64)
@@ -98,10 +98,10 @@ def test_gaps_shrink_enough_whatever_moves():
 
 def test_unstructured_rows_are_compared_with_all_that_moved(monkeypatch):
     x = np.random.default_rng(0).normal(size=(N, 64)).astype(np.float32)
-    found = run(x, None)
+    found = run(x, ONE_DEVICE)
     monkeypatch.setattr(pruned, "pays", lambda *_: False)
     devices._mapped.cache_clear()
-    without = run(x, None)
+    without = run(x, ONE_DEVICE)
     devices._mapped.cache_clear()
     np.testing.assert_array_equal(found.best.labels, without.best.labels)
     assert (
