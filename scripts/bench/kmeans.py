@@ -71,7 +71,7 @@ def with_scikit_learn(x, k, start, iterations, seed):
     from sklearn.cluster import KMeans
 
     init = "k-means++" if start is None else start
-    model = KMeansResult(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)
+    model = KMeans(k, init=init, n_init=1, max_iter=iterations, tol=0, random_state=seed)
     return model.fit(x).cluster_centers_
 
 

@@ -9,7 +9,7 @@ from jaxcurate.config import Clustering, Sampling, Settings
 from jaxcurate.encoders import Embedding
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.pipeline import items as items_module
-from jaxcurate.pipeline.context import Items, read_held_out
+from jaxcurate.pipeline.items import Items, read_held_out
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, read_images
