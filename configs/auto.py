@@ -12,9 +12,9 @@ import sys
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
 from jaxcurate.curation.suggest_levels import propose_levels
-from jaxcurate.encoders import Embedding
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources.arrays import ArraySource
 
 
@@ -28,17 +28,12 @@ def get_config(argument: str = "") -> ConfigDict:
     for reason in proposal.reasons:
         print(f"  {reason}", file=sys.stderr)
     return to_config(
-        Settings(
+        Config(
             title=f"{size} of {n} rows",
             source=f"npy:{path}",
-            embed=Embedding("pixels"),
-            cluster=Clustering(
-                n_clusters=tuple(level.n_clusters for level in proposal.levels),
-                n_resamples=tuple(level.n_resamples for level in proposal.levels),
-                n_per_cluster=tuple(level.n_per_cluster for level in proposal.levels),
-                n_splits=tuple(level.n_splits for level in proposal.levels),
-            ),
-            sample=Sampling(size=int(size)),
-            evaluate=Evaluation(arms=()),
+            embed=EmbedConfig("pixels"),
+            cluster=ClusterConfig(levels=proposal.levels),
+            sample=SampleConfig(size=int(size)),
+            evaluate=EvaluateConfig(arms=()),
         )
     )

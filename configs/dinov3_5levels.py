@@ -21,25 +21,29 @@ Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
     return to_config(
-        Settings(
+        Config(
             title="17 B images, five levels",
             source=f"npy:{path}",
-            embed=Embedding("pixels"),
-            cluster=Clustering(
-                n_clusters=(20_000, 80_000, 800_000, 100_000, 25_000),
-                n_splits=(10_000, 100, 1, 1, 1),
-                n_resamples=(0, 0, 10, 10, 10),
-                n_per_cluster=(1, 1, 5, 4, 2),
+            embed=EmbedConfig("pixels"),
+            cluster=ClusterConfig(
+                levels=(
+                    Level(20_000, n_splits=10_000),
+                    Level(80_000, n_splits=100),
+                    Level(800_000, 10, 5),
+                    Level(100_000, 10, 4),
+                    Level(25_000, 10, 2),
+                ),
                 init="k-means||",
             ),
-            sample=Sampling(size=1_000_000_000),
-            evaluate=Evaluation(arms=()),
+            sample=SampleConfig(size=1_000_000_000),
+            evaluate=EvaluateConfig(arms=()),
             memory_limit=1_000_000_000_000,
         )
     )

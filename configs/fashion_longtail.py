@@ -12,8 +12,9 @@ balanced classes of 1,000 there is nothing to repair (+.014, interval from zero 
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Sampling, Settings, to_config
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import balanced, fashion_longtail
 
 RECIPES = {"longtail": fashion_longtail, "balanced": balanced}
@@ -23,16 +24,14 @@ def get_config(recipe: str = "longtail") -> ConfigDict:
     if recipe not in RECIPES:
         raise ValueError(f"recipe {recipe!r} is not one of {', '.join(RECIPES)}")
     return to_config(
-        Settings(
+        Config(
             title=f"Fashion-MNIST, {recipe}",
             source="tfds:weblike",
             recipe=RECIPES[recipe](seed=0),
-            embed=Embedding("pca", n_components=128),
-            cluster=Clustering(
-                n_clusters=(1000, 100),
-                n_resamples=(10, 10),
-                n_per_cluster=(5, 5),
+            embed=EmbedConfig("pca", n_components=128),
+            cluster=ClusterConfig(
+                levels=(Level(1000, 10, 5), Level(100, 10, 5)),
             ),
-            sample=Sampling(size=500),
+            sample=SampleConfig(size=500),
         )
     )

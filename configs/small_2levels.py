@@ -13,22 +13,21 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
     return to_config(
-        Settings(
+        Config(
             title="A small example, two levels",
             source=f"npy:{path}",
-            embed=Embedding("pixels"),
-            cluster=Clustering(
-                n_clusters=(5000, 1000),
-                n_resamples=(10, 10),
-                n_per_cluster=(10, 3),
+            embed=EmbedConfig("pixels"),
+            cluster=ClusterConfig(
+                levels=(Level(5000, 10, 10), Level(1000, 10, 3)),
             ),
-            sample=Sampling(size=10_000),
-            evaluate=Evaluation(arms=()),
+            sample=SampleConfig(size=10_000),
+            evaluate=EvaluateConfig(arms=()),
         )
     )

@@ -23,25 +23,28 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
     return to_config(
-        Settings(
+        Config(
             title="Web images, four levels",
             source=f"npy:{path}",
-            embed=Embedding("pixels"),
-            cluster=Clustering(
-                n_clusters=(100_000, 500_000, 50_000, 10_000),
-                n_splits=(100, 1, 1, 1),
-                n_resamples=(0, 10, 10, 10),
-                n_per_cluster=(1, 10, 5, 3),
+            embed=EmbedConfig("pixels"),
+            cluster=ClusterConfig(
+                levels=(
+                    Level(100_000, n_splits=100),
+                    Level(500_000, 10, 10),
+                    Level(50_000, 10, 5),
+                    Level(10_000, 10, 3),
+                ),
                 init="k-means||",
             ),
-            sample=Sampling(size=100_000_000),
-            evaluate=Evaluation(arms=()),
+            sample=SampleConfig(size=100_000_000),
+            evaluate=EvaluateConfig(arms=()),
             memory_limit=100_000_000_000,
         )
     )

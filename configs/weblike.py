@@ -14,23 +14,22 @@ interval above zero.
 
 from ml_collections import ConfigDict
 
-from jaxcurate.config import Clustering, Sampling, Settings, to_config
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import web_like
 
 
 def get_config() -> ConfigDict:
     return to_config(
-        Settings(
+        Config(
             title="A web-like pool",
             source="tfds:weblike",
             recipe=web_like(seed=0),
-            embed=Embedding("pca", n_components=128),
-            cluster=Clustering(
-                n_clusters=(1000, 100),
-                n_resamples=(10, 10),
-                n_per_cluster=(10, 5),
+            embed=EmbedConfig("pca", n_components=128),
+            cluster=ClusterConfig(
+                levels=(Level(1000, 10, 10), Level(100, 10, 5)),
             ),
-            sample=Sampling(size=500),
+            sample=SampleConfig(size=500),
         )
     )

@@ -6,11 +6,14 @@ an error is turned into a line and an exit code.
 
 import contextlib
 import os
+import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from jaxcurate.checks import InputError
@@ -32,9 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM, in one line as well. Any other exception is a bug, and is raised.
     """
     argv = sys.argv if argv is None else ["jaxcurate", *argv]
-    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
-        print(f"usage: {USAGE}", file=sys.stdout if len(argv) > 1 else sys.stderr)
-        return 0 if len(argv) > 1 else 2
+    if len(argv) < 2:
+        print(f"usage: {USAGE}", file=sys.stderr)
+        return 2
+    if "--version" in argv[1:]:
+        print(metadata.version("jaxcurate"))
+        return 0
+    if {"-h", "--help", "help"} & set(argv[1:]):
+        print(_help(next((word for word in argv[1:] if word in COMMANDS), "run")))
+        return 0
     try:
         with _terminated_by_exception():
             _command(argv)
@@ -101,10 +110,10 @@ def _names(error: OSError) -> list[Any]:
 
 def _command(argv: Sequence[str]) -> None:
     command, config, path, quiet, wait = _parsed(argv)
-    from jaxcurate.config import Settings
-    from jaxcurate.plain import to_dataclass
+    from jaxcurate.config import Config
+    from jaxcurate.fields import to_dataclass
 
-    settings = to_dataclass(Settings, config, "config")
+    settings = to_dataclass(Config, config, "config")
     _set_up_devices(settings.n_devices, settings.platform)
 
     from jaxcurate.pipeline.run import Pipeline
@@ -124,11 +133,30 @@ def _command(argv: Sequence[str]) -> None:
         print(pipeline.path / "report.html")
 
 
+def _help(command: str) -> str:
+    """Returns the usage, and the fields that a command reads with their meanings."""
+    from jaxcurate.config import Config
+    from jaxcurate.fields import explained
+
+    sections = {"run": None, "status": None, "sample": ("sample",), "report": ()}
+    own = sections.get(command, (command,))
+    lines = [f"usage: {USAGE}", "", f"Fields of `{command}`, each given as --config.FIELD=VALUE:"]
+    for field in explained(Config):
+        section, _, inner = field.path.partition(".")
+        if inner and own is not None and section.partition("[")[0] not in own:
+            continue
+        default = f" = {field.default}" if field.default else ""
+        lines.append(f"\n  {field.path}: {field.kind}{default}")
+        lines += textwrap.wrap(field.meaning, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
 def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     """The command, the configuration as plain values, the work directory, quiet and wait."""
     from absl import flags
     from ml_collections import config_flags
 
+    argv, without = _nones(argv)
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
@@ -138,6 +166,8 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
         rest = values(list(argv))
     except KeyError as error:
         raise InputError(f"the configuration has no field {error}") from error
+    except IndexError as error:
+        raise InputError(f"a level that is not there: {_indexed(argv)}") from error
     except Exception as error:  # a configuration is a program, and may fail in any way
         raise InputError(_reason(error)) from error
     if len(rest) != 2 or rest[1] not in COMMANDS:
@@ -150,7 +180,44 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
         raise InputError(f"--config is missing; usage: {USAGE}")
     if not path.value:
         raise InputError(f"--workdir is missing; usage: {USAGE}")
+    for names in without:
+        _set_none(settings, names)
     return rest[1], settings, path.value, quiet.value, wait.value
+
+
+_FIELD = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def _nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes out fields that are set to None, which flags cannot be, and refuses unknown ones."""
+    from jaxcurate.config import Config
+    from jaxcurate.fields import kind_of, may_be_none
+
+    kept, without = [], []
+    for argument in argv:
+        given = _FIELD.fullmatch(argument)
+        is_none = False
+        if given is not None:
+            kind = kind_of(Config, given[1], "config")
+            is_none = given[2] == "None" and may_be_none(kind)
+        if given is not None and is_none:
+            without.append(given[1])
+        else:
+            kept.append(argument)
+    return kept, without
+
+
+def _set_none(settings: dict[str, Any], path: str) -> None:
+    *above, last = re.findall(r"[^.\[\]]+", path)
+    inner: Any = settings
+    for step in above:
+        inner = inner[int(step)] if step.isdigit() else inner[step]
+    inner[last] = None
+
+
+def _indexed(argv: Sequence[str]) -> str:
+    """The flags that count levels."""
+    return ", ".join(argument for argument in argv if _FIELD.match(argument) and "[" in argument)
 
 
 def _reason(error: BaseException) -> str:
@@ -164,7 +231,7 @@ _MOST_CPU_DEVICES = 1024
 """Ten thousand take half a minute to make; where more are asked for, the mesh refuses them."""
 
 
-def _set_up_devices(n_devices: int, platform: str) -> None:
+def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
     """Makes sure that there are the devices that were asked for.
 
     On a CPU, makes a device of each core: a run of the comparison then has one to itself.
@@ -178,8 +245,8 @@ def _set_up_devices(n_devices: int, platform: str) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # Where jax has run already, as in a notebook, its devices are what they are.
         with contextlib.suppress(RuntimeError):
-            n_devices = min(n_devices, _MOST_CPU_DEVICES) or min(cores or 1, 8)
-            jax.config.update("jax_num_cpu_devices", n_devices)
+            wanted = min(cores or 1, 8) if n_devices is None else n_devices
+            jax.config.update("jax_num_cpu_devices", min(wanted, _MOST_CPU_DEVICES))
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
     asked = jax.config.jax_platforms

@@ -1,19 +1,24 @@
-"""The settings of a whole run, one frozen dataclass for each stage."""
+"""Settings of a whole run, one frozen dataclass for each stage."""
 
-import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_whole
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix
-from jaxcurate.encoders import Embedding
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import MOST_COLUMNS
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.export import FORMATS
+from jaxcurate.fields import placeholders
+from jaxcurate.kmeans.fit import InitName
+from jaxcurate.kmeans.kernels.scores import Precision
+from jaxcurate.runtime.devices import Mapper
 from jaxcurate.sources import Recipe
-from jaxcurate.training import Pretraining
+from jaxcurate.training import PretrainConfig
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -25,74 +30,70 @@ _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
-class Deduplication:
+class DedupConfig:
     """What counts as the same, where duplicates are left out of clustering and sampling."""
 
     enabled: bool = False
-    """Without it there is no such stage."""
+    """Whether there is this stage at all."""
     content: Literal["items", "embeddings"] = "items"
-    """Rows are the same where these are: the items as they are read, once more, or their
+    """What is compared for exact duplicates: the items, which are read once more, or their
     embeddings."""
-    threshold: float = 0.95
-    """Rows of at least this cosine are nearly the same; 0 leaves them be."""
-    n_clusters: int = 0
-    """Of the quick k-means that gives neighbourhoods; 0 for the root of the pool's size."""
-    n_neighbours: int = 8
-    """With how many of the nearest clusters each is compared."""
+    threshold: float | None = 0.95
+    """Cosine similarity at or above which two rows are near-duplicates. None disables the removal
+    of near-duplicates."""
+    n_clusters: int | None = None
+    """Clusters of the quick k-means whose neighborhoods are searched; by default the square root
+    of the number of rows."""
+    n_neighbors: int = 8
+    """Number of neighboring clusters that each cluster is compared with."""
+
+    OLD_FIELDS: ClassVar[dict[str, str]] = {"n_neighbours": "n_neighbors"}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold={self.threshold} must be from 0 to 1")
-        for name in ("n_clusters", "n_neighbours"):
-            check_whole(name, getattr(self, name), 0)
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """The levels of hierarchical k-means, bottom up: one entry a level in each tuple."""
-
-    n_clusters: tuple[int, ...]
-    n_resamples: tuple[int, ...]
-    n_per_cluster: tuple[int, ...]
-    n_splits: tuple[int, ...] = ()
-    """Empty: no level is split."""
-    n_fit: tuple[int, ...] = ()
-    """Rows that a level's centroids are made from, 0 for all; empty: all at every level."""
-    max_iter: int = 50
-    init: Literal["k-means++", "k-means||", "random"] = "k-means++"
-    """``"k-means++"`` takes a pass over the rows for each cluster, ``"k-means||"`` six in all."""
-    metric: Literal["euclidean", "cosine"] = "euclidean"
-    resample: Literal["closest", "random"] = "closest"
-    """Which points a cluster gives to a round of resampling."""
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.n_clusters), len(self.n_resamples), len(self.n_per_cluster)}
-        lengths |= {len(optional) for optional in (self.n_splits, self.n_fit) if optional}
-        if len(lengths) > 1 or 0 in lengths:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
             raise InputError(
-                "n_clusters, n_resamples, n_per_cluster, n_splits and n_fit must have one entry "
-                f"for each level, not {self.n_clusters}, {self.n_resamples}, "
-                f"{self.n_per_cluster}, {self.n_splits} and {self.n_fit}"
+                f"threshold={self.threshold} must be above 0 and at most 1; None leaves "
+                "near-duplicates be"
             )
-        if self.max_iter < 1:
-            raise InputError(f"max_iter={self.max_iter} must be at least 1")
-        below = None
-        for k in (level.n_clusters * level.n_splits for level in self.levels):
-            if below is not None and k > below:
-                raise InputError(f"n_clusters={self.n_clusters} must not grow from level to level")
-            below = k
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """The levels, bottom up."""
-        splits = self.n_splits or (1,) * len(self.n_clusters)
-        n_fit = self.n_fit or (0,) * len(self.n_clusters)
-        each = self.n_clusters, self.n_resamples, self.n_per_cluster, splits, n_fit
-        return tuple(Level(*one, self.resample) for one in zip(*each, strict=True))
+        if self.n_clusters is not None:
+            check_whole("n_clusters", self.n_clusters, 1)
+        check_whole("n_neighbors", self.n_neighbors, 0)
 
 
 @dataclass(frozen=True)
-class Mixing:
+class ClusterConfig:
+    """Levels of hierarchical k-means, and what they have in common."""
+
+    levels: tuple[Level, ...]
+    """Levels, bottom up. Another number of levels needs a configuration file of its own, or all
+    fields of each on the command line: `--config.cluster.levels="({'n_clusters': 100},)"`."""
+    max_iter: int = 50
+    """Lloyd's iterations at most, each time."""
+    init: InitName = "k-means++"
+    """Seeding: `k-means++` takes a pass over the rows for each cluster, `k-means||` six in all."""
+    metric: Metric = "euclidean"
+    """Distance; `cosine` brings rows and centroids to length 1."""
+
+    OLD_FIELDS: ClassVar[dict[str, str]] = {
+        name: f"levels[0].{name}=..., levels[1].{name}=... and so on, one for each level"
+        for name in ("n_clusters", "n_resamples", "n_per_cluster", "n_splits", "n_fit", "resample")
+    }
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise InputError("levels is empty: at least one level is needed")
+        check_whole("max_iter", self.max_iter, 1)
+        totals = [level.n_clusters * level.n_splits for level in self.levels]
+        for below, k in itertools.pairwise(totals):
+            if k > below:
+                raise InputError(
+                    f"n_clusters of the levels, {totals} with splits, must not grow from level to "
+                    "level"
+                )
+
+
+@dataclass(frozen=True)
+class MixConfig:
     """Parts of the subset, as `Mix` has them: curated alone by default.
 
     References are items like the pool's and are embedded in the same way: an encoder that is
@@ -100,19 +101,19 @@ class Mixing:
     """
 
     curated: float = 1.0
-    """Share that is balanced over the tree."""
+    """Fraction of the subset that is balanced over the tree."""
     retrieved: float = 0.0
-    """Share of rows that are nearest to the references."""
+    """Fraction of the subset that is nearest to the references."""
     raw: float = 0.0
-    """Share that is drawn uniformly of all that is left."""
-    references: str = ""
-    """Where references come from: a source such as the pool's."""
+    """Fraction of the subset that is drawn uniformly from all other rows."""
+    references: str | None = None
+    """Source of the references, named as the pool's."""
     split: str = "train"
-    """Of a TFDS dataset: the references."""
+    """Split of a TFDS dataset that holds the references."""
     n_per_query: int = 10
     """Rows that one reference can add at most."""
-    metric: Literal["cosine", "euclidean"] = "cosine"
-    """What nearest means."""
+    metric: Metric = "cosine"
+    """Distance by which rows are near to a reference."""
 
     def __post_init__(self) -> None:
         if self.n_per_query < 1:
@@ -132,15 +133,18 @@ class Mixing:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SampleConfig:
     """How the subset is drawn."""
 
     size: int
+    """Rows of the subset."""
     name: str = "curated"
-    """Of the folder in ``subsets/``."""
+    """Name of the folders in `subsets/` and `exports/`."""
     strategy: Literal["random", "closest"] = "random"
+    """Which rows of a cluster are taken: any, or those closest to its centroid."""
     max_repeats: int = 1
-    mix: Mixing = field(default_factory=Mixing)
+    """Times that one row may be in the subset."""
+    mix: MixConfig = field(default_factory=MixConfig)
 
     def __post_init__(self) -> None:
         for name in ("size", "max_repeats"):
@@ -151,11 +155,11 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Exporting:
+class ExportConfig:
     """What becomes of the subset's items."""
 
     format: str = "auto"
-    """``"png"`` for images, ``"npy"``, or ``"auto"`` for what suits the items."""
+    """Format of the files: `png` for images, `npy`, or `auto` for what suits the items."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -173,22 +177,24 @@ ARMS = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateConfig:
     """The comparison by pretraining."""
 
     arms: tuple[str, ...] = ("curated", "random", "pool")
-    """Of :data:`ARMS`; none: only the balance is told."""
+    """Arms that are pretrained on: `curated`, `random`, `pool`, `flat`, `stratified`. With none,
+    the balance alone is told."""
     flat_level: int = 1
-    """The level that the flat arm is balanced over."""
+    """Level that the flat arm is balanced over."""
     stratified_by: Literal["clusters", "rows"] = "clusters"
     """What the stratified arm sees equally often, as
     :class:`jaxcurate.curation.stratified_batches.Batches` has it."""
     n_seeds: int = 5
+    """Number of pretrainings of each arm, with seeds that follow each other."""
     probe_split: str = "probe"
-    """Labelled items that the probes learn from, outside the pool."""
+    """Split with the labeled items that the probes learn from, outside the pool."""
     test_split: str = "test"
-    """Labelled items that they are tested on, outside both."""
-    pretraining: Pretraining = field(default_factory=Pretraining)
+    """Split with the labeled items that the probes are tested on, outside both."""
+    pretraining: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
         unknown = set(self.arms) - set(ARMS)
@@ -201,66 +207,69 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Growing:
+class GrowConfig:
     """New items that join the pool and its tree, which is not refitted."""
 
-    source: str = ""
-    """Where they come from: a source such as the pool's; without it there is no such stage."""
+    source: str | None = None
+    """Source of the new items, named as the pool's; without it there is no such stage."""
     split: str = "train"
-    """Of a TFDS dataset: the new items."""
+    """Split of a TFDS dataset that holds the new items."""
     prefix: str = ""
-    """What their ids begin with, to tell them from those of the pool."""
+    """Text that the ids of new items begin with, to tell them from those of the pool."""
     name: str = "grown"
-    """Of the folder in ``grown/``."""
+    """Name of the folder in `grown/`."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Config:
     """Everything that a run depends on."""
 
     source: str
-    """Where items come from: ``tfds:NAME``, ``folder:PATH`` or ``npy:PATH``."""
-    cluster: Clustering
-    sample: Sampling
+    """Source of the items: `tfds:NAME`, `folder:PATH` or `npy:PATH`."""
+    cluster: ClusterConfig
+    sample: SampleConfig
     split: str = "train"
-    """Of a TFDS dataset: the pool."""
-    data_dir: str = ""
-    """Of TFDS datasets; "" for ``$JAXCURATE_DATA``, or else ``data``."""
+    """Split of a TFDS dataset that is the pool."""
+    data_dir: str | None = None
+    """Folder of TFDS datasets; by default `$JAXCURATE_DATA`, or else `data`."""
     download: bool = False
-    """Lets TFDS download a dataset that is not in `data_dir`, and run the program that prepares
-    it."""
+    """Whether TFDS may download a dataset that is not in `data_dir`, and run the program that
+    prepares it."""
     strict: bool = False
-    """Refuse the first item that cannot be used instead of leaving it out and listing it."""
+    """Whether to refuse the first item that cannot be used instead of leaving it out and listing
+    it."""
     image_size: int = 32
-    """Pixels a side."""
-    image_key: str = ""
-    """The image feature of a TFDS dataset, where it is not found by itself."""
-    label_key: str = ""
-    """The label feature of a TFDS dataset, where it is not found by itself."""
+    """Pixels a side that pictures are read at."""
+    image_key: str | None = None
+    """Image feature of a TFDS dataset, where it is not found by itself."""
+    label_key: str | None = None
+    """Label feature of a TFDS dataset, where it is not found by itself."""
     recipe: Recipe | None = None
-    """Of ``tfds:weblike``."""
-    embed: Embedding = field(default_factory=Embedding)
-    dedup: Deduplication = field(default_factory=Deduplication)
-    export: Exporting = field(default_factory=Exporting)
-    evaluate: Evaluation = field(default_factory=Evaluation)
-    grow: Growing = field(default_factory=Growing)
+    """Recipe of the made-up pool `tfds:weblike`."""
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    grow: GrowConfig = field(default_factory=GrowConfig)
     title: str = "Curated pool"
     """Heading of the report."""
     seed: int = 0
-    platform: Literal["", "cpu", "gpu", "tpu"] = ""
-    """Kind of device that has to be there; "" for the best that is."""
-    n_devices: int = 0
-    """0 for all; on a CPU, a device for each core."""
-    memory_limit: int = 0
+    """Seed of everything random."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Kind of device that has to be there; by default the best that is."""
+    n_devices: int | None = None
+    """Number of devices; by default all, and on a CPU a device for each core."""
+    memory_limit: int | None = None
     """Bytes of host and device memory that embeddings may take in `dedup` and `cluster`, where
-    they are read in chunks beyond it; 0 for no limit. The other stages read a few megabytes at a
-    time in any case. As with the number of devices, a change is no reason to do a stage again: the
-    results are the same up to the order of float32 sums."""
-    mapper: Literal["shard_map", "pmap"] = "shard_map"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    they are read in chunks beyond it; by default there is no limit. The other stages read a few
+    megabytes at a time in any case. As with the number of devices, a change is no reason to do a
+    stage again: the results are the same up to the order of float32 sums."""
+    mapper: Mapper = "shard_map"
+    """Transformation that spreads kernels over devices."""
+    precision: Precision = "float32"
     """Precision of the distances that `cluster` tries first; the labels are the same."""
     shard_centroids: bool = False
     """Split centroids over the devices in `cluster`, for more than one of them can hold."""
@@ -270,10 +279,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
             raise InputError(f"seed={self.seed} must be within [0, 2**31)")
-        if self.n_devices < 0:
-            raise InputError(f"n_devices={self.n_devices} must not be negative")
-        if self.memory_limit < 0:
-            raise InputError(f"memory_limit={self.memory_limit} must not be negative")
+        for name in ("n_devices", "memory_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1; None sets no limit")
         for name, side in (
             ("image_size", self.image_size),
             ("embed.resolution", self.embed.resolution or 1),
@@ -310,8 +319,8 @@ def _check_name(name: str) -> None:
         raise InputError(f"name={name!r} has more than {_LONGEST_NAME} bytes")
 
 
-def to_config(settings: Settings) -> "ConfigDict":
-    """What a configuration file returns: every setting can then be given on the command line."""
+def to_config(settings: Config) -> "ConfigDict":
+    """Returns a ConfigDict, whose fields can be set on the command line."""
     from ml_collections import ConfigDict
 
-    return ConfigDict(dataclasses.asdict(settings))
+    return ConfigDict(placeholders(settings))

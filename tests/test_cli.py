@@ -15,21 +15,24 @@ from PIL import Image
 
 import jaxcurate as jc
 from jaxcurate import cli
+from jaxcurate.config import Config
 from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
+from jaxcurate.fields import explained
 
 CONFIG = """
-from jaxcurate.encoders import Embedding
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate import Level
+from jaxcurate.encoders import EmbedConfig
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
 
 def get_config(source):
     return to_config(
-        Settings(
+        Config(
             source=source,
             image_size=8,
-            embed=Embedding("pixels", batch_size=64),
-            cluster=Clustering((20, 5), (2, 2), (3, 2)),
-            sample=Sampling(30),
-            evaluate=Evaluation(arms=()),
+            embed=EmbedConfig("pixels", batch_size=64),
+            cluster=ClusterConfig((Level(20, 2, 3), Level(5, 2, 2))),
+            sample=SampleConfig(30),
+            evaluate=EvaluateConfig(arms=()),
         )
     )
 """
@@ -242,7 +245,7 @@ def test_duplicates_are_left_out(jaxcurate, place, duplicates):
     _, _, err = jaxcurate("sample", *flags, "--config.sample.size=150")
     np.testing.assert_array_equal(np.load(work / "subsets/curated/indices.npy"), kept)
     assert "20 item(s) fewer" in err
-    states = jaxcurate("status", DEDUP, "--config.dedup.threshold=0")[1]
+    states = jaxcurate("status", DEDUP, "--config.dedup.threshold=None")[1]
     assert re.search(r"dedup +out of date", states)
     assert "dedup" not in jaxcurate("status")[1]
     assert re.search(r"cluster +out of date", jaxcurate("status")[1])
@@ -254,7 +257,7 @@ def test_stages_want_the_duplicates_first(jaxcurate, place, duplicates):
     refused(jaxcurate("cluster", DEDUP), "`cluster` needs `dedup` first")
     np.save(place / "other.npy", np.zeros((200, 6), np.float32))
     refused(jaxcurate("dedup", DEDUP, source=f"npy:{place}/other.npy"), "other.npy is now")
-    by_embedding = [DEDUP, "--config.dedup.content=embeddings", "--config.dedup.threshold=0"]
+    by_embedding = [DEDUP, "--config.dedup.content=embeddings", "--config.dedup.threshold=None"]
     code, _, err = jaxcurate("dedup", *by_embedding)
     assert code == 0
     assert "kept 150, same 50, nearly the same 0" in err
@@ -265,7 +268,7 @@ def test_stages_want_the_duplicates_first(jaxcurate, place, duplicates):
 
 
 def test_the_card_measures_the_subset(jaxcurate, place):
-    jaxcurate("run", "--config.cluster.n_fit=(150,0)")
+    jaxcurate("run", "--config.cluster.levels[0].n_fit=150")
     card = json.loads((place / "work/subsets/curated/card.json").read_text())
     curated, random = card["measures"]["curated"], card["measures"]["random"]
     x = np.load(place / "x.npy")
@@ -283,9 +286,8 @@ def test_the_card_of_a_pool_in_space_has_its_kl(jaxcurate, place):
     """By angles as well: the tree and the coverage do not see lengths."""
     x = np.load(place / "x.npy")[:, :3]
     np.save(place / "x.npy", x)
-    one_level = {"n_clusters": (5,), "n_resamples": (0,), "n_per_cluster": (1,)}
-    flags = [f"--config.cluster.{name}={value}" for name, value in one_level.items()]
-    code, _, err = jaxcurate("run", "--config.cluster.metric=cosine", *flags)
+    one_level = "--config.cluster.levels=({'n_clusters': 5},)"
+    code, _, err = jaxcurate("run", "--config.cluster.metric=cosine", one_level)
     assert code == 0, err
     told = json.loads((place / "work/subsets/curated/card.json").read_text())["measures"]
     indices = np.load(place / "work/subsets/curated/indices.npy")
@@ -393,7 +395,7 @@ def test_pictures_are_retrieved_as_the_pool_was_embedded(jaxcurate, place):
         "--config.embed.encoder=pca",
         "--config.embed.n_components=20",
         "--config.dedup.enabled=True",
-        "--config.dedup.threshold=0",
+        "--config.dedup.threshold=None",
     )
     source = f"folder:{place}/pictures"
     code, _, err = jaxcurate("run", *flags, source=source)
@@ -448,7 +450,7 @@ def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
     before = everything_in(folder)
     for command in ("run", "embed", "export", "report"):
         assert cli.main([command, config, f"--workdir={folder}"]) == 2
-    dedup = ["dedup", config, f"--workdir={folder}", DEDUP, "--config.dedup.threshold=0"]
+    dedup = ["dedup", config, f"--workdir={folder}", DEDUP, "--config.dedup.threshold=None"]
     assert cli.main(dedup) == 2
     assert everything_in(folder) == before
     assert cli.main([*dedup, "--config.dedup.content=embeddings"]) == 0
@@ -485,26 +487,39 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         (["--config.sample.mix.metric=angle"], ["config.sample.mix.metric", "angle"]),
         (["--config.dedup.threshold=1.5"], ["config.dedup", "threshold=1.5"]),
         (["--config.dedup.content=names"], ["config.dedup.content", "names"]),
-        (["--config.dedup.n_neighbours=-1"], ["n_neighbours"]),
-        (["--config.cluster.n_fit=(10,0)"], ["n_fit=10 rows cannot make 20 clusters"]),
-        (["--config.cluster.n_fit=(50,)"], ["one entry for each level"]),
-        (["--config.cluster.n_cluster=3"], ["n_cluster"]),
+        (["--config.dedup.n_neighbors=-1"], ["n_neighbors"]),
+        (["--config.cluster.levels[0].n_fit=10"], ["n_fit=10 rows cannot make 20 clusters"]),
+        (["--config.cluster.levels[0].n_fit=0"], ["n_fit=0"]),
+        (["--config.cluster.levels[2].n_clusters=2"], ["level that is not there", "levels[2]"]),
+        (
+            ["--config.cluster.levels[1].n_cluster=3"],
+            ["config.cluster.levels[1].n_cluster is unknown; did you mean n_clusters?"],
+        ),
+        (["--config.cluster.max_itr=3"], ["max_itr is unknown; did you mean max_iter?"]),
+        (
+            ["--config.cluster.n_clusters=(20,5)"],
+            ["of an older release: write config.cluster.levels[0].n_clusters=..."],
+        ),
+        (["--config.dedup.n_neighbours=3"], ["of an older release", "dedup.n_neighbors"]),
+        (["--config.dedup.threshold=0"], ["threshold=0", "None leaves near-duplicates be"]),
+        (["--config.n_devices=0"], ["n_devices=0 must be at least 1"]),
+        (["--config.seed=None"], ["seed", "None"]),
         (["--config.nothing=3"], ["nothing"]),
         (["--config.sample.size=many"], ["size", "many"]),
         (["--config.sample.size=0"], ["size"]),
         (["--config.sample.strategy=furthest"], ["config.sample.strategy", "furthest"]),
         (["--config.embed.encoder=clip"], ["encoder='clip'"]),
-        (["--config.cluster.n_clusters=(5,20)"], ["must not grow"]),
-        (["--config.cluster.n_clusters=(20,)"], ["one entry for each level"]),
-        (["--config.cluster.n_resamples=(-1,2)"], ["n_resamples=-1"]),
-        (["--config.cluster.n_clusters=(201,5)"], ["n_clusters", "201", "200 item"]),
+        (["--config.cluster.levels[1].n_clusters=25"], ["must not grow"]),
+        (["--config.cluster.levels=()"], ["levels is empty"]),
+        (["--config.cluster.levels[0].n_resamples=-1"], ["n_resamples=-1"]),
+        (["--config.cluster.levels[0].n_clusters=201"], ["n_clusters", "201", "200 item"]),
         (["--config.evaluate.arms=('best',)"], ["arms", "best"]),
         (["--config.evaluate.arms=('random',)"], ["no splits", "probe"]),
-        (["--config.cluster.n_per_cluster=(-3,2)"], ["n_per_cluster=-3"]),
-        (["--config.cluster.n_splits=(2,1)"], ["n_splits and n_resamples exclude"]),
-        (["--config.cluster.resample=all"], ["config.cluster.resample", "all"]),
+        (["--config.cluster.levels[0].n_per_cluster=-3"], ["n_per_cluster=-3"]),
+        (["--config.cluster.levels[0].n_splits=2"], ["n_splits and n_resamples exclude"]),
+        (["--config.cluster.levels[0].resample=all"], ["config.cluster.levels[0].resample", "all"]),
         (["--config.seed=-1"], ["seed"]),
-        (["--config.memory_limit=-1"], ["memory_limit=-1 must not be negative"]),
+        (["--config.memory_limit=-1"], ["memory_limit=-1 must be at least 1"]),
         (
             ["--config.memory_limit=10", "--config.seed=1"],
             ["memory_limit=10 is too small", "are the least for rows of 6 numbers"],
@@ -528,7 +543,7 @@ def test_a_plain_config_will_do(jaxcurate, place):
         "def get_config(source):\n"
         "    return ConfigDict({'source': source, 'sample': {'size': 9},\n"
         "        'embed': {'encoder': 'pixels'}, 'evaluate': {'arms': ()},\n"
-        "        'cluster': {'n_clusters': (9,), 'n_resamples': (0,), 'n_per_cluster': (1,)}})\n"
+        "        'cluster': {'levels': ({'n_clusters': 9},)}})\n"
     )
     assert jaxcurate("run")[0] == 0
     refused(jaxcurate("run", "--config.export.format=npy"), "no field", "export")
@@ -551,7 +566,21 @@ def test_no_arguments_and_help(capsys):
     assert cli.main([]) == 2
     assert "usage" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
-    assert "usage" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "usage" in out and "dedup.threshold: float = 0.95" in out
+    assert cli.main(["cluster", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "  cluster.levels[0].n_clusters: int\n      Number of clusters" in out
+    assert "dedup" not in out.split("Fields of `cluster`")[1].split("memory_limit")[0]
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{jc.__version__}\n"
+
+
+def test_every_field_is_explained():
+    for field in explained(Config):
+        assert field.meaning.endswith(".") or field.path.startswith(("recipe", "evaluate.pre")), (
+            field
+        )
 
 
 @pytest.mark.parametrize(

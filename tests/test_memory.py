@@ -40,17 +40,20 @@ before = anonymous()
 print(json.dumps({s: peak_of(s, "--workdir=large", sys.argv[2]) - before for s in stages}))
 """
 CONFIG = """
-from jaxcurate.encoders import Embedding
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.encoders import EmbedConfig
+from jaxcurate import Level
+from jaxcurate.config import ClusterConfig, EvaluateConfig, SampleConfig, Config, to_config
 
 def get_config():
     return to_config(
-        Settings(
+        Config(
             source="npy:large.npy",
-            embed=Embedding("pixels"),
-            cluster=Clustering((30, 5), (1, 1), (1000, 2), max_iter=3, init="k-means||"),
-            sample=Sampling(1000),
-            evaluate=Evaluation(arms=()),
+            embed=EmbedConfig("pixels"),
+            cluster=ClusterConfig(
+                (Level(30, 1, 1000), Level(5, 1, 2)), max_iter=3, init="k-means||"
+            ),
+            sample=SampleConfig(1000),
+            evaluate=EvaluateConfig(arms=()),
             n_devices=2,
         )
     )

@@ -150,7 +150,7 @@ def test_sampling_by_hand(told):
     assert nested[0] < nested[1] < nested[2] < nested[3]
 
 
-def normalised_entropy(names):
+def normalized_entropy(names):
     _, counts = np.unique(names, return_counts=True)
     shares = counts / counts.sum()
     return float(-np.sum(shares * np.log(shares)) / np.log(4))  # the pool has four domains
@@ -161,7 +161,7 @@ def test_the_images_become_varied(told):
         "random": 500,
         "curated": 500,
     }
-    entropy = {name: normalised_entropy(names) for name, names in told["domains"].items()}
+    entropy = {name: normalized_entropy(names) for name, names in told["domains"].items()}
     assert entropy["random"] < 0.3
     assert entropy["curated"] > 0.85
     assert told["entropy"] == pytest.approx(entropy | {"pool": 0.1707}, abs=1e-4)

@@ -22,7 +22,7 @@ from jaxcurate.checks import InputError, as_real, check_whole, faults_of, refuse
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.kmeans.rows import fits
-from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighbouring
+from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighboring_clusters
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
@@ -100,7 +100,7 @@ def deduplicate(
     tree: ClusterTree | None = None,
     level: int = 1,
     n_clusters: int | None = None,
-    n_neighbours: int = 8,
+    n_neighbors: int = 8,
     all_pairs: bool = False,
     seed: int = 0,
     memory_limit: int | None = None,
@@ -151,7 +151,7 @@ def deduplicate(
         tree=tree,
         level=level,
         n_clusters=n_clusters,
-        n_neighbours=n_neighbours,
+        n_neighbors=n_neighbors,
         all_pairs=all_pairs,
         seed=seed,
         memory_limit=memory_limit,
@@ -159,7 +159,7 @@ def deduplicate(
     checked_shape(x, "x")
     if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold <= 1):
         raise InputError(f"threshold={threshold!r} must be above 0 and at most 1")
-    check_whole("n_neighbours", n_neighbours, 0)
+    check_whole("n_neighbors", n_neighbors, 0)
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
         raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
@@ -186,7 +186,7 @@ def deduplicate(
             near = close_pairs(
                 unit,
                 searched,
-                neighbouring(centroids, counts, n_neighbours, devices),
+                neighboring_clusters(centroids, counts, n_neighbors, devices),
                 threshold,
                 everyone=all_pairs,
                 devices=devices,

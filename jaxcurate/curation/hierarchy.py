@@ -160,7 +160,7 @@ def _rows_to_fit(
 ) -> np.ndarray | None:
     """The rows that a level's centroids are made from, int64, sorted; None for all ``n``."""
     n_valid = n if valid is None else len(valid)
-    if 0 < level.n_fit < n_valid:
+    if level.n_fit is not None and level.n_fit < n_valid:
         drawn = np.random.default_rng(seed).choice(n_valid, level.n_fit, replace=False)
         valid = np.sort(drawn) if valid is None else valid[np.sort(drawn)]
     return None if valid is None or len(valid) == n else valid

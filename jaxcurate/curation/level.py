@@ -9,22 +9,22 @@ from jaxcurate.checks import InputError, check_choice, check_instance, check_who
 
 @dataclass(frozen=True)
 class Level:
-    """The settings of one level.
+    """Settings of one level.
 
     Raises:
         ValueError: naming the field that cannot be used.
     """
 
     n_clusters: int
-    """``k``: clusters of this level, before splits."""
+    """Number of clusters ``k``, before splits."""
     n_resamples: int = 0
-    """``m``: rounds of k-means on resampled points."""
+    """Number ``m`` of rounds of k-means on resampled points."""
     n_per_cluster: int = 1
-    """``r``: points that each cluster gives to a round; resampling is off at 1 or below."""
+    """Number ``r`` of points that each cluster gives to a round; 1 turns resampling off."""
     n_splits: int = 1
-    """Each cluster is split in so many by a k-means of its own."""
-    n_fit: int = 0
-    """The centroids are made from so many rows, drawn at random; 0 for all."""
+    """Number of parts that each cluster is split in, by a k-means of its own."""
+    n_fit: int | None = None
+    """Number of rows, drawn at random, that the centroids are made from; by default all."""
     resample: Literal["closest", "random"] = "closest"
     """Which points a cluster gives to a round: those closest to its centroid, or any."""
 
@@ -34,13 +34,14 @@ class Level:
             ("n_resamples", 0),
             ("n_per_cluster", 0),
             ("n_splits", 1),
-            ("n_fit", 0),
         ):
             check_whole(name, getattr(self, name), least)
         check_choice("resample", self.resample, ("closest", "random"))
         if self.n_splits > 1 and self.resampled:
             raise InputError("n_splits and n_resamples exclude each other on one level")
-        if 0 < self.n_fit < self.n_clusters * self.n_splits:
+        if self.n_fit is not None:
+            check_whole("n_fit", self.n_fit, 1)
+        if self.n_fit is not None and self.n_fit < self.n_clusters * self.n_splits:
             raise InputError(
                 f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
             )

@@ -11,7 +11,7 @@ from jaxcurate.artifacts.tree import ClusterTree, check_tree
 from jaxcurate.checks import InputError, check_whole, checked_rows
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.sampling import ShortfallWarning, Strategy, sample
-from jaxcurate.neighbors.nearest_rows import Neighbours
+from jaxcurate.neighbors.nearest_rows import Neighbors
 from jaxcurate.stateless_random import other_seed
 
 
@@ -59,7 +59,7 @@ def mix(
     tree: ClusterTree,
     size: int,
     shares: Mix,
-    neighbours: Neighbours | None = None,
+    neighbours: Neighbors | None = None,
     *,
     strategy: Strategy = "random",
     seed: int = 0,
@@ -124,7 +124,7 @@ def indices_of(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(list(parts.values())))
 
 
-def _in_turn(neighbours: Neighbours, allowed: np.ndarray, size: int) -> np.ndarray:
+def _in_turn(neighbours: Neighbors, allowed: np.ndarray, size: int) -> np.ndarray:
     """So many distinct allowed rows: all nearest ones before any second, closest first."""
     rank = np.broadcast_to(np.arange(neighbours.rows.shape[1]), neighbours.rows.shape)
     order = np.lexsort((neighbours.distances.ravel(), rank.ravel()))

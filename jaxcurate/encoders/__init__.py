@@ -1,5 +1,5 @@
 """From items to embeddings: pixels, their principal components, pretrained networks."""
 
-from jaxcurate.encoders.base import ENCODERS, Embedding, Encoder, embed, make_encoder
+from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
 
-__all__ = ["ENCODERS", "Embedding", "Encoder", "embed", "make_encoder"]
+__all__ = ["ENCODERS", "EmbedConfig", "Encoder", "embed", "make_encoder"]

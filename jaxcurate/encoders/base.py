@@ -23,7 +23,7 @@ ENCODERS = ("pixels", "pca", "efficientnet_lite0")
 
 
 @dataclass(frozen=True)
-class Embedding:
+class EmbedConfig:
     """How items become embeddings.
 
     Raises:
@@ -31,22 +31,23 @@ class Embedding:
     """
 
     encoder: str = "pca"
-    """One of :data:`ENCODERS`."""
+    """Encoder: `pca`, `pixels` or `efficientnet_lite0`."""
     n_components: int = 64
-    """Directions that ``pca`` keeps."""
-    resolution: int = 0
-    """Images are resized to so many pixels a side; 0 keeps their size."""
-    weights: str = ""
-    """A file with the encoder's weights; "" for those of its package."""
+    """Directions that `pca` keeps."""
+    resolution: int | None = None
+    """Pixels a side that images are resized to; by default they keep their size."""
+    weights: str | None = None
+    """File with the encoder's weights; by default those of its package."""
     batch_size: int = 1024
     """Items that the devices encode at a time, together."""
 
     def __post_init__(self) -> None:
         if self.encoder not in ENCODERS:
             raise InputError(f"encoder={self.encoder!r}; known: {', '.join(ENCODERS)}")
-        for name, least in (("n_components", 1), ("resolution", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
+        for name in ("n_components", "resolution", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
 
 
 class Encoder(NamedTuple):
@@ -61,7 +62,7 @@ class Encoder(NamedTuple):
 
 
 def make_encoder(
-    settings: Embedding, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
+    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
 ) -> Encoder:
     """The encoder that the settings name, fitted where it has to be.
 
@@ -73,7 +74,7 @@ def make_encoder(
     Raises:
         ValueError: the items do not suit the encoder, or its weights cannot be used.
     """
-    resolution = settings.resolution or None
+    resolution = settings.resolution
     if settings.encoder == "pixels":
         return Encoder(_pixels, (), resolution)
     if settings.encoder == "pca":
@@ -82,7 +83,8 @@ def make_encoder(
         )
         return Encoder(pca.project, fitted, resolution)
     try:
-        params = efficientnet.load(os.path.expanduser(settings.weights) or None)
+        weights = settings.weights
+        params = efficientnet.load(None if weights is None else os.path.expanduser(weights))
     except FileNotFoundError as error:
         missing = f"embed.weights={settings.weights!r}: there is no such file"
         raise InputError(missing if settings.weights else str(error)) from error

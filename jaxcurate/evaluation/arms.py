@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.config import Evaluation, Sampling
+from jaxcurate.config import EvaluateConfig, SampleConfig
 from jaxcurate.curation.baselines import sample_flat, sample_uniform
 from jaxcurate.curation.mixing import indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches
-from jaxcurate.neighbors.nearest_rows import Neighbours
+from jaxcurate.neighbors.nearest_rows import Neighbors
 from jaxcurate.stateless_random import other_seed
 
 
@@ -44,10 +44,10 @@ class Arms:
 
     pool: Pool
     tree: ClusterTree
-    sampling: Sampling
+    sampling: SampleConfig
     valid: np.ndarray | None = None
     """int64 ``[m]``: the rows that deduplication left; None for all."""
-    neighbours: Neighbours | None = None
+    neighbours: Neighbors | None = None
     """Of the references, among the valid rows; needed where the settings retrieve."""
 
     def __post_init__(self) -> None:
@@ -106,7 +106,9 @@ class Arms:
             level=level,
         )
 
-    def draw(self, subset: np.ndarray, settings: Evaluation, seed: int) -> dict[str, list[Draw]]:
+    def draw(
+        self, subset: np.ndarray, settings: EvaluateConfig, seed: int
+    ) -> dict[str, list[Draw]]:
         """What each arm trains on, for each seed.
 
         All but those of the whole pool are drawn anew for every seed, so that the spread over

@@ -30,10 +30,10 @@ def balance_of(groups: Sequence[str] | np.ndarray, known: Sequence[str] | np.nda
     sizes = {str(name): found.get(name, 0) for name in known}
     by_size = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
     array = np.array(list(by_size.values()), np.float64)
-    return Balance(by_size, normalised_entropy(array), gini(array))
+    return Balance(by_size, normalized_entropy(array), gini(array))
 
 
-def normalised_entropy(counts: np.ndarray) -> float:
+def normalized_entropy(counts: np.ndarray) -> float:
     """Entropy of shares ``counts / sum(counts)``, over the logarithm of their number."""
     if len(counts) < 2 or not counts.sum():
         return 1.0

@@ -59,7 +59,7 @@ def compare(
     probe_set: HeldOut,
     test_set: HeldOut,
     is_head: Mapping[str, bool],
-    settings: training.Pretraining,
+    settings: training.PretrainConfig,
     *,
     devices: Devices | None = None,
     progress: Progress | None = None,

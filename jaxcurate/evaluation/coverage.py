@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.checks import InputError, as_real, checked_rows
-from jaxcurate.evaluation.balance import gini, normalised_entropy
+from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
@@ -62,7 +62,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
         labels = tree.point_labels(number)[rows]
         taken = np.bincount(labels, minlength=len(filled))[filled]
         empty = float(np.mean(taken == 0))
-        told.append(LevelBalance(number, len(taken), empty, normalised_entropy(taken), gini(taken)))
+        told.append(LevelBalance(number, len(taken), empty, normalized_entropy(taken), gini(taken)))
     return told
 
 

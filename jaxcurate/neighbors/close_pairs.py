@@ -30,10 +30,10 @@ class Pairs(NamedTuple):
     """float32 ``[p]``: the product of the two rows."""
 
 
-def neighbouring(
+def neighboring_clusters(
     centroids: np.ndarray,
     counts: np.ndarray,
-    n_neighbours: int,
+    n_neighbors: int,
     devices: Devices | None = None,
 ) -> np.ndarray:
     """Pairs of clusters to be searched: each with itself, and with those nearest to it.
@@ -48,15 +48,15 @@ def neighbouring(
         int64 ``[p, 2]``, the smaller cluster first, each pair once.
     """
     filled = np.flatnonzero(counts)
-    n_neighbours = min(n_neighbours, len(filled) - 1)
+    n_neighbors = min(n_neighbors, len(filled) - 1)
     found = [np.stack([filled, filled], axis=1)]
-    if n_neighbours:
+    if n_neighbors:
         points = centroids[filled]
         # A centroid is among its own nearest, unless others lie on it.
-        near = nearest_rows(points, points, n_neighbours + 1, "euclidean", devices=devices).rows
+        near = nearest_rows(points, points, n_neighbors + 1, "euclidean", devices=devices).rows
         own = np.arange(len(filled))[:, None]
         rank = np.argsort(near == own, axis=1, kind="stable")  # itself last, or the most distant
-        near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbours]
+        near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbors]
         pairs = np.stack([np.broadcast_to(own, near.shape).ravel(), near.ravel()], axis=1)
         found.append(filled[np.sort(pairs, axis=1)])
     return np.unique(np.concatenate(found), axis=0)

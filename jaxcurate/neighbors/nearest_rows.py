@@ -19,7 +19,7 @@ _QUERIES = 4096
 """Queries at a time; a device holds this many scores for each row of a block."""
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The rows nearest to each query, nearest first."""
 
     rows: np.ndarray
@@ -36,7 +36,7 @@ def nearest_rows(
     *,
     devices: Devices | None = None,
     block: int = 1024,
-) -> Neighbours:
+) -> Neighbors:
     """The pool's rows nearest to each query.
 
     Every device holds the queries and goes through its rows in blocks, keeping the best so far;
@@ -93,7 +93,7 @@ def nearest_rows(
             scores, rows = np.take_along_axis(scores, keep, 1), np.take_along_axis(rows, keep, 1)
         found.append(rows)
     rows = np.concatenate(found)
-    return Neighbours(rows, _distances(embeddings, queries, rows, metric))
+    return Neighbors(rows, _distances(embeddings, queries, rows, metric))
 
 
 def _best(

@@ -8,7 +8,7 @@ from jaxcurate.artifacts.checkpoint import KIND as CHECKPOINT
 from jaxcurate.artifacts.checkpoint import Checkpoint
 from jaxcurate.artifacts.folders import check_replaceable
 from jaxcurate.artifacts.tree import KIND
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.curation.checkpoint import TreeState
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.pipeline.context import Context
@@ -24,11 +24,11 @@ class Cluster(Stage):
 
     name = "cluster"
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``tree/``."""
         return Folder(path / "tree", KIND)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that made the pool and chose its rows."""
         return ("embed", "dedup") if settings.dedup.enabled else ("embed",)
 
@@ -58,7 +58,7 @@ class Cluster(Stage):
             max_iter=settings.cluster.max_iter,
             init=settings.cluster.init,
             metric=settings.cluster.metric,
-            memory_limit=settings.memory_limit or None,
+            memory_limit=settings.memory_limit,
             precision=settings.precision,
             shard_centroids=settings.shard_centroids,
             devices=context.devices,

@@ -13,11 +13,11 @@ from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.subset import Subset, load_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.curation.dedup import Duplicates
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
+from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
 from jaxcurate.pipeline.items import Items
 from jaxcurate.pipeline.output import Output, as_json
 from jaxcurate.runtime.devices import Devices
@@ -37,7 +37,7 @@ class Context:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Config,
         path: epath.Path,
         progress: Progress,
         outputs: Mapping[str, Output],
@@ -100,7 +100,7 @@ class Context:
         valid = self.valid()
         return Arms(pool, tree, self.settings.sample, valid, self._neighbours(pool, valid))
 
-    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbours | None:
+    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbors | None:
         """Returns the rows that are nearest to each reference; None where nothing is retrieved."""
         settings = self.settings.sample.mix
         if self.items.references is None:
@@ -138,7 +138,8 @@ class Context:
             InputError: naming them.
         """
         work, settings = os.path.realpath(self.path), self.settings
-        for spec in (settings.source, settings.sample.mix.references, settings.grow.source):
+        specs = settings.source, settings.sample.mix.references, settings.grow.source
+        for spec in filter(None, specs):
             scheme, _, path = spec.partition(":")
             if scheme not in ("folder", "npy") or not files.is_local(path):
                 continue

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.curation import dedup
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import check_all_read
@@ -20,15 +20,15 @@ class Dedup(Stage):
     name = "dedup"
     disabled = "deduplication is off: config.dedup.enabled=True turns it on"
 
-    def enabled(self, settings: Settings) -> bool:
+    def enabled(self, settings: Config) -> bool:
         """Tells whether duplicates are to be left out."""
         return settings.dedup.enabled
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``dedup/``."""
         return Folder(path / "dedup", dedup.KIND)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that made the pool."""
         return ("embed",)
 
@@ -55,12 +55,12 @@ class Dedup(Stage):
             check_all_read(reading)
         found = dedup.deduplicate(
             pool,
-            settings.threshold or None,
+            settings.threshold,
             digests=digests,
-            n_clusters=settings.n_clusters or None,
-            n_neighbours=settings.n_neighbours,
+            n_clusters=settings.n_clusters,
+            n_neighbors=settings.n_neighbors,
             seed=context.settings.seed,
-            memory_limit=context.settings.memory_limit or None,
+            memory_limit=context.settings.memory_limit,
             devices=context.devices,
             progress=context.progress,
         )

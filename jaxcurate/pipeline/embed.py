@@ -9,7 +9,7 @@ from jaxcurate import export, sources
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.pool import KIND, write_pool
 from jaxcurate.checks import InputError
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import Card, Stage
@@ -20,7 +20,7 @@ class Embed(Stage):
 
     name = "embed"
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``pool/``."""
         return Folder(path / "pool", KIND)
 
@@ -35,10 +35,10 @@ class Embed(Stage):
         n, level = len(source), settings.cluster.levels[0]
         if n < level.n_clusters * level.n_splits:
             raise InputError(
-                f"cluster.n_clusters asks for {level.n_clusters * level.n_splits} clusters at "
-                f"level 1, but {settings.source} has only {n} item(s)"
+                f"cluster.levels[0].n_clusters asks for {level.n_clusters * level.n_splits} "
+                f"clusters, but {settings.source} has only {n} item(s)"
             )
-        if settings.dedup.enabled and n < settings.dedup.n_clusters:
+        if settings.dedup.enabled and n < (settings.dedup.n_clusters or 0):
             raise InputError(
                 f"dedup.n_clusters asks for {settings.dedup.n_clusters} clusters, but "
                 f"{settings.source} has only {n} item(s)"

@@ -10,7 +10,7 @@ from etils import epath
 from jaxcurate import training
 from jaxcurate.artifacts import folders
 from jaxcurate.checks import InputError
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.evaluation import compare, summary
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
@@ -25,11 +25,11 @@ class Evaluate(Stage):
 
     name = "evaluate"
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``evaluation/``."""
         return Folder(path / "evaluation", KIND)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that drew the subset and chose its rows."""
         return ("sample", "dedup") if settings.dedup.enabled else ("sample",)
 

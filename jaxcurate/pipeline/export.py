@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import export
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import Card, Stage
@@ -18,11 +18,11 @@ class Export(Stage):
 
     name = "export"
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``exports/NAME/``."""
         return Folder(path / "exports" / settings.sample.name, export.EXPORT)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that drew the subset."""
         return ("sample",)
 

@@ -14,7 +14,7 @@ from jaxcurate.artifacts.pool import KIND as POOL
 from jaxcurate.artifacts.pool import Block, Pool, fill_pool
 from jaxcurate.artifacts.tree import KIND as TREE
 from jaxcurate.checks import InputError
-from jaxcurate.config import Growing, Settings
+from jaxcurate.config import Config, GrowConfig
 from jaxcurate.curation import growth
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
@@ -29,15 +29,15 @@ class Grow(Stage):
     name = "grow"
     disabled = "there is nothing to grow by: config.grow.source names new items"
 
-    def enabled(self, settings: Settings) -> bool:
+    def enabled(self, settings: Config) -> bool:
         """Tells whether there are new items."""
-        return bool(settings.grow.source)
+        return settings.grow.source is not None
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``grown/NAME/``."""
         return Folder(path / "grown" / settings.grow.name, KIND)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that made the tree."""
         return ("cluster",)
 
@@ -83,7 +83,7 @@ class Grow(Stage):
         return {"items": len(grown), **new_and_not}
 
 
-def _as_new(blocks: Iterable[Block], pool: Pool, settings: Growing) -> Iterator[Block]:
+def _as_new(blocks: Iterable[Block], pool: Pool, settings: GrowConfig) -> Iterator[Block]:
     """Yields blocks as they join a pool: under their prefix, and of no item of its source.
 
     Raises:

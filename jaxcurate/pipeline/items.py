@@ -10,7 +10,7 @@ import numpy as np
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.evaluation import compare
 from jaxcurate.runtime.devices import Devices
@@ -28,7 +28,7 @@ class Items:
     """Sources as the settings name them, opened when they are first asked for."""
 
     def __init__(
-        self, settings: Settings, progress: Progress, leave_out: os.PathLike | None = None
+        self, settings: Config, progress: Progress, leave_out: os.PathLike | None = None
     ) -> None:
         self.settings = settings
         self.progress = progress
@@ -38,7 +38,7 @@ class Items:
     @cached_property
     def devices(self) -> Devices:
         """The devices that the settings ask for."""
-        return Devices.first(self.settings.n_devices or None, self.settings.mapper)
+        return Devices.first(self.settings.n_devices, self.settings.mapper)
 
     @cached_property
     def source(self) -> sources.Source:
@@ -78,17 +78,17 @@ class Items:
             raise InputError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
         return other
 
-    def _open(self, split: str, source: str = "") -> sources.Source:
+    def _open(self, split: str, source: str | None = None) -> sources.Source:
         settings = self.settings
-        source = source or settings.source
+        source = settings.source if source is None else source
         return sources.open_source(
             source,
             split=split,
-            data_dir=settings.data_dir or None,
+            data_dir=settings.data_dir,
             image_size=settings.image_size,
             recipe=settings.recipe if source == MADE else None,
-            image_key=settings.image_key or None,
-            label_key=settings.label_key or None,
+            image_key=settings.image_key,
+            label_key=settings.label_key,
             leave_out=self.leave_out,
             download=settings.download,
         )

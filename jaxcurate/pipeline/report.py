@@ -8,7 +8,7 @@ from etils import epath
 
 from jaxcurate import report
 from jaxcurate.artifacts import files, folders
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Page
 from jaxcurate.pipeline.stage import Card, Stage
@@ -22,11 +22,11 @@ class Report(Stage):
 
     name = "report"
 
-    def output(self, settings: Settings, path: epath.Path) -> Page:
+    def output(self, settings: Config, path: epath.Path) -> Page:
         """Returns ``report.html``."""
         return Page(path / "report.html")
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that drew the subset; what else is there is told as well."""
         return ("sample",)
 

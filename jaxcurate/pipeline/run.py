@@ -19,7 +19,7 @@ from etils import epath
 from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError, check_choice
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.pipeline import STAGES
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import as_json
@@ -54,7 +54,7 @@ class Pipeline:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Config,
         path: epath.PathLike,
         progress: Progress,
         *,

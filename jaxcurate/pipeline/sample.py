@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import export
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.curation.mixing import indices_of
 from jaxcurate.evaluation import coverage
 from jaxcurate.evaluation.arms import Arms
@@ -24,11 +24,11 @@ class Sample(Stage):
 
     name = "sample"
 
-    def output(self, settings: Settings, path: epath.Path) -> Folder:
+    def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``subsets/NAME/``."""
         return Folder(path / "subsets" / settings.sample.name, export.SUBSET)
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that made the tree and chose its rows."""
         return ("cluster", "dedup") if settings.dedup.enabled else ("cluster",)
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
 
@@ -25,15 +25,15 @@ class Stage(Protocol):
     disabled: str = ""
     """Line that refuses the command where the settings ask for no such stage."""
 
-    def enabled(self, settings: Settings) -> bool:
+    def enabled(self, settings: Config) -> bool:
         """Tells whether the settings ask for this stage."""
         return True
 
-    def output(self, settings: Settings, path: epath.Path) -> Output:
+    def output(self, settings: Config, path: epath.Path) -> Output:
         """Returns where the stage writes, in the work directory ``path``."""
         ...
 
-    def requires(self, settings: Settings) -> tuple[str, ...]:
+    def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the names of the stages whose files are read."""
         return ()
 

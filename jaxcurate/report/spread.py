@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from jaxcurate.evaluation.balance import gini, normalised_entropy
+from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
@@ -104,7 +104,7 @@ def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: lis
         list(counts),
         len(counts["pool"]),
         {arm: int(np.count_nonzero(sizes)) for arm, sizes in counts.items()},
-        {arm: normalised_entropy(sizes) for arm, sizes in counts.items()},
+        {arm: normalized_entropy(sizes) for arm, sizes in counts.items()},
         {arm: gini(sizes) for arm, sizes in counts.items()},
         groups,
         max(float(share.max()) for share in shares.values()),

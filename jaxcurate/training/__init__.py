@@ -3,13 +3,13 @@
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.training.augment import Augmentation
 from jaxcurate.training.features import encode, encoder
-from jaxcurate.training.pretrain import Pretrained, Pretraining, pretrain
+from jaxcurate.training.pretrain import PretrainConfig, Pretrained, pretrain
 from jaxcurate.training.runs import Run
 
 __all__ = [
     "Augmentation",
+    "PretrainConfig",
     "Pretrained",
-    "Pretraining",
     "Run",
     "ViT",
     "ViTConfig",

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 from jaxcurate.training import augment
-from jaxcurate.training.pretrain import Params, Pretraining, check_images
+from jaxcurate.training.pretrain import Params, PretrainConfig, check_images
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
@@ -34,7 +34,7 @@ def _encode(
 def encode(
     params: Params,
     images: np.ndarray,
-    settings: Pretraining,
+    settings: PretrainConfig,
     *,
     devices: Devices | None = None,
     block: int = 256,

@@ -37,7 +37,7 @@ _ROW_MULTIPLE = 1024
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class PretrainConfig:
     """Everything about pretraining that is the same for all runs of a comparison.
 
     Args:
@@ -91,7 +91,7 @@ class Pretrained(NamedTuple):
     losses: np.ndarray
 
 
-def optimizer(settings: Pretraining) -> optax.GradientTransformation:
+def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
     """AdamW with a linear warm-up and a cosine decay to 0; only matrices decay."""
     n_warmup = round(settings.warmup * settings.n_steps)
     rate = optax.warmup_cosine_decay_schedule(
@@ -107,12 +107,12 @@ def optimizer(settings: Pretraining) -> optax.GradientTransformation:
     )
 
 
-def _new_model(settings: Pretraining, key: jax.Array) -> SimCLR:
+def _new_model(settings: PretrainConfig, key: jax.Array) -> SimCLR:
     return SimCLR(settings.model, *settings.projection, rngs=nnx.Rngs(key))
 
 
 @cache
-def _structure(settings: Pretraining) -> nnx.GraphDef:
+def _structure(settings: PretrainConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: _new_model(settings, jax.random.key(0))))
 
 
@@ -123,7 +123,7 @@ class _State(NamedTuple):
     opt_state: Any
 
 
-def _start(seeds: jax.Array, *, axis_name: str | None, settings: Pretraining) -> _State:
+def _start(seeds: jax.Array, *, axis_name: str | None, settings: PretrainConfig) -> _State:
     """Initial weights of one run for each of the seeds, uint32 ``[r]``."""
 
     def start(seed: jax.Array) -> _State:
@@ -142,7 +142,7 @@ def _train(
     n: jax.Array,
     *,
     axis_name: str | None,
-    settings: Pretraining,
+    settings: PretrainConfig,
 ) -> tuple[_State, jax.Array]:
     """Makes steps ``first`` to ``first + n - 1`` of the runs that this device holds.
 
@@ -190,7 +190,7 @@ def _same(x: jax.Array, *, axis_name: str | None) -> jax.Array:
 def pretrain(
     images: np.ndarray,
     runs: Sequence[Run],
-    settings: Pretraining,
+    settings: PretrainConfig,
     *,
     devices: Devices | None = None,
     progress: Progress | None = None,
@@ -264,7 +264,7 @@ def pretrain(
     )
 
 
-def check_images(images: np.ndarray, settings: Pretraining) -> None:
+def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
     """Refuses images that are not uint8 of the model's size."""
     size = settings.model.image_size
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
@@ -275,7 +275,7 @@ def check_images(images: np.ndarray, settings: Pretraining) -> None:
 
 
 def _check_finite(
-    losses: np.ndarray, first: int, first_run: int, wave: Sequence[Run], settings: Pretraining
+    losses: np.ndarray, first: int, first_run: int, wave: Sequence[Run], settings: PretrainConfig
 ) -> None:
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):

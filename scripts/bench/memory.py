@@ -58,9 +58,9 @@ def peak_of(stage: str, folder: Path, limit: int) -> tuple[int, float]:
         f"--config={ROOT / 'configs/small_2levels.py'}:{folder / 'rows.npy'}",
         f"--workdir={folder / str(limit)}",
         f"--config.memory_limit={limit}",
-        "--config.cluster.n_clusters=(64,16)",
-        "--config.cluster.n_resamples=(1,1)",
-        "--config.cluster.n_per_cluster=(1000,2)",
+        "--config.cluster.levels="
+        "({'n_clusters': 64, 'n_resamples': 1, 'n_per_cluster': 1000},"
+        " {'n_clusters': 16, 'n_resamples': 1, 'n_per_cluster': 2})",
         "--config.cluster.max_iter=5",
         "--config.cluster.init=k-means||",
         f"--config.sample.size={N.value // 60}",

@@ -8,7 +8,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.config import Sampling
+from jaxcurate.config import SampleConfig
 from jaxcurate.curation.baselines import flat
 from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.evaluation.arms import Arms
@@ -99,7 +99,7 @@ def test_a_tree_knows_its_pool(tmp_path):
     for ask in (
         lambda tree, pool: export.save_subset(tmp_path / "s", np.arange(3), pool, tree, {}),
         lambda tree, pool: deduplicate(pool, tree=tree),
-        lambda tree, pool: Arms(pool, tree, Sampling(5)),
+        lambda tree, pool: Arms(pool, tree, SampleConfig(5)),
     ):
         ask(loaded, pool)
         with pytest.raises(ValueError, match=both):

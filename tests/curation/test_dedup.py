@@ -17,7 +17,7 @@ from jaxcurate.curation.dedup import (
     first_of_same,
 )
 from jaxcurate.neighbors import close_pairs as pairs_module
-from jaxcurate.neighbors.close_pairs import close_pairs, neighbouring
+from jaxcurate.neighbors.close_pairs import close_pairs, neighboring_clusters
 from jaxcurate.sources.synthetic import raw
 
 
@@ -47,7 +47,7 @@ def same_partition(a, b):
 
 
 def test_all_neighbours_find_what_brute_force_finds(x):
-    found = deduplicate(x, 0.97, n_neighbours=600, all_pairs=True)
+    found = deduplicate(x, 0.97, n_neighbors=600, all_pairs=True)
     expected = brute_force(x, 0.97)
     assert len(expected) > 900
     np.testing.assert_array_equal(found.pairs, expected)
@@ -59,8 +59,8 @@ def test_all_neighbours_find_what_brute_force_finds(x):
 
 
 def test_neighbours_across_clusters_are_found(x):
-    alone = agreement(deduplicate(x, 0.97, n_neighbours=0, n_clusters=300), x, 0.97)
-    with_neighbours = agreement(deduplicate(x, 0.97, n_neighbours=8, n_clusters=300), x, 0.97)
+    alone = agreement(deduplicate(x, 0.97, n_neighbors=0, n_clusters=300), x, 0.97)
+    with_neighbours = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)
     assert alone.precision == with_neighbours.precision == 1
     assert alone.recall < 0.97
     assert with_neighbours.recall > 0.995
@@ -135,7 +135,7 @@ def test_equal_rows_of_different_clusters_are_each_searched():
     leaf = np.array([0, 0, 1, 1, 2, 0], np.int32)
     centroids = np.array([[1, 0], [50, 0.5], [90, 1]], np.float32)
     tree = jc.ClusterTree((jc.TreeLevel(centroids, leaf, np.zeros(6, np.float32)),))
-    found = deduplicate(x, 0.999, digests=np.arange(6), tree=tree, n_neighbours=0)
+    found = deduplicate(x, 0.999, digests=np.arange(6), tree=tree, n_neighbors=0)
     np.testing.assert_array_equal(found.components, [0, 0, 1, 1, 2, 0])
 
 
@@ -178,7 +178,7 @@ def test_digests_of_the_items_decide():
 def test_a_chain_is_one_component_and_purity_tells():
     angles = np.deg2rad([0, 10, 20, 90])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    found = deduplicate(x, np.cos(np.deg2rad(11)), n_clusters=2, n_neighbours=1)
+    found = deduplicate(x, np.cos(np.deg2rad(11)), n_clusters=2, n_neighbors=1)
     np.testing.assert_array_equal(found.components, [0, 0, 0, 1])
     recall, precision, purity, n_alike = agreement(found, x, np.cos(np.deg2rad(11)))
     assert (recall, precision, n_alike) == (1, 1, 4)
@@ -203,11 +203,11 @@ def test_what_does_not_fit_in_memory_streams(x):
 
 def test_neighbouring_clusters_by_hand():
     centroids = np.array([[0.0], [1.0], [3.0], [50.0], [7.0]])
-    found = neighbouring(centroids, np.array([1, 1, 0, 1, 4]), 1)
+    found = neighboring_clusters(centroids, np.array([1, 1, 0, 1, 4]), 1)
     expected = [[0, 0], [0, 1], [1, 1], [1, 4], [3, 3], [3, 4], [4, 4]]
     np.testing.assert_array_equal(found, expected)
-    assert len(neighbouring(centroids, np.ones(5, int), 9)) == 15
-    assert len(neighbouring(centroids, np.ones(5, int), 0)) == 5
+    assert len(neighboring_clusters(centroids, np.ones(5, int), 9)) == 15
+    assert len(neighboring_clusters(centroids, np.ones(5, int), 0)) == 5
 
 
 def test_what_is_saved_is_loaded(x, tmp_path):
@@ -235,7 +235,7 @@ def test_valid_rows_go_on_to_clustering_and_sampling(x):
         ({"threshold": 0}, "threshold=0 must"),
         ({"threshold": 1.01}, "threshold=1.01 must"),
         ({"threshold": float("nan")}, "threshold=nan must"),
-        ({"n_neighbours": -1}, "n_neighbours=-1"),
+        ({"n_neighbors": -1}, "n_neighbors=-1"),
         ({"n_clusters": 9}, "n_clusters=9"),
         ({"digests": np.zeros((3, 2))}, "digests has 3 entries, but x has 4"),
         ({"x": np.ones(3)}, "x must have two axes"),

@@ -10,7 +10,7 @@ import jaxcurate as jc
 from jaxcurate import export
 from jaxcurate.curation.mixing import Mix, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning
-from jaxcurate.neighbors.nearest_rows import Neighbours, nearest_rows
+from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_raw_part_is_a_fair_draw_of_what_is_left():
 
 def test_every_query_has_its_turn():
     tree = jc.ClusterTree.from_labels([np.zeros(20, int)])
-    near = Neighbours(
+    near = Neighbors(
         np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7]]),
         np.array([[0.1, 0.2, 0.3], [0.1, 0.9, 0.9], [5, 6, 7]], np.float32),
     )
@@ -97,7 +97,7 @@ def test_every_query_has_its_turn():
 
 def test_what_is_curated_is_not_retrieved_again():
     tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [1, 9])], np.zeros(10))
-    near = Neighbours(np.array([[0, 4, 5]]), np.array([[0, 1, 2]], np.float32))
+    near = Neighbors(np.array([[0, 4, 5]]), np.array([[0, 1, 2]], np.float32))
     parts = mix(tree, 3, Mix(0.67, 0.33, 0), near)
     assert parts["curated"][0] == 0  # alone in its cluster
     assert parts["retrieved"].tolist() == [5 if 4 in parts["curated"] else 4]
@@ -150,7 +150,7 @@ def test_reasons_that_do_not_cover_the_rows_are_refused(tree, pool, tmp_path, wh
         ({"size": -1}, "size=-1"),
         ({"neighbours": None}, "retrieved=0.5 needs neighbours"),
         (
-            {"neighbours": Neighbours(np.array([[300]]), np.zeros((1, 1)))},
+            {"neighbours": Neighbors(np.array([[300]]), np.zeros((1, 1)))},
             "neighbours names row 300",
         ),
         ({"rows": np.array([0, 300])}, "rows names row 300"),

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcurate import Level, cli
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.curation.suggest_levels import propose_levels
-from jaxcurate.plain import to_dataclass
+from jaxcurate.fields import to_dataclass
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def settings_of(argument):
     fields = cli._parsed(["jaxcurate", "run", f"--config={CONFIGS}/{argument}", "--workdir=w"])[1]
-    return to_dataclass(Settings, fields, "config")
+    return to_dataclass(Config, fields, "config")
 
 
 def test_published_settings_are_proposed():

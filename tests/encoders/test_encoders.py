@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA as SklearnPCA
 
-from jaxcurate.encoders import Embedding, embed, make_encoder
+from jaxcurate.encoders import EmbedConfig, embed, make_encoder
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.encoders.pixels import pixels
 from jaxcurate.runtime.devices import ONE_DEVICE
@@ -26,7 +26,7 @@ def encode(images, settings, devices, batch=128):
 
 @pytest.mark.parametrize("n_components", [5, 100])
 def test_pca_is_that_of_scikit_learn(images, devices, n_components):
-    ours = encode(images, Embedding("pca", n_components), devices)
+    ours = encode(images, EmbedConfig("pca", n_components), devices)
     flat = images.reshape(len(images), -1) / 255
     theirs = SklearnPCA(n_components, svd_solver="full").fit(flat)
     np.testing.assert_allclose(ours.var(0), theirs.explained_variance_, rtol=0.01)
@@ -38,23 +38,23 @@ def test_pca_is_that_of_scikit_learn(images, devices, n_components):
 
 
 def test_pca_does_not_depend_on_devices_or_batches(images, devices):
-    one = encode(images, Embedding("pca", 4), ONE_DEVICE, batch=500)
-    four = encode(images, Embedding("pca", 4), devices, batch=64)
+    one = encode(images, EmbedConfig("pca", 4), ONE_DEVICE, batch=500)
+    four = encode(images, EmbedConfig("pca", 4), devices, batch=64)
     np.testing.assert_allclose(one, four, atol=1e-4)
 
 
 def test_pca_of_vectors_keeps_distances(devices):
     x = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
-    out = encode(x, Embedding("pca", 99), devices)
+    out = encode(x, EmbedConfig("pca", 99), devices)
     assert out.shape == (50, 7)
     distances = [np.linalg.norm(a[:, None] - a[None], axis=-1) for a in (x, out)]
     np.testing.assert_allclose(*distances, atol=1e-4)
 
 
 def test_pixels_flatten_and_resize(images, devices):
-    out = encode(images, Embedding("pixels"), devices)
+    out = encode(images, EmbedConfig("pixels"), devices)
     np.testing.assert_allclose(out, images.reshape(len(images), -1) / 255, atol=1e-6)
-    small = encode(images, Embedding("pixels", resolution=4), devices)
+    small = encode(images, EmbedConfig("pixels", resolution=4), devices)
     assert small.shape == (500, 48)
     flat = np.full((1, 8, 8, 3), 51, np.uint8)
     np.testing.assert_allclose(pixels(jnp.asarray(flat), resolution=4), 0.2, atol=1e-6)
@@ -62,7 +62,7 @@ def test_pixels_flatten_and_resize(images, devices):
 
 def test_pixels_take_vectors_as_they_are(devices):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    np.testing.assert_array_equal(encode(x, Embedding("pixels"), devices), x)
+    np.testing.assert_array_equal(encode(x, EmbedConfig("pixels"), devices), x)
 
 
 def test_pca_refuses_what_it_cannot_hold():
@@ -83,4 +83,4 @@ def test_pca_refuses_what_it_cannot_hold():
 )
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
-        Embedding(**fields)
+        EmbedConfig(**fields)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.config import Evaluation, Sampling
+from jaxcurate.config import EvaluateConfig, SampleConfig
 from jaxcurate.evaluation.arms import Arms
-from jaxcurate.training import Pretraining
+from jaxcurate.training import PretrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def in_another_order(pool, tree, order):
     )
 
 
-TRAINING = Pretraining(n_steps=30, batch_size=20)
+TRAINING = PretrainConfig(n_steps=30, batch_size=20)
 
 
 def test_arms_are_drawn_anew_for_every_seed(pool, tree):
-    arms = Arms(pool, tree, Sampling(50))
-    draws = arms.draw(np.arange(50), Evaluation(("flat",), n_seeds=3, flat_level=2), seed=7)
+    arms = Arms(pool, tree, SampleConfig(50))
+    draws = arms.draw(np.arange(50), EvaluateConfig(("flat",), n_seeds=3, flat_level=2), seed=7)
     assert list(draws) == ["curated", "random", "pool", "flat"]
     np.testing.assert_array_equal(draws["curated"][0].rows, np.arange(50))
     expected = jc.sample(tree, 50, seed=9, ids=pool.ids)
@@ -48,7 +48,7 @@ def test_arms_are_drawn_anew_for_every_seed(pool, tree):
 
 
 def test_the_flat_arm_is_balanced_over_one_level(pool, tree):
-    arms = Arms(pool, tree, Sampling(60, strategy="closest"), np.arange(350))
+    arms = Arms(pool, tree, SampleConfig(60, strategy="closest"), np.arange(350))
     for level, k in ((1, 30), (2, 6)):
         rows = arms.flat(3, level)
         counts = np.bincount(tree.point_labels(level)[rows], minlength=k)
@@ -65,14 +65,14 @@ def test_the_flat_arm_is_balanced_over_one_level(pool, tree):
 
 
 def test_the_stratified_arm_sees_all_clusters_of_the_whole_pool_equally_often(pool, tree):
-    arms = Arms(pool, tree, Sampling(60))
-    settings = Evaluation(("stratified",), n_seeds=2, pretraining=TRAINING)
+    arms = Arms(pool, tree, SampleConfig(60))
+    settings = EvaluateConfig(("stratified",), n_seeds=2, pretraining=TRAINING)
     one, two = arms.draw(np.arange(60), settings, 4)["stratified"]
     np.testing.assert_array_equal(one.rows, np.arange(400))
     assert len(one.batches) == 30 and one.batches.fingerprint != two.batches.fingerprint
     tops = np.bincount(tree.point_labels(2)[one.seen], minlength=6)
     assert tops.sum() == 600 and tops.max() - tops.min() <= 1
-    by_rows = Evaluation(("stratified",), 1, "rows", 1, pretraining=TRAINING)
+    by_rows = EvaluateConfig(("stratified",), 1, "rows", 1, pretraining=TRAINING)
     (rows,) = arms.draw(np.arange(60), by_rows, 4)["stratified"]
     times = np.bincount(rows.seen, minlength=400)
     assert (times.min(), times.max()) == (1, 2)
@@ -83,9 +83,9 @@ def test_a_pool_in_another_order_gives_the_same_items(pool, tree):
     other_pool, other_tree = in_another_order(pool, tree, order)
     valid = np.arange(0, 400, 2)
     of_other = np.flatnonzero(np.isin(order, valid))
-    settings = Evaluation(("flat",), n_seeds=3)
-    one = Arms(pool, tree, Sampling(50), valid).draw(np.arange(3), settings, 0)
-    other = Arms(other_pool, other_tree, Sampling(50), of_other).draw(np.arange(3), settings, 0)
+    settings = EvaluateConfig(("flat",), n_seeds=3)
+    one = Arms(pool, tree, SampleConfig(50), valid).draw(np.arange(3), settings, 0)
+    other = Arms(other_pool, other_tree, SampleConfig(50), of_other).draw(np.arange(3), settings, 0)
     for arm in ("curated", "random", "flat"):
         for a, b in zip(one[arm][1:], other[arm][1:], strict=True):
             assert set(pool.ids[a.rows]) == set(other_pool.ids[b.rows])
@@ -93,15 +93,15 @@ def test_a_pool_in_another_order_gives_the_same_items(pool, tree):
 
 
 def test_the_random_arm_does_not_follow_the_curated_one(pool, tree):
-    arms = Arms(pool, tree, Sampling(100))
+    arms = Arms(pool, tree, SampleConfig(100))
     shared = [len(np.intersect1d(arms.curated(s), arms.random(s, 100))) for s in range(60)]
     # 25 of 100 by chance, with a standard error of .5 over sixty draws.
     assert 23 < np.mean(shared) < 27
 
 
 def test_what_the_pool_cannot_give_is_not_asked_for(pool, tree):
-    assert Arms(pool, tree, Sampling(500)).size == 400
-    assert Arms(pool, tree, Sampling(500, max_repeats=2)).size == 500
-    few = Arms(pool, tree, Sampling(500), np.array([3, 8]))
+    assert Arms(pool, tree, SampleConfig(500)).size == 400
+    assert Arms(pool, tree, SampleConfig(500, max_repeats=2)).size == 500
+    few = Arms(pool, tree, SampleConfig(500), np.array([3, 8]))
     np.testing.assert_array_equal(few.curated(0), [3, 8])
     np.testing.assert_array_equal(few.random(0, 500), np.arange(400))

@@ -10,13 +10,13 @@ from jaxcurate.evaluation import balance, compare, summary
 from jaxcurate.evaluation.compare import HeldOut, paired_interval
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.sources import Annotations
-from jaxcurate.training import Pretraining, Run, ViTConfig
+from jaxcurate.training import PretrainConfig, Run, ViTConfig
 
 
 def test_entropy_and_gini_by_hand():
-    assert balance.normalised_entropy(np.array([5, 5, 5])) == pytest.approx(1)
-    assert balance.normalised_entropy(np.array([5, 0])) == 0
-    assert balance.normalised_entropy(np.array([3, 1])) == pytest.approx(
+    assert balance.normalized_entropy(np.array([5, 5, 5])) == pytest.approx(1)
+    assert balance.normalized_entropy(np.array([5, 0])) == 0
+    assert balance.normalized_entropy(np.array([3, 1])) == pytest.approx(
         -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
     )
     assert balance.gini(np.array([4, 4])) == pytest.approx(0)
@@ -76,7 +76,7 @@ def test_compare_gives_every_arm_the_same(devices):
     rng = np.random.default_rng(0)
     pool, probe_set, test_set = held_out(rng, 60), held_out(rng, 40), held_out(rng, 40)
     rows = np.arange(0, 60, 2)
-    settings = Pretraining(
+    settings = PretrainConfig(
         model=ViTConfig(image_size=8, patch_size=4, width=8, depth=1, n_heads=1),
         n_steps=2,
         batch_size=8,

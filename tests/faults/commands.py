@@ -31,21 +31,21 @@ from jaxcurate.curation import dedup
 from jaxcurate.pipeline import cluster, run
 
 CONFIG = """
-from jaxcurate.encoders import Embedding
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.config import *
 
 def get_config(source):
     return to_config(
-        Settings(
+        Config(
             source=source,
             n_devices=1,
             image_size=8,
-            embed=Embedding("pixels", batch_size=64),
-            dedup=Deduplication(enabled=True, content="embeddings"),
-            cluster=Clustering((8, 3), (0, 0), (1, 1)),
-            sample=Sampling(10),
-            evaluate=Evaluation(arms=()),
-            grow=Growing(source=source.replace("x.npy", "new.npy"), prefix="n"),
+            embed=EmbedConfig("pixels", batch_size=64),
+            dedup=DedupConfig(enabled=True, content="embeddings"),
+            cluster=ClusterConfig((Level(8), Level(3))),
+            sample=SampleConfig(10),
+            evaluate=EvaluateConfig(arms=()),
+            grow=GrowConfig(source=source.replace("x.npy", "new.npy"), prefix="n"),
         )
     )
 """

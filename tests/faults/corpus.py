@@ -9,7 +9,7 @@ SETTINGS: tuple[tuple[str, object], ...] = (
     ("mapper", []),
     ("mapper", {"pmap"}),
     # Accepted.
-    ("cluster.n_fit", b""),
+    ("cluster.levels", b""),
     ("seed", True),
     ("image_size", 2**31),
     ("embed.resolution", 2**63 - 1),

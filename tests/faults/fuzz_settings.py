@@ -20,19 +20,20 @@ from faults.limits import time_limit
 
 from jaxcurate import cli
 from jaxcurate.checks import InputError
-from jaxcurate.config import Clustering, Growing, Sampling, Settings
-from jaxcurate.plain import to_dataclass
+from jaxcurate.config import ClusterConfig, Config, GrowConfig, SampleConfig
+from jaxcurate.curation.level import Level
+from jaxcurate.fields import to_dataclass
 from jaxcurate.sources import web_like
 
 SECONDS = 20
 """Nothing that is tried may take longer."""
 WHOLE = dataclasses.asdict(
-    Settings(
+    Config(
         "npy:x.npy",
-        Clustering((8, 3), (0, 0), (1, 1), (1, 1), (0, 0)),
-        Sampling(10),
+        ClusterConfig((Level(8), Level(3))),
+        SampleConfig(10),
         recipe=web_like(),
-        grow=Growing("npy:new.npy"),
+        grow=GrowConfig("npy:new.npy"),
     )
 )
 """Settings that are right, with a value for every field."""
@@ -165,13 +166,13 @@ def check(settings: Any) -> bool:
     """
     try:
         with time_limit(SECONDS):
-            made = to_dataclass(Settings, settings, "config")
+            made = to_dataclass(Config, settings, "config")
     except InputError as error:
         assert len(str(error)) < 20_000, f"{len(str(error))} characters"
         return False
     plain = dataclasses.asdict(made)
     _check_values(plain, "config")
-    assert to_dataclass(Settings, plain, "config") == made
+    assert to_dataclass(Config, plain, "config") == made
     assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))
     for name in (made.sample.name, made.grow.name):
         assert name not in ("", ".", "..") and "/" not in name and len(name.encode()) < 256, name
@@ -221,8 +222,8 @@ def flags(draw: random.Random) -> list[str]:
     paths = [
         "source",
         "seed",
-        "cluster.n_clusters",
-        "cluster.n_clusters[0]",
+        "cluster.levels",
+        "cluster.levels[0].n_clusters",
         "sample.size",
         "title",
     ]

@@ -16,8 +16,8 @@ from jaxcurate import cli
 from jaxcurate.artifacts import files, folders, lock, temporary
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
-from jaxcurate.config import Settings
-from jaxcurate.plain import to_dataclass
+from jaxcurate.config import Config
+from jaxcurate.fields import to_dataclass
 
 
 def _paths(at, where=()):
@@ -63,7 +63,7 @@ def test_many_fields_at_once():
 def test_settings_that_failed_once(field, value):
     path = tuple(field.split("."))
     with pytest.raises(InputError) as refused:
-        to_dataclass(Settings, changed(path, value), "config")
+        to_dataclass(Config, changed(path, value), "config")
     line = str(refused.value)
     assert path[-1] in line and len(line) < 1000
     assert not any(ord(letter) < 32 for letter in line)

@@ -19,18 +19,19 @@ from jaxcurate.artifacts.lock import locked
 from jaxcurate.pipeline.cluster import Cluster
 
 CONFIG = """
-from jaxcurate.encoders import Embedding
-from jaxcurate.config import Clustering, Evaluation, Sampling, Settings, to_config
+from jaxcurate.encoders import EmbedConfig
+from jaxcurate import Level
+from jaxcurate.config import ClusterConfig, EvaluateConfig, SampleConfig, Config, to_config
 
 def get_config(source):
     return to_config(
-        Settings(
+        Config(
             source=source,
             image_size=8,
-            embed=Embedding("pixels", batch_size=64),
-            cluster=Clustering((8,), (0,), (1,)),
-            sample=Sampling(10),
-            evaluate=Evaluation(arms=()),
+            embed=EmbedConfig("pixels", batch_size=64),
+            cluster=ClusterConfig((Level(8),)),
+            sample=SampleConfig(10),
+            evaluate=EvaluateConfig(arms=()),
         )
     )
 """
@@ -244,7 +245,7 @@ def test_a_signal_ends_in_one_line_and_leaves_nothing_half(place, number, code, 
     command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={place}/work"]
     command += [
         f"--config={place}/config.py:npy:{place}/x.npy",
-        "--config.cluster.n_clusters=(2000,)",
+        "--config.cluster.levels[0].n_clusters=2000",
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:

@@ -9,7 +9,7 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate.artifacts import folders
-from jaxcurate.config import Clustering, Sampling, Settings
+from jaxcurate.config import ClusterConfig, Config, SampleConfig
 from jaxcurate.pipeline import STAGES, Stage, run
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.runtime.devices import Devices
@@ -35,11 +35,11 @@ class Toy(Stage):
 def settings(tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    return Settings(
+    return Config(
         source=f"npy:{tmp_path / 'x.npy'}",
-        cluster=Clustering((20, 5), (1, 0), (3, 1)),
-        sample=Sampling(size=30),
-        embed=dataclasses.replace(Settings.__dataclass_fields__["embed"].default_factory()),
+        cluster=ClusterConfig((jc.Level(20, 1, 3), jc.Level(5))),
+        sample=SampleConfig(size=30),
+        embed=dataclasses.replace(Config.__dataclass_fields__["embed"].default_factory()),
     )
 
 

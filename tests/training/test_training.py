@@ -23,7 +23,7 @@ TINY = training.ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads
 WEAK = training.Augmentation(
     crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, grey=0
 )
-FAST = training.Pretraining(
+FAST = training.PretrainConfig(
     model=TINY,
     augmentation=WEAK,
     n_steps=30,
@@ -38,8 +38,8 @@ FAST = training.Pretraining(
 def images():
     """60 images of 8 x 8: a colour each, and noise."""
     rng = np.random.default_rng(0)
-    colour = rng.integers(0, 200, (60, 1, 1, 3))
-    return (colour + rng.integers(0, 55, (60, 8, 8, 3))).astype(np.uint8)
+    color = rng.integers(0, 200, (60, 1, 1, 3))
+    return (color + rng.integers(0, 55, (60, 8, 8, 3))).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +407,7 @@ def test_bad_images_are_refused(images, runs):
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}="):
-        training.Pretraining(**change)
+        training.PretrainConfig(**change)
 
 
 def test_a_loss_that_is_not_finite_is_told(images, runs):

@@ -1,11 +1,12 @@
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
-from jaxcurate.config import Clustering, Sampling, Settings, to_config
-from jaxcurate.plain import to_dataclass
+import jaxcurate as jc
+from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
+from jaxcurate.curation.level import Level
+from jaxcurate.fields import kind_of, may_be_none, to_dataclass
 from jaxcurate.sources import fashion_longtail, web_like
 
 
@@ -65,8 +66,34 @@ def test_errors_name_the_field(fields, message):
 
 @pytest.mark.parametrize("recipe", [None, web_like(3), fashion_longtail()])
 def test_settings_survive_a_config(recipe):
-    settings = Settings(
-        "tfds:weblike", Clustering((9, 3), (1, 1), (2, 2)), Sampling(5), recipe=recipe
+    settings = Config(
+        "tfds:weblike",
+        ClusterConfig((Level(9, 1, 2), Level(3, 1, 2))),
+        SampleConfig(5),
+        recipe=recipe,
     )
-    assert to_dataclass(Settings, to_config(settings).to_dict(), "config") == settings
-    assert dataclasses.asdict(settings)["cluster"]["n_splits"] == ()
+    assert to_dataclass(Config, to_config(settings).to_dict(), "config") == settings
+
+
+def test_none_waits_for_a_value_of_its_type():
+    config = to_config(Config("npy:x.npy", ClusterConfig((Level(9),)), SampleConfig(5)))
+    config.n_devices, config.platform, config.cluster.levels[0].n_fit = 2, "cpu", 20
+    made = to_dataclass(Config, config.to_dict(), "config")
+    assert (made.n_devices, made.platform, made.memory_limit) == (2, "cpu", None)
+    assert made.cluster.levels == (Level(9, n_fit=20),)
+    with pytest.raises(TypeError):
+        config.n_devices = "two"
+
+
+def test_fields_are_found_by_their_path():
+    assert kind_of(Config, "cluster.levels[1].n_clusters", "config") is int
+    assert may_be_none(kind_of(Config, "dedup.threshold", "config"))
+    assert not may_be_none(kind_of(Config, "seed", "config"))
+    for path, message in {
+        "cluster.levels.n": r"config\.cluster\.levels has no field n",
+        "seed.x": r"config\.seed has no field x",
+        "sampel.size": r"config\.sampel is unknown; did you mean sample\? known are",
+        "cluster.n_splits": r"write config\.cluster\.levels\[0\]\.n_splits=",
+    }.items():
+        with pytest.raises(jc.InputError, match=message):
+            kind_of(Config, path, "config")

@@ -1,0 +1,256 @@
+"""Fields of nested dataclasses: made from plain mappings, told by name, explained in words."""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import itertools
+import math
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from jaxcurate.checks import InputError
+
+T = TypeVar("T")
+_LONGEST = 4096
+"""Characters of a text, at most: as many as a path may have."""
+
+
+def to_dataclass(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
+    """Makes a dataclass, nested ones included, of what a configuration file can hold.
+
+    Whole numbers pass for floats, and lists for tuples; nothing else is converted. Numbers have to
+    be finite and of 64 bits, and texts of one line: nothing else can be an array's size, a path or
+    a heading.
+
+    Args:
+        cls: a dataclass whose fields are annotated with plain types, tuples, unions, literals or
+            dataclasses.
+        fields: its fields by name.
+        where: what to call the mapping in errors.
+
+    Raises:
+        ValueError: naming a field that is unknown, missing, of the wrong type, or refused by the
+            dataclass itself.
+    """
+    if hasattr(fields, "to_dict"):  # a ConfigDict within a tuple stays one
+        fields = fields.to_dict()
+    if not isinstance(fields, Mapping):
+        raise InputError(f"{where} must be a mapping, not {_told(fields)}")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for name in fields:
+        if name not in known:
+            name = name if isinstance(name, str) else _told(name)
+            raise InputError(unknown(cls, name, where))
+    for name, field in known.items():
+        no_default = field.default is field.default_factory is dataclasses.MISSING
+        if no_default and name not in fields:
+            raise InputError(f"{where}.{name} is missing")
+    kinds = typing.get_type_hints(cls)
+    values = {name: _typed(kinds[name], value, f"{where}.{name}") for name, value in fields.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def unknown(cls: type, name: str, where: str) -> str:
+    """Returns a line on a name that is no field of a dataclass, with what may have been meant.
+
+    Args:
+        cls: the dataclass. Its ``OLD_FIELDS``, if it has any, say what to write instead of a
+            field of an older release.
+        name: the name.
+        where: what to call the dataclass.
+    """
+    old = getattr(cls, "OLD_FIELDS", {})
+    if name in old:
+        return f"{where}.{name} is of an older release: write {where}.{old[name]}"
+    known = [field.name for field in dataclasses.fields(cls)]
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{where}.{name} is unknown{meant or ';'} known are {', '.join(known)}"
+
+
+def kind_of(cls: type, path: str, where: str) -> Any:
+    """Returns the type of the field that a path such as ``cluster.levels[0].n_fit`` leads to.
+
+    Args:
+        cls: the dataclass in which the path begins.
+        path: names of fields, and numbers in brackets.
+        where: what to call the dataclass.
+
+    Raises:
+        InputError: the path leads nowhere; it names what is unknown, and the nearest name.
+    """
+    kind: Any = cls
+    for step in re.findall(r"[^.\[\]]+", path):
+        kind = _without_none(kind)
+        if dataclasses.is_dataclass(kind):
+            if step not in {field.name for field in dataclasses.fields(kind)}:
+                raise InputError(unknown(typing.cast(type, kind), step, where))
+            kind, where = typing.get_type_hints(kind)[step], f"{where}.{step}"
+        elif typing.get_origin(kind) is tuple and step.isdigit():
+            kind, where = typing.get_args(kind)[0], f"{where}[{step}]"
+        else:
+            raise InputError(f"{where} has no field {step}")
+    return kind
+
+
+def may_be_none(kind: Any) -> bool:
+    """Tells whether a field of this type may be None."""
+    return type(None) in typing.get_args(kind)
+
+
+def placeholders(value: Any) -> Any:
+    """Returns a dataclass as nested dicts, in which None stands for a value of a known type.
+
+    ml_collections then takes a value of this type from the command line.
+    """
+    from ml_collections import config_dict
+
+    if isinstance(value, tuple):
+        return tuple(
+            config_dict.ConfigDict(plain) if isinstance(plain, dict) else plain
+            for plain in map(placeholders, value)
+        )
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    plain, kinds = {}, typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        inner, kind = getattr(value, field.name), _without_none(kinds[field.name])
+        if typing.get_origin(kind) is typing.Literal:
+            kind = str
+        fits = inner is None and kind in (int, float, str)
+        plain[field.name] = config_dict.placeholder(kind) if fits else placeholders(inner)
+    return plain
+
+
+class Field(typing.NamedTuple):
+    """What a user may set."""
+
+    path: str
+    """Name with those of the dataclasses around it, such as ``cluster.max_iter``."""
+    kind: str
+    """Type in words."""
+    default: str
+    """Default as Python writes it; empty where there is none."""
+    meaning: str
+    """The sentences below the field in the source."""
+
+
+def explained(cls: type, within: str = "") -> list[Field]:
+    """Returns the fields of a dataclass and of those in it, with their meanings.
+
+    Example:
+        >>> from jaxcurate.curation.level import Level
+        >>> explained(Level)[0].path
+        'n_clusters'
+    """
+    found, kinds, meanings = [], typing.get_type_hints(cls), _meanings(cls)
+    for field in dataclasses.fields(cls):
+        kind, path = kinds[field.name], f"{within}{field.name}"
+        inner = _without_none(kind)
+        parts = typing.get_args(inner) if typing.get_origin(inner) is tuple else ()
+        if parts and dataclasses.is_dataclass(parts[0]):
+            found += explained(typing.cast(type, parts[0]), f"{path}[0].")
+        elif dataclasses.is_dataclass(inner) and field.default is not None:
+            found += explained(typing.cast(type, inner), f"{path}.")
+        else:
+            has = field.default is not dataclasses.MISSING
+            default = repr(field.default) if has else ""
+            found.append(Field(path, _in_words(kind), default, meanings.get(field.name, "")))
+    return found
+
+
+@functools.cache
+def _meanings(cls: type) -> dict[str, str]:
+    """Returns the attribute docstrings of a class, each as one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for before, after in itertools.pairwise(tree.body):
+        if (
+            isinstance(before, ast.AnnAssign)
+            and isinstance(before.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            found[before.target.id] = " ".join(str(after.value.value).split())
+    return found
+
+
+def _without_none(kind: Any) -> Any:
+    """Returns a type without the None that it may be instead."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = [part for part in typing.get_args(kind) if part is not type(None)]
+    return kind
+
+
+def _in_words(kind: Any) -> str:
+    """Returns a type as a user would say it."""
+    kind = _without_none(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return f"({_in_words(typing.get_args(kind)[0])}, ...)"
+    return getattr(kind, "__name__", str(kind))
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """Returns ``value`` as the annotated type ``kind``."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if not any(type(value) is type(part) and value == part for part in parts):
+            raise InputError(f"{where}={_told(value)}; known: {', '.join(map(repr, parts))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        (only,) = [part for part in parts if part is not type(None)]
+        return _typed(only, value, where)
+    if origin is tuple:
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise InputError(f"{where} must be a list, not {_told(value)}")
+        if parts[-1] is Ellipsis:
+            parts = (parts[0],) * len(value)
+        if len(parts) != len(value):
+            raise InputError(f"{where} must have {len(parts)} entries, not {len(value)}")
+        return tuple(
+            _typed(part, entry, f"{where}[{i}]")
+            for i, (part, entry) in enumerate(zip(parts, value, strict=True))
+        )
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else to_dataclass(kind, value, where)
+    return _checked(kind, value, where)
+
+
+def _checked(kind: type, value: Any, where: str) -> Any:
+    """``value`` as a number, a text or a truth value."""
+    if not isinstance(value, (int, float) if kind is float else kind) or (
+        isinstance(value, bool) and kind is not bool
+    ):
+        raise InputError(f"{where} must be {kind.__name__}, not {_told(value)}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(f"{where} must be within 64 bits, not {_told(value)}")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{where}={value} must be finite")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise InputError(f"{where} has {len(value)} characters, at most {_LONGEST}")
+    if isinstance(value, str) and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        raise InputError(f"{where}={_told(value)} must be one line without control characters")
+    return float(value) if kind is float else value
+
+
+def _told(value: Any) -> str:
+    """How an error writes a value: as Python does, or by its type where that is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # of a number with thousands of digits
+        text = ""
+    return text if 0 < len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"
