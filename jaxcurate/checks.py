@@ -156,7 +156,7 @@ def faults_of(
         int64 ``[3, 6]``: for a NaN or an infinity, for numbers beyond float32, and for zeros, how
         many rows there are, then the numbers of the first.
     """
-    finite = np.isfinite(part).all(axis=1)
+    finite = np.all(np.isfinite(part), axis=1)
     wide = np.where(finite[:, None], part, 1).astype(np.float64)
     found = NO_FAULTS.copy()
     flags = ~finite, (np.abs(wide) > LARGEST).any(axis=1) & beyond, ~wide.any(axis=1) & zeros

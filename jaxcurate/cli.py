@@ -241,7 +241,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
     """
     import jax
 
-    if jax.config.jax_num_cpu_devices < 0:
+    if jax.config.read("jax_num_cpu_devices") < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # Where jax has run already, as in a notebook, its devices are what they are.
         with contextlib.suppress(RuntimeError):
@@ -249,7 +249,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
             jax.config.update("jax_num_cpu_devices", min(wanted, _MOST_CPU_DEVICES))
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    asked = jax.config.jax_platforms
+    asked = jax.config.read("jax_platforms")
     try:
         found = jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # the latter without CUDA's plugin

@@ -39,10 +39,10 @@ def to_dataclass(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
             dataclass itself.
     """
     if hasattr(fields, "to_dict"):  # a ConfigDict within a tuple stays one
-        fields = fields.to_dict()
+        fields = getattr(fields, "to_dict")()  # noqa: B009  a mapping for the checker
     if not isinstance(fields, Mapping):
         raise InputError(f"{where} must be a mapping, not {_told(fields)}")
-    known = {field.name: field for field in dataclasses.fields(cls)}
+    known = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     for name in fields:
         if name not in known:
             name = name if isinstance(name, str) else _told(name)
@@ -225,7 +225,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             _typed(part, entry, f"{where}[{i}]")
             for i, (part, entry) in enumerate(zip(parts, value, strict=True))
         )
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else to_dataclass(kind, value, where)
     return _checked(kind, value, where)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from etils import epath
@@ -222,7 +222,8 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
 def sha256(path: epath.Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        readable = cast(io.BufferedReader, file)  # etils types it more widely
+        return hashlib.file_digest(readable, "sha256").hexdigest()
 
 
 class ArrayDigest:

@@ -216,7 +216,9 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
         )
     for name in there:
         entry = card["files"].get(name)
-        if entry is None and name != CARD:
+        if entry is None:
+            if name == CARD:
+                continue
             raise InputError(
                 f"{path / name} is not jaxcurate's, and {path} would be replaced: {MOVE_AWAY}"
             )

@@ -99,9 +99,9 @@ class Watch:
 
     def stops(self) -> Stops:
         """Returns where the k-means run in hand begins, and where it stops to tell."""
-        told = None
-        if self._on_state is not None:
-            told = lambda kmeans: self._on_state(replace(self.state, kmeans=kmeans))
+        on_state, told = self._on_state, None
+        if on_state is not None:
+            told = lambda kmeans: on_state(replace(self.state, kmeans=kmeans))
         return Stops(self.state.kmeans, told, self._every, self._due)
 
     def run_done(self, run: TreeLevel) -> None:

@@ -171,7 +171,7 @@ def deduplicate(
         with _unit_rows(x, first, memory_limit) as unit:
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
-                init = "k-means++" if fits(*unit.shape, memory_limit) else "k-means||"
+                init = "k-means++" if fits(len(unit), unit.shape[1], memory_limit) else "k-means||"
                 with warnings.catch_warnings():  # rows of one direction are what is sought
                     warnings.simplefilter("ignore", SurplusWarning)
                     flat = kmeans(unit, k, init, 10, seed, memory_limit, devices=devices)

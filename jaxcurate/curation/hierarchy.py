@@ -255,6 +255,7 @@ def _clustered(
         held = max(len(rows), at_least) + beside
         if fits(held, rows.shape[1], how.memory_limit):
             return place(rows, how.devices, at_least)
+        assert how.memory_limit is not None
         return stream_within(rows, how.devices, how.memory_limit, level.n_clusters)
 
     def fit(rows: Rows | RowStream, round_: int) -> np.ndarray:
@@ -271,6 +272,7 @@ def _clustered(
     for round_ in range(watch.state.n_runs, n_runs):
         rows = everything
         if round_:
+            assert watch.state.run is not None
             _, labels, order = watch.state.run
             if level.resample == "random":
                 words = jax.random.key_data(key).tolist()
@@ -281,6 +283,7 @@ def _clustered(
         centroids = fit(rows, round_)
         watch.run_done(TreeLevel(centroids, *assign(everything, centroids)))
         report(round_ + 1)
+    assert watch.state.run is not None
     return watch.state.run
 
 

@@ -102,7 +102,7 @@ def mix(
     curated = sample(tree, wanted["curated"], strategy, seed=seed, rows=rows, ids=ids)
     allowed[curated] = False
     retrieved = np.zeros(0, np.int64)
-    if wanted["retrieved"]:
+    if neighbours is not None and wanted["retrieved"]:
         retrieved = _in_turn(neighbours, allowed, wanted["retrieved"])
     allowed[retrieved] = False
     missing = wanted["retrieved"] - len(retrieved)

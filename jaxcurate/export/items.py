@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from etils import epath
@@ -50,7 +50,7 @@ def export_items(
                 if image.ndim != 3 or image.dtype != np.uint8:
                     raise InputError(f"item {id_!r} is not an image: export it as 'npy'")
                 with folder.create(path_of(id_)) as file:
-                    Image.fromarray(image).save(file, "PNG")
+                    Image.fromarray(image).save(cast(IO[bytes], file), "PNG")
         else:
             ids = []
             with folder.create("items.npy") as file, RowFile(file) as rows:

@@ -83,8 +83,9 @@ def seeded(
         n, take = rows.n, lambda chosen: fetch(rows.x[chosen])
         chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
-        seed = seed_chunks if isinstance(rows, RowStream) else _greedily_seeded
-        return seed(rows, n_clusters, key, stops)
+        if isinstance(rows, RowStream):
+            return seed_chunks(rows, n_clusters, key, stops)
+        return _greedily_seeded(rows, n_clusters, key, stops)
     if init == "k-means||":
         return kmeans_parallel(chunks, take, n, n_clusters, key, rows.devices)
     if init == "random":
@@ -95,7 +96,7 @@ def seeded(
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
     specs, options = (ROWS, ROWS, SAME), dict(block=rows.block)
-    if stops.phase == "seeding":
+    if stops.state is not None and stops.phase == "seeding":
         m, d = rows.x.shape
         seeds = to_devices(
             stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.devices
@@ -196,9 +197,9 @@ def iterate(
     Raises:
         InputError: centroids are to be split, but the rows are read in chunks.
     """
-    if shard_centroids and isinstance(rows, RowStream):
-        raise InputError(NO_SHARDS)
     if shard_centroids:
+        if isinstance(rows, RowStream) or centroids is None:
+            raise InputError(NO_SHARDS)
         return fitted_in_a_ring(rows, centroids, max_iter, precision, unit).centroids
     options: dict[str, Any] = dict(precision=precision, unit=unit, stops=stops)
     if isinstance(rows, RowStream):
@@ -216,9 +217,9 @@ def _iterated(
     unit: bool,
     stops: Stops,
 ) -> LloydState:
-    if stops.phase == "iterating":
-        shards = rows.devices.count
-        like = lloyd_like(*rows.x.shape, n_clusters, max_iter, rows.block, shards)
+    if stops.state is not None and stops.phase == "iterating":
+        (n, d), shards = rows.x.shape, rows.devices.count
+        like = lloyd_like(n, d, n_clusters, max_iter, rows.block, shards)
         state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.devices)
     else:
         begin = rows.devices.spmd(

@@ -23,7 +23,7 @@ from jaxcurate.kmeans.fit import NO_SHARDS, InitName, KMeansResult, fitted, fitt
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.normalize import Normalizer, fit_normalizer
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import fits, place, stream_within
+from jaxcurate.kmeans.rows import RowStream, fits, place, stream_within
 from jaxcurate.kmeans.streaming import iterate_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
@@ -118,7 +118,7 @@ def kmeans(
     if n_clusters > len(x):
         raise InputError(f"n_clusters={n_clusters}, but x has {len(x)} row(s)")
     key = jax.random.key(seed)
-    streamed = not fits(*x.shape, memory_limit)
+    streamed = not fits(len(x), x.shape[1], memory_limit)
     if streamed and x.dtype == np.float32:
         normalizer = normalizer.rounded()  # rows enter it in every pass
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
@@ -128,15 +128,16 @@ def kmeans(
     stops = Stops(state, on_state, state_every)
     options: dict[str, Any] = dict(precision=precision, unit=normalizer.unit, stops=stops)
     inside = RowView(x, normalizer=normalizer)
-    if streamed:
+    if memory_limit is not None and streamed:
         rows = stream_within(inside, devices, memory_limit, n_clusters)
     else:
         rows = place(inside, devices)
-    if start is None and stops.phase != "iterating":
+    if isinstance(init, str) and stops.phase != "iterating":
         start = seeded(rows, n_clusters, init, key, stops)
-    if streamed:
+    if isinstance(rows, RowStream):
+        start = None if start is None else np.asarray(start)
         found = KMeansResult(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
-    elif shard_centroids:
+    elif shard_centroids and start is not None:
         found = fitted_in_a_ring(rows, start, max_iter, precision, normalizer.unit)
     else:
         found = fitted(rows, start, n_clusters, max_iter, **options)

@@ -91,7 +91,7 @@ def unassigned(
     nothing = jnp.zeros_like(x[:, 0])
     shares = jnp.zeros(max_iter + 1)
     best = Top2(nothing.astype(jnp.int32) - 1, nothing, nothing)
-    bounds = no_bounds(*x.shape, len(centroids), block)
+    bounds = no_bounds(len(x), x.shape[1], len(centroids), block)
     touched = jnp.zeros(len(centroids), bool)
     return LloydState(centroids, best, touched, bounds, jnp.int32(-1), shares, shares)
 
@@ -142,7 +142,7 @@ def more_iterations(
         state: LloydState, centroids: jax.Array
     ) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
         """The best, where it is in doubt, the share of scores worked out, and what is known."""
-        options = dict(block=block, precision=precision)
+        options: dict[str, Any] = dict(block=block, precision=precision)
         if skip:
             return search_pruned(
                 x,

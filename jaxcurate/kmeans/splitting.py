@@ -91,7 +91,7 @@ def split_clusters(
         found = [np.empty((0, n_splits, d), np.float32)], [np.empty(0, np.int32)]
         for batch in batches:
             rows, real = rows_of(batch)
-            if batch.width > room:
+            if memory_limit is not None and batch.width > room:
                 own_key = jax.random.fold_in(key, batch.clusters[0])
                 parts, own = _fit_streamed(
                     x.select(rows), n_splits, own_key, max_iter, memory_limit, unit

@@ -101,10 +101,10 @@ def iterate_chunks(
     )
     n, k = len(chunks.x), n_clusters
     at = _nothing_done(chunks, centroids, k, max_iter)
-    if stops.phase == "iterating":
+    if stops.state is not None and stops.phase == "iterating":
         at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, ONE_DEVICE))
     while True:
-        centroids, _, best, bounds, sums, counts, n_iter, shares = at
+        current, _, best, bounds, sums, counts, n_iter, shares = at
         touched, recheck_fraction, share = np.full(k, n_iter == 0), 0.0, 0.0
 
         def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
@@ -123,7 +123,7 @@ def iterate_chunks(
             here = np.zeros(k, bool)
             here[new[changed]] = True
             here[old[changed & (old >= 0)]] = True
-            sums[here] += s[here] + c.astype(np.float64)[here, None] * centroids[here]
+            sums[here] += s[here] + c.astype(np.float64)[here, None] * current[here]
             counts += c  # of a chunk whole numbers, of all chunks exact up to 2**53
             touched |= here
             for whole, of_chunk in zip(best, now, strict=True):
@@ -132,16 +132,16 @@ def iterate_chunks(
                 whole[chunk] = of_chunk
         shares[n_iter] = min(share + recheck_fraction, 1.0), recheck_fraction
         if not touched.any() or n_iter == max_iter:
-            distances = _measure_chunks(chunks, centroids, best.labels)
-            return Found(centroids, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
+            distances = _measure_chunks(chunks, current, best.labels)
+            return Found(current, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
         means = sums / np.maximum(counts, 1)[:, None]
         touched &= counts > 0
         if unit:
             lengths = np.linalg.norm(means, axis=1)
             means /= np.maximum(lengths, 1e-30)[:, None]
             touched &= lengths > 1e-6
-        new = np.where(touched[:, None], means, centroids).astype(np.float32)
-        at = Passes(new, centroids, best, bounds, sums, counts, n_iter + np.int32(1), shares)
+        new = np.where(touched[:, None], means, current).astype(np.float32)
+        at = Passes(new, current, best, bounds, sums, counts, n_iter + np.int32(1), shares)
         if (n_iter + 1) % stops.iterations == 0:
             stops.tell(
                 lambda at=at: from_devices("iterating", jax.tree.map(np.copy, at), _PASSES_SPECS, n)
@@ -244,7 +244,7 @@ def seed_chunks(
     n_padded = padded_size(n, chunks.block)
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
     at = Picks(*nothing, np.int32(0))
-    if stops.phase == "seeding":
+    if stops.state is not None and stops.phase == "seeding":
         at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, ONE_DEVICE))
     every, told = stops.every(max(1, n_clusters // trials), n_clusters), int(at.n_chosen)
     while at.n_chosen < n_clusters:

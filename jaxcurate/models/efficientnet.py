@@ -212,7 +212,7 @@ def depthwise_by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
     height, width = (-(-n // stride) for n in x.shape[1:3])
     pads = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    total = 0.0
+    total = jnp.zeros((), x.dtype)
     for i in range(size):
         for j in range(size):
             rows = slice(i, i + (height - 1) * stride + 1, stride)

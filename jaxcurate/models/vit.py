@@ -105,7 +105,7 @@ class Block(nnx.Module):
         dtype = jnp.dtype(config.precision)
         self.n_heads = config.n_heads
         self.head = width // config.n_heads
-        self.precision = config.precision
+        self.precision: Precision = config.precision
         self.norm_1 = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         self.qkv = linear(width, 3 * width, config.precision, rngs=rngs)
         self.out = linear(width, width, config.precision, rngs=rngs)

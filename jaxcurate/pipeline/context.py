@@ -108,7 +108,7 @@ class Context:
         blocks = self.items.embedded(
             "references",
             self.items.references,
-            settings.references,
+            settings.references or "",
             need_direction=settings.metric == "cosine",
         )
         queries = np.concatenate([block.embeddings for block in blocks])

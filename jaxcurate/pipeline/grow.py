@@ -57,7 +57,7 @@ class Grow(Stage):
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes ``pool/``, ``tree/`` and ``drift.json``."""
         settings, pool, tree = context.settings.grow, context.pool(), context.tree()
-        new = context.items.embedded("embedding", context.items.newcomers, settings.source)
+        new = context.items.embedded("embedding", context.items.newcomers, settings.source or "")
         about: dict[str, Any] = {"run": context.run}
         with folders.new_folder(context.folder(self.name), about, KIND) as folder:
             blocks = itertools.chain(pool.blocks(), _as_new(new, pool, settings))

@@ -67,7 +67,7 @@ class Items:
         """The items that the pool grows by."""
         return self._alike(self.settings.grow.split, self.settings.grow.source)
 
-    def _alike(self, split: str, source: str) -> sources.Source:
+    def _alike(self, split: str, source: str | None) -> sources.Source:
         """A source of items that can be embedded as the pool's are.
 
         Raises:

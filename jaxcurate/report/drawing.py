@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup, escape
 
@@ -72,7 +72,7 @@ def svg(
         # Type is set by the browser, which has more fonts than the one that is measured here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()  # whatever style the user's own plots have
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(cast(Any, _STYLE))
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         paint(figure)
         figure.savefig(out, format="svg", transparent=True, dpi=150, metadata=_NO_METADATA)
@@ -90,5 +90,6 @@ def _adopt(text: str, name: str, alt: str) -> str:
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
     for variable, shade in COLOURS.items():
         body = body.replace(shade, f"var(--{variable})")
+    assert box is not None  # matplotlib always writes one
     head = f'<svg class="plot" viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">'
     return head + body.strip()

@@ -161,6 +161,7 @@ def _verdict(
     by_word: dict[str, list[str]] = {}
     for probe, rows in parts.items():
         for row in rows:
-            if row.name != "all" and row.difference.word in ("better", "worse"):
-                by_word.setdefault(row.difference.word, []).append(f"{row.name} ({probe})")
+            word = row.difference.word if row.difference is not None else ""
+            if row.name != "all" and word in ("better", "worse"):
+                by_word.setdefault(word, []).append(f"{row.name} ({probe})")
     return Verdict(sentence, other, differences, by_word)

@@ -7,6 +7,7 @@ import collections
 import itertools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax._src import distributed  # the store has no public name; orbax reaches it so too
@@ -29,7 +30,7 @@ def compare(call: str, facts: Facts, processes: Sequence[int]) -> None:
     Raises:
         InputError: saying, in every process, what differs between which of them.
     """
-    client = distributed.global_state.client
+    client: Any = distributed.global_state.client
     group = tuple(processes)
     number = next(_numbers[group])
     facts = {"call": call} | facts | config_facts() | (code_facts() if number == 0 else {})
@@ -55,7 +56,7 @@ def _line(said: dict[int, Facts]) -> str:
     return differences(calls) or differences(said) or ""
 
 
-def _waited_for(client: object, key: str) -> str:
+def _waited_for(client: Any, key: str) -> str:
     """Waits in short turns, so that a signal or the monitor can end the wait."""
     while True:
         try:

@@ -11,10 +11,10 @@ import hashlib
 import os
 import platform
 import zlib
+from importlib import metadata
 from pathlib import Path
 
 import jax
-import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
 VARIABLE = "JAXCURATE_COMPILE_CACHE"
@@ -44,7 +44,7 @@ def use_compile_cache() -> Path | None:
         >>> folder = use_compile_cache()
     """
     chosen = os.environ.get(VARIABLE, "")
-    if chosen == "off" or jax.config.jax_compilation_cache_dir:
+    if chosen == "off" or jax.config.read("jax_compilation_cache_dir"):
         return None
     try:
         folder = Path(chosen) if chosen else default_folder()
@@ -67,7 +67,7 @@ def default_folder() -> Path:
     above = Path(above) if above else Path.home() / ".cache"
     # A home directory may be shared by machines whose processors have other instructions.
     processor = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    return above / "jaxcurate" / f"xla-{jaxlib.__version__}-{processor}"
+    return above / "jaxcurate" / f"xla-{metadata.version('jaxlib')}-{processor}"
 
 
 def tidy(folder: Path, most_bytes: int = MOST_BYTES) -> None:

@@ -15,7 +15,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import jax
 import numpy as np
@@ -205,11 +205,14 @@ class Devices:
         if self.span_processes:
             steps.begin("put_rows")
         sharding = NamedSharding(self.mesh, ROWS)
+
+        def part(index: Any) -> np.ndarray:
+            begin, end, _ = index[0].indices(m)
+            return padded(begin, end)
+
         return (
-            jax.make_array_from_callback(
-                (m, *x.shape[1:]), sharding, lambda index: padded(*index[0].indices(m)[:2])
-            ),
-            jax.make_array_from_callback((m,), sharding, lambda index: weights[index]),
+            jax.make_array_from_callback((m, *x.shape[1:]), sharding, part),
+            jax.make_array_from_callback((m,), sharding, lambda index: weights[cast(Any, index)]),
         )
 
 

@@ -6,11 +6,11 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.sharding import Mesh
 
@@ -35,7 +35,7 @@ def code_facts() -> Facts:
         "digest of jaxcurate's source files": digest.hexdigest()[:12],
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": metadata.version("jaxlib"),
         "numpy": np.__version__,
     }
 

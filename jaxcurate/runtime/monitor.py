@@ -92,6 +92,7 @@ class Monitor:
 
     def end_on_signal(self) -> NoReturn:
         """Ends this process, which has got a signal that ends it, and tells the others."""
+        assert self.signal is not None
         name = signal.Signals(self.signal).name
         self.fail(f"was ended by {name}")
         end_now(f"{self.me} ends on {name}", 128 + self.signal)
@@ -100,7 +101,7 @@ class Monitor:
         last = time.monotonic()
         next_beat = last
         while not self._ending.is_set():
-            waiting = list(self._channels.values())
+            waiting: list[Channel | int] = list(self._channels.values())
             if self._signals is not None:
                 waiting.append(self._signals)
             arrived = ready(waiting, max(0.0, next_beat - time.monotonic()))
@@ -111,7 +112,7 @@ class Monitor:
             for process, channel in list(self._channels.items()):
                 if channel in arrived:
                     self._hear(process, channel)
-            if self._signals in arrived:
+            if self._signals is not None and self._signals in arrived:
                 self._on_signals(os.read(self._signals, 64))
             self._excuse(stopped, now)
             if now >= next_beat:
@@ -186,6 +187,7 @@ class Monitor:
         """Tells the others of a signal that ends this process, which may be blocked in C++."""
         for number in numbers:
             ends = {signal.SIGTERM: self.on_sigterm, signal.SIGINT: signal.default_int_handler}
+            ends = {int(kind): what for kind, what in ends.items()}
             if number in ends and signal.getsignal(number) == ends[number]:
                 self.signal = number
                 self.fail(f"was ended by {signal.Signals(number).name}")
@@ -200,7 +202,7 @@ class Monitor:
     def _own_beat(self) -> Beat:
         taken, step = steps.taken()
         used = resource.getrusage(resource.RUSAGE_SELF)
-        frame = sys._current_frames().get(self._main)
+        frame = sys._current_frames().get(self._main or 0)
         return Beat(
             taken,
             step,

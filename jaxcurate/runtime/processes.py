@@ -121,7 +121,7 @@ def initialize(
     atexit.register(_leave)
     _monitor.start(_signals())
     late.start()
-    seconds = {
+    seconds: dict[str, Any] = {
         "initialization_timeout": int(_SLOWER * start_seconds),
         "heartbeat_timeout_seconds": int(_SLOWER * heartbeat_seconds),
     }
@@ -210,7 +210,7 @@ def _detected(
             )
     given = {"coordinator_address": address, "num_processes": n, "process_id": process}
     missing = [name for name, value in given.items() if value is None]
-    if missing:
+    if address is None or n is None or process is None:
         raise InputError(
             f"cannot join the other processes: {', '.join(missing)} not given. Outside of a "
             "cluster that jax knows, give coordinator_address, num_processes and process_id"
@@ -252,6 +252,7 @@ def _end_with_others(
 
     By default jax waits minutes at the exit for the others, which wait for this one.
     """
+    assert _monitor is not None
     text = " ".join(str(error).split())
     if re.match(_STATUS, text):
         # The connection to a process that died may break before the monitor knows of the death,
@@ -272,6 +273,7 @@ def _end_with_others(
 
 def _leave() -> None:
     """Parts from the others at the exit."""
+    assert _monitor is not None
     if _monitor.signal is not None:
         _monitor.end_on_signal()
     _monitor.leave()

@@ -124,10 +124,10 @@ def _unwelcome(
     hello: Message, there: Mapping[int, tuple[Channel, Message]], n: int, me: Member
 ) -> str | None:
     """Returns why a process cannot take part, or None."""
-    process = hello.get("process")
+    process: Any = hello.get("process")
     newcomer = f"pid {hello.get('pid')} on {hello.get('host')}"
     if process == 0 or process in there:
-        first = asdict(me) if process == 0 else there[process][1]
+        first = there[process][1] if process in there else asdict(me)
         return (
             f"process_id={process} is there twice: pid {first['pid']} on {first['host']}, and "
             f"{newcomer}"

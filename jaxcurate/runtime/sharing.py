@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -58,19 +58,20 @@ def _kind(error: Exception) -> str:
 
 def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, *arrays, **named)
+    np.savez(buffer, *arrays, **cast(Any, named))
     return buffer.getvalue()
 
 
 def _gather(own: bytes, devices: Devices) -> list[bytes]:
     """What each process gives, in their order. Bytes, for devices know no float64."""
-    places_of = devices.owners
+    assert devices.mesh is not None
+    places_of, mesh = devices.owners, devices.mesh
     mine = places_of[jax.process_index()]
 
     def exchanged(pieces: np.ndarray) -> np.ndarray:
         """From bytes ``[devices of this process, w]`` to those of all devices."""
         shape = devices.count, pieces.shape[1]
-        sharding = NamedSharding(devices.mesh, ROWS)
+        sharding = NamedSharding(mesh, ROWS)
         piece_of = lambda index: pieces[[mine.index(index[0].start)]]
         return fetch(jax.make_array_from_callback(shape, sharding, piece_of))
 

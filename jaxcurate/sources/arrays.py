@@ -50,7 +50,9 @@ class ArraySource:
         digest = hashlib.sha256(f"{self.array.dtype.str}{self.array.shape}".encode())
         step = max(1, _BLOCK_BYTES // (self.array.shape[1] * self.array.itemsize))
         for start in range(0, len(self.array), step):
-            digest.update(np.ascontiguousarray(self.array[start : start + step]).view(np.uint8))
+            digest.update(
+                np.ascontiguousarray(self.array[start : start + step]).view(np.uint8).data
+            )
         return digest.hexdigest()
 
     def __len__(self) -> int:

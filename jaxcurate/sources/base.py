@@ -50,13 +50,16 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Returns what the source calls itself in logs and reports."""
+        ...
 
     @property
     def fingerprint(self) -> str:
         """Returns a string that changes when what the source yields changes."""
+        ...
 
     def __len__(self) -> int:
         """Returns the number of rows, unreadable ones included."""
+        ...
 
     def read(self, row: int) -> Item:
         """Returns the item of a row.
@@ -64,9 +67,11 @@ class Source(Protocol):
         Raises:
             UnreadableItem: where it cannot be decoded.
         """
+        ...
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         """Returns the labels and domains of rows. For evaluation only: curation never sees them."""
+        ...
 
 
 @runtime_checkable
@@ -75,6 +80,7 @@ class InBlocks(Protocol):
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows."""
+        ...
 
 
 @runtime_checkable
@@ -92,3 +98,4 @@ class Named(Protocol):
     @property
     def ids(self) -> Iterable[str]:
         """Returns the id of every row, in order."""
+        ...

@@ -1,6 +1,7 @@
 """From a short specification, such as ``folder:PATH``, to a source."""
 
 import os
+from typing import cast
 
 from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
@@ -73,4 +74,6 @@ def open_source(
     if not is_local(rest):
         raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
     path = os.path.expanduser(rest)
-    return FolderSource(path, image_size, leave_out) if scheme == "folder" else ArraySource(path)
+    if scheme == "folder":
+        return cast(Source, FolderSource(path, image_size, leave_out))  # of a cached property
+    return cast(Source, ArraySource(path))

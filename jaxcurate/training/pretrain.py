@@ -165,7 +165,8 @@ def _train(
         both = jnp.concatenate([batch, batch])
         views = augment.augment(key, both, settings.augmentation)
         z = nnx.merge(_structure(settings), params)(views)
-        return nt_xent(*jnp.split(z, 2), rows, settings.temperature)
+        one, other = jnp.split(z, 2)
+        return nt_xent(one, other, rows, settings.temperature)
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:

@@ -181,7 +181,7 @@ def _kernel(
 
                 return accumulator[...]
 
-            return pl.run_scoped(added_up, plgpu.ACC((_ROWS, _WIDTH), jnp.float32))
+            return pl.run_scoped(added_up, plgpu.ACC((_ROWS, _WIDTH), jnp.float32))  # pyright: ignore[reportPrivateImportUsage]
 
         def one_tile(tile: jax.Array, best: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             products = products_of(tile)

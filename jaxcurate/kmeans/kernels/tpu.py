@@ -59,7 +59,7 @@ def top2_fused(
                 pl.BlockSpec((1, side), lambda *at: (0, tile(*at))),
             ],
             out_specs=[out, out, out],
-            scratch_shapes=[pltpu.VMEM((side, d), precision)],
+            scratch_shapes=[pltpu.VMEM((side, d), jnp.dtype(precision))],
         ),
         out_shape=[
             jax.ShapeDtypeStruct((1, len(x)), dtype) for dtype in ("int32", "float32", "float32")

@@ -85,11 +85,11 @@ def _assign(
     """The nearest candidate of every row, and the squared distance to it."""
     # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
     padding = padded_size(len(candidates), usual) - len(candidates)
-    candidates = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
+    padded = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
     for part, rows in chunks():
         kernel = devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
-        own, squared = kernel(rows.x, candidates)
+        own, squared = kernel(rows.x, padded)
         labels[part] = fetch(own)[: rows.n]
         distances[part] = fetch(squared)[: rows.n]
     return labels, distances

@@ -151,7 +151,8 @@ def _fit_grey(images: np.ndarray, image_size: int) -> np.ndarray:
     if image_size == 32:
         return images
     size = (image_size, image_size)
-    return np.stack([Image.fromarray(i).resize(size, Image.Resampling.BOX) for i in images])
+    fitted = (Image.fromarray(image).resize(size, Image.Resampling.BOX) for image in images)
+    return np.stack([np.asarray(image) for image in fitted])
 
 
 def _numbered(pixels: np.ndarray, labels: np.ndarray) -> RawImages:
@@ -175,8 +176,13 @@ def _decode_clipart(folder: Path, image_size: int) -> tuple[np.ndarray, np.ndarr
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # refused anyway
         decoded = dict(zip(distinct, threads.map(decode, distinct), strict=True))
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
-    found = [(decoded[t], n) for t, n in zip(targets, names, strict=True) if decoded[t] is not None]
-    return np.stack([image for image, _ in found]), np.array([name for _, name in found])
+    images, kept = [], []
+    for target, name in zip(targets, names, strict=True):
+        image = decoded[target]
+        if image is not None:
+            images.append(image)
+            kept.append(name)
+    return np.stack(images), np.array(kept)
 
 
 def _lone_emoji(path: Path) -> Iterator[tuple[int, str]]:

@@ -122,7 +122,8 @@ def builder_class() -> type:
         BUILDER_CONFIGS = ()
 
         def _info(self) -> tfds.core.DatasetInfo:
-            size = self.builder_config.recipe.image_size
+            config: Any = self.builder_config
+            size = config.recipe.image_size
             text = tfds.features.Text
             features = tfds.features.FeaturesDict(
                 {
@@ -136,7 +137,7 @@ def builder_class() -> type:
             return tfds.core.DatasetInfo(builder=self, features=features, description=self.__doc__)
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            config = self.builder_config
+            config: Any = self.builder_config
             parts = assemble(config.recipe, config.raw_dir)
             return {split: self._generate_examples(part) for split, part in parts.items()}
 
