@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 from jaxcurate.checks import InputError
 
@@ -241,7 +241,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
     """
     import jax
 
-    if jax.config.read("jax_num_cpu_devices") < 0:
+    if cast(Any, jax.config).jax_num_cpu_devices < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # Where jax has run already, as in a notebook, its devices are what they are.
         with contextlib.suppress(RuntimeError):
@@ -249,7 +249,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
             jax.config.update("jax_num_cpu_devices", min(wanted, _MOST_CPU_DEVICES))
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    asked = jax.config.read("jax_platforms")
+    asked = cast(Any, jax.config).jax_platforms
     try:
         found = jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # the latter without CUDA's plugin

@@ -82,6 +82,13 @@ def make_pool(
 
     Raises:
         ValueError: naming the argument that cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> pool = jc.make_pool(np.eye(3), ids=np.array(["a", "b", "c"]))
+        >>> len(pool), pool.embeddings.dtype.name
+        (3, 'float32')
     """
     embeddings = as_real(embeddings, "embeddings")
     if embeddings.ndim != 2 or 0 in embeddings.shape:

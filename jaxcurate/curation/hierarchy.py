@@ -105,6 +105,14 @@ def hierarchical_kmeans(
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> x = np.random.default_rng(0).normal(size=(200, 4))
+        >>> tree = jc.hierarchical_kmeans(x, [jc.Level(20, 1, 3), jc.Level(4)])
+        >>> [len(level.centroids) for level in tree.levels]
+        [20, 4]
     """
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
     z = as_real(z)

@@ -13,6 +13,11 @@ class Level:
 
     Raises:
         ValueError: naming the field that cannot be used.
+
+    Example:
+        >>> import jaxcurate as jc
+        >>> jc.Level(1000, n_resamples=10, n_per_cluster=15).resampled
+        True
     """
 
     n_clusters: int

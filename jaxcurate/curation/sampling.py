@@ -59,6 +59,13 @@ def sample(
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.3.
         https://arxiv.org/abs/2405.15613
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> tree = jc.ClusterTree.from_labels([np.array([0] * 98 + [1, 1])])
+        >>> jc.sample(tree, 4)[-2:]
+        array([98, 99])
     """
     check_tree(tree)
     check_whole("size", size, 0)
@@ -123,6 +130,11 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
 
     Raises:
         ValueError: naming the argument that cannot be used.
+
+    Example:
+        >>> import jaxcurate as jc
+        >>> jc.allocate([10, 2, 10], 12)
+        array([5, 2, 5])
     """
     capacities = np.asarray(capacities)
     if capacities.ndim != 1 or not (

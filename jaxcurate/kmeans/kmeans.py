@@ -85,6 +85,14 @@ def kmeans(
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.
         https://arxiv.org/abs/2405.15613
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]])
+        >>> found = jc.kmeans(x, 2)
+        >>> bool(found.labels[0] == found.labels[1] != found.labels[2]), found.inertia
+        (True, 1.0)
     """
     x = as_real(x.embeddings if isinstance(x, Pool) else x)
     devices = Devices.all() if devices is None else devices

@@ -13,6 +13,7 @@ import platform
 import zlib
 from importlib import metadata
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -44,7 +45,7 @@ def use_compile_cache() -> Path | None:
         >>> folder = use_compile_cache()
     """
     chosen = os.environ.get(VARIABLE, "")
-    if chosen == "off" or jax.config.read("jax_compilation_cache_dir"):
+    if chosen == "off" or cast(Any, jax.config).jax_compilation_cache_dir:
         return None
     try:
         folder = Path(chosen) if chosen else default_folder()

@@ -85,7 +85,7 @@ def initialize(
             come within ``start_seconds``, and which; or what is not the same in all.
 
     Example:
-        >>> from jaxcurate import processes
+        >>> from jaxcurate.runtime import processes
         >>> processes.initialize("10.0.0.1:4000", 2, 0)  # doctest: +SKIP
     """
     global _monitor
