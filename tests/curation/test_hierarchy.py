@@ -229,7 +229,9 @@ STREAMED = {
 }
 
 
-@pytest.mark.parametrize("case", STREAMED)
+@pytest.mark.parametrize(
+    "case", ["rounds", "cosine", pytest.param("splits", marks=pytest.mark.slow)]
+)
 def test_what_does_not_fit_in_memory_streams(case, tmp_path):
     levels, options, limit = STREAMED[case]
     d = 2 if case == "rounds" else 16

@@ -84,16 +84,24 @@ def test_states_are_made_when_they_are_due(x):
     assert states == []
 
 
-def test_splits_and_split_centroids_go_on_from_whole_runs(x):
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(devices=ONE),
+        pytest.param(
+            dict(shard_centroids=True, devices=jc.Devices.first(2)), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_splits_and_split_centroids_go_on_from_whole_runs(x, options):
     levels = [jc.Level(10, n_splits=4), jc.Level(5)]
-    for options in (dict(devices=ONE), dict(shard_centroids=True, devices=jc.Devices.first(2))):
-        whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
-        # Nothing is told within a run whose centroids are split.
-        jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
-        assert states
-        for state in (states[0], states[-1]):
-            again = jc.hierarchical_kmeans(x, levels, 3, **options, state=stored(state))
-            assert_same(whole, again)
+    whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
+    # Nothing is told within a run whose centroids are split.
+    jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
+    assert states
+    for state in (states[0], states[-1]):
+        again = jc.hierarchical_kmeans(x, levels, 3, **options, state=stored(state))
+        assert_same(whole, again)
 
 
 def test_precision_changes_nothing(x):

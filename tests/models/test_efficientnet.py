@@ -149,9 +149,9 @@ def test_every_product_names_full_precision(random, method, n_convolutions):
 
 def test_a_batch_split_over_devices_stays_split_and_gives_the_same(random):
     devices = jax.local_devices()
-    devices = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    split = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
-    whole = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     images = make_images(2 * len(devices), 32)
     features = encoder(32)(jax.device_put(random, whole), jax.device_put(images, split))
     assert features.sharding.is_equivalent_to(split, features.ndim)

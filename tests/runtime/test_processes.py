@@ -40,7 +40,7 @@ def started(directory, what, n, n_devices=1, missing=(), own=None, **options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    root = str(Path(devices.__file__).parents[1])
+    root = str(Path(devices.__file__).parents[2])
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "PYTHONPATH": root,

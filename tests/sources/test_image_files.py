@@ -194,11 +194,11 @@ def test_small_amounts_are_not_counted_and_errors_give_back():
 
 APART = """
 import resource, sys
-from jaxcurate.sources import open_source, pictures, read_images
+from jaxcurate.sources import image_files, open_source, read_images
 def told(name):
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
 folder, (n_threads, total, limit) = sys.argv[1], map(int, sys.argv[2:])
-pictures.MEMORY.total = total
+image_files.MEMORY.total = total
 source = open_source(f"folder:{folder}", image_size=16)
 reading = read_images(source, batch_size=99, n_threads=n_threads)
 before = told("VmHWM")
