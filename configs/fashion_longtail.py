@@ -5,9 +5,9 @@
     .venv/bin/jaxcurate run --config=configs/fashion_longtail.py:balanced --workdir=runs/balanced
 
 About 4 minutes each on two CPU cores. Pixels say little of rare classes: normalised class entropy
-rises from .71 to .83 only, and whether curated beats random changes with the images (k-NN +.036
-with the recipe's seed 0, interval above zero; +.021 with seed 1, interval around it). On ten
-balanced classes of 1,000 there is nothing to repair (+.014, interval from zero up).
+rises from 0.71 to 0.83 only, and whether curated beats random changes with the images (k-NN +0.036
+with the recipe's seed 0, interval above zero; +0.021 with seed 1, interval around it). On ten
+balanced classes of 1,000 there is nothing to repair (+0.014, interval from zero up).
 """
 
 from ml_collections import ConfigDict

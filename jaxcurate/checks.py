@@ -80,7 +80,8 @@ def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
 
 
 def is_real(dtype: np.dtype) -> bool:
-    """Whether a type holds integers or floats: numpy's, and bfloat16 or smaller of ml_dtypes."""
+    """Tells whether a type holds integers or floats: numpy's, and bfloat16 or smaller of
+    ml_dtypes."""
     return jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
 
 
@@ -118,7 +119,7 @@ def as_real(x: Any, name: str = "x") -> np.ndarray:
 
 
 def checked_rows(rows: np.ndarray, n: int, name: str = "rows") -> np.ndarray:
-    """The same rows as int64, sorted.
+    """Returns the same rows as int64, sorted.
 
     Args:
         rows: integers ``[m]``, in any order.

@@ -83,7 +83,7 @@ def _terminated_by_exception() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str | None:
-    """The line for an error that the user can mend; None where it is a bug."""
+    """Returns the line for an error that the user can mend; None where it is a bug."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -152,7 +152,8 @@ def _help(command: str) -> str:
 
 
 def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
-    """The command, the configuration as plain values, the work directory, quiet and wait."""
+    """Returns the command, the configuration as plain values, the work directory, quiet and
+    wait."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -216,12 +217,13 @@ def _set_none(settings: dict[str, Any], path: str) -> None:
 
 
 def _indexed(argv: Sequence[str]) -> str:
-    """The flags that count levels."""
+    """Returns the flags that count levels."""
     return ", ".join(argument for argument in argv if _FIELD.match(argument) and "[" in argument)
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, without the traceback that ml_collections writes into a config's own."""
+    """Returns what an error says, without the traceback that ml_collections writes into a config's
+    own."""
     while "Traceback" in str(error) and error.__context__ is not None:
         error = error.__context__
     return f"there is no {error}" if isinstance(error, KeyError) else str(error)
@@ -262,7 +264,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
 
 
 def _devices() -> str:
-    """Kind, number and memory of the devices, for the first line of a command."""
+    """Returns kind, number and memory of the devices, for the first line of a command."""
     import jax
 
     devices = jax.devices()

@@ -231,7 +231,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def _checked(kind: type, value: Any, where: str) -> Any:
-    """``value`` as a number, a text or a truth value."""
+    """Returns ``value`` as a number, a text or a truth value."""
     if not isinstance(value, (int, float) if kind is float else kind) or (
         isinstance(value, bool) and kind is not bool
     ):
@@ -248,7 +248,7 @@ def _checked(kind: type, value: Any, where: str) -> Any:
 
 
 def _told(value: Any) -> str:
-    """How an error writes a value: as Python does, or by its type where that is long."""
+    """Returns how an error writes a value: as Python does, or by its type where that is long."""
     try:
         text = repr(value)
     except ValueError:  # of a number with thousands of digits

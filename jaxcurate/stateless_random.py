@@ -17,7 +17,7 @@ _ROUNDS = 8
 
 
 def priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray:
-    """Uniform random 64-bit numbers, each of its own key, the seed and the stream alone.
+    """Returns uniform random 64-bit numbers, each of its own key, the seed and the stream alone.
 
     Splitmix64 started at a place that the seed and the stream choose, its counter being the key.
 
@@ -42,7 +42,7 @@ def priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray
 
 
 def short_priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.ndarray:
-    """The upper halves of :func:`priorities`, uint32 ``[n]``, but 1 in place of 0."""
+    """Returns the upper halves of :func:`priorities`, uint32 ``[n]``, but 1 in place of 0."""
     out = np.empty(keys if isinstance(keys, int) else len(keys), np.uint32)
     for block, part in _blocks(keys, seed, stream):
         out[block] = np.maximum(part >> np.uint64(32), 1)
@@ -50,7 +50,7 @@ def short_priorities(keys: np.ndarray | int, seed: int, stream: int = 0) -> np.n
 
 
 def other_seed(seed: int, number: int) -> int:
-    """A seed whose draws have nothing to do with those of ``seed``.
+    """Returns a seed whose draws have nothing to do with those of ``seed``.
 
     Two draws by one seed take the same rows first: one of what the other left is not a fair one.
 
@@ -62,7 +62,7 @@ def other_seed(seed: int, number: int) -> int:
 
 
 def keys_of(ids: np.ndarray) -> np.ndarray:
-    """A 64-bit key for every id, which no other id's presence or place changes.
+    """Returns a 64-bit key for every id, which no other id's presence or place changes.
 
     Args:
         ids: distinct, ``[n]``: Unicode strings, or whole numbers.
@@ -100,7 +100,8 @@ def _blocks(keys: np.ndarray | int, seed: int, stream: int) -> Iterator[tuple[sl
 
 
 def _hashed(ids: np.ndarray) -> np.ndarray:
-    """Multilinear hash of the code points; the zeros that fill up a shorter string add nothing."""
+    """Returns multilinear hash of the code points; the zeros that fill up a shorter string add
+    nothing."""
     ids = np.ascontiguousarray(ids, ids.dtype.newbyteorder("="))
     width = ids.dtype.itemsize // 4
     letters = ids.view(np.uint32).reshape(len(ids), width)
@@ -115,7 +116,7 @@ def _hashed(ids: np.ndarray) -> np.ndarray:
 
 
 def _mix(z: np.ndarray) -> None:
-    """Splitmix64's output function, in place, uint64."""
+    """Applies the output function of splitmix64, in place, uint64."""
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)
     z ^= z >> np.uint64(27)
@@ -124,7 +125,7 @@ def _mix(z: np.ndarray) -> None:
 
 
 def _start(seed: int, stream: int) -> int:
-    """Where the counter begins, in whole numbers of Python."""
+    """Returns where the counter begins, in whole numbers of Python."""
     check_whole("seed", seed, 0)
     if seed > _MASK:
         raise InputError(f"seed={seed} must be below 2**64")
@@ -137,7 +138,7 @@ def _start(seed: int, stream: int) -> int:
 
 
 def permuted(places: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """What stands at some places of random permutations, one permutation for each key.
+    """Returns what stands at some places of random permutations, one permutation for each key.
 
     A Feistel network over the least power of four that holds the numbers, walked until it comes
     back among them; a random turn makes every number as likely at every place.
@@ -165,7 +166,7 @@ def permuted(places: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndar
 
 
 def _feistel(x: np.ndarray, half: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """A permutation of the numbers of ``2 * half`` bits, uint64 ``[m]``."""
+    """Returns a permutation of the numbers of ``2 * half`` bits, uint64 ``[m]``."""
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = x >> half, x & mask
     for round_ in range(_ROUNDS):
@@ -174,5 +175,5 @@ def _feistel(x: np.ndarray, half: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _spread(x: np.ndarray) -> np.ndarray:
-    """Numbers that differ in few low bits, made to differ in many."""
+    """Returns numbers that differ in few low bits, made to differ in many."""
     return x * np.uint64(0xD6E8FEB86659FD93)

@@ -265,7 +265,7 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
 
 
 def _parsed_card(path: epath.Path) -> dict[str, Any]:
-    """The card as it stands, with its checksum, which older cards lack."""
+    """Returns the card as it stands, with its checksum, which older cards lack."""
     if is_local(path) and not os.path.isfile(path / CARD):  # to read a pipe would wait forever
         raise DamagedError(f"{path / CARD} is no regular file")
     try:
@@ -331,6 +331,6 @@ def sizes_in(folder: epath.Path) -> dict[str, int]:
 
 
 def _folders_in(folder: epath.Path, names: Iterable[str]) -> list[epath.Path]:
-    """A folder and those below it with files, whose names must outlast a power cut."""
+    """Returns a folder and those below it with files, whose names must outlast a power cut."""
     below = {parent for name in names for parent in epath.Path(name).parents}
     return [folder, *(folder / parent for parent in sorted(below) if str(parent) != ".")]

@@ -254,7 +254,8 @@ def _read(path: epath.Path) -> Holder | None:
 
 
 def _parsed(text: str) -> Holder | None:
-    """The holder; None where the file is empty or half written, by a process that was killed."""
+    """Returns the holder; None where the file is empty or half written, by a process that was
+    killed."""
     try:
         plain = parsed(text)
         return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))

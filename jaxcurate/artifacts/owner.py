@@ -87,7 +87,8 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """The start time of a process in clock ticks; None where it is gone, zombies included."""
+    """Returns the start time of a process in clock ticks; None where it is gone, zombies
+    included."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

@@ -32,7 +32,7 @@ class Pool:
         return len(self.ids)
 
     def blocks(self) -> Iterator["Block"]:
-        """All rows, some megabytes at a time."""
+        """Yields all rows, some megabytes at a time."""
         for part in files.blocks(self.embeddings):
             yield Block(self.embeddings[part], self.ids[part], self.items[part])
 
@@ -72,7 +72,7 @@ class Block(NamedTuple):
 def make_pool(
     embeddings: np.ndarray, ids: np.ndarray | None = None, items: np.ndarray | None = None
 ) -> Pool:
-    """A pool from arrays.
+    """Returns a pool from arrays.
 
     Args:
         embeddings: ``[n, d]`` of real numbers that float32 can hold; kept as float32. A memory
@@ -163,12 +163,12 @@ def fill_pool(
 
 
 def row_ids(rows: np.ndarray) -> np.ndarray:
-    """Numbers of rows as ids, unicode ``[n]`` no wider than the largest needs."""
+    """Returns numbers of rows as ids, unicode ``[n]`` no wider than the largest needs."""
     return np.asarray(rows).astype(f"<U{len(str(np.max(rows)))}")
 
 
 def _faults(embeddings: np.ndarray, first: int) -> list[np.ndarray]:
-    """What :func:`faults_of` finds in a block whose first row has the number ``first``."""
+    """Returns what :func:`faults_of` finds in a block whose first row has the number ``first``."""
     if not len(embeddings):
         return []
     # Where there is a NaN both are NaN, and not within.

@@ -81,7 +81,7 @@ def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
 
 
 def _reasons(rows: np.ndarray, why: Mapping[str, np.ndarray]) -> pa.DictionaryArray:
-    """The reason of each row, as a column that stores every name once."""
+    """Returns the reason of each row, as a column that stores every name once."""
     named = np.concatenate([np.zeros(0, np.int64), *why.values()])
     order = np.argsort(named, kind="stable")
     if not np.array_equal(named[order], rows):

@@ -86,7 +86,7 @@ class ClusterTree:
         return len(self.levels[0].labels)
 
     def n_clusters(self, level: int) -> int:
-        """How many clusters a level has; levels count from 1."""
+        """Returns how many clusters a level has; levels count from 1."""
         return len(self._at(level).centroids)
 
     def n_surplus(self, level: int) -> int:
@@ -109,7 +109,7 @@ class ClusterTree:
         return {f"level {i}": (self.n_surplus(i), self.n_clusters(i)) for i in numbers}
 
     def point_labels(self, level: int) -> np.ndarray:
-        """The cluster of every point at a level, int32 ``[n]``; levels count from 1."""
+        """Returns the cluster of every point at a level, int32 ``[n]``; levels count from 1."""
         self._at(level)
         labels = self.levels[0].labels
         for above in self.levels[1:level]:
@@ -117,12 +117,12 @@ class ClusterTree:
         return labels
 
     def point_counts(self, level: int) -> np.ndarray:
-        """How many points lie below each cluster of a level, int64 ``[k]``."""
+        """Returns how many points lie below each cluster of a level, int64 ``[k]``."""
         self._at(level)
         return self._point_counts[level - 1]
 
     def counts_of(self, leaves: np.ndarray) -> list[np.ndarray]:
-        """How many of some points lie below each cluster, int64 ``[k]``, level by level.
+        """Returns how many of some points lie below each cluster, int64 ``[k]``, level by level.
 
         Args:
             leaves: the level-1 clusters ``[m]`` of those points.
@@ -139,7 +139,8 @@ class ClusterTree:
         return counts
 
     def children(self, level: int, cluster: int) -> np.ndarray:
-        """What lies directly below a cluster, int64, sorted: points, or clusters one level down.
+        """Returns what lies directly below a cluster, int64, sorted: points, or clusters one level
+        down.
 
         Raises:
             ValueError: there is no such level or cluster.
@@ -151,7 +152,7 @@ class ClusterTree:
         return self._below(level, np.array([cluster]))
 
     def members(self, level: int, cluster: int) -> np.ndarray:
-        """The points below a cluster, int64, sorted; levels count from 1.
+        """Returns the points below a cluster, int64, sorted; levels count from 1.
 
         Takes time in proportion to what it returns, but for the first call at a level, which
         sorts the level's labels.
@@ -165,7 +166,7 @@ class ClusterTree:
         return np.sort(found)
 
     def path(self, row: int) -> tuple[int, ...]:
-        """The clusters that a point lies in, bottom up.
+        """Returns the clusters that a point lies in, bottom up.
 
         Raises:
             ValueError: there is no such point.
@@ -228,7 +229,7 @@ class ClusterTree:
     def from_labels(
         cls, labels: Sequence[np.ndarray], distances: np.ndarray | None = None
     ) -> "ClusterTree":
-        """A tree that was made elsewhere, from the parent of each point and cluster.
+        """Returns a tree that was made elsewhere, from the parent of each point and cluster.
 
         Args:
             labels: for each level, bottom up, the cluster of each point or cluster below:
@@ -268,7 +269,8 @@ class ClusterTree:
         return {}
 
     def _below(self, level: int, clusters: np.ndarray) -> np.ndarray:
-        """The points or clusters directly below clusters ``[m]`` of a level, in their order."""
+        """Returns the points or clusters directly below clusters ``[m]`` of a level, in their
+        order."""
         if level not in self._orders:
             labels, k = self._at(level).labels, self.n_clusters(level)
             # By columns instead of rows: a counting sort, several times faster than argsort.

@@ -22,7 +22,7 @@ def sample_uniform(
     rows: np.ndarray | None = None,
     ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rows at random, every one as likely, whatever its cluster.
+    """Returns rows at random, every one as likely, whatever its cluster.
 
     Arguments and result are those of :func:`jaxcurate.sample`; of the tree only its number of
     points counts.
@@ -49,7 +49,7 @@ def sample_flat(
     ids: np.ndarray | None = None,
     level: int = 1,
 ) -> np.ndarray:
-    """Rows balanced over the clusters of one level; those below and above it do not count.
+    """Returns rows balanced over the clusters of one level; those below and above it do not count.
 
     Arguments and result are those of :func:`jaxcurate.sample`.
 
@@ -64,7 +64,7 @@ def sample_flat(
 
 
 def flat(tree: ClusterTree, level: int = 1) -> ClusterTree:
-    """The tree of one level only, over the points."""
+    """Returns the tree of one level only, over the points."""
     check_tree(tree)
     labels = tree.point_labels(level)
     distances = tree.levels[0].distances

@@ -207,7 +207,7 @@ def deduplicate(
 
 
 def content_digests(items: np.ndarray) -> np.ndarray:
-    """A 128-bit digest of the content of each row, uint64 ``[n, 2]``.
+    """Returns a 128-bit digest of the content of each row, uint64 ``[n, 2]``.
 
     Args:
         items: ``[n, ...]``: images, embeddings... Zeros of either sign are the same.
@@ -279,7 +279,7 @@ def agreement(
 
 @contextmanager
 def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
-    """Rows of ``x`` at length 1, float32, in memory or else in a temporary file.
+    """Yields rows of ``x`` at length 1, float32, in memory or else in a temporary file.
 
     Raises:
         InputError: ``x`` has a NaN or an infinity, or the temporary disk is full.
@@ -308,7 +308,7 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
 
 
 def _equal_rows(unit: np.ndarray, labels: np.ndarray, threshold: float) -> Pairs:
-    """Rows of a cluster that are the same to the bit, each with the first of them.
+    """Returns rows of a cluster that are the same to the bit, each with the first of them.
 
     Whatever is near to one is as near to the others: only the first need be searched. Without
     this, copies of one row cost time in the square of their number.
@@ -333,7 +333,7 @@ def _equal_rows(unit: np.ndarray, labels: np.ndarray, threshold: float) -> Pairs
 def _neighbourhoods(
     tree: ClusterTree, level: int, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, centroids and distances of rows in a tree's level."""
+    """Returns labels, centroids and distances of rows in a tree's level."""
     check_tree(tree)
     if tree.n_points != n:
         raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")
@@ -344,7 +344,7 @@ def _neighbourhoods(
 
 
 def _components(pairs: np.ndarray, n: int) -> np.ndarray:
-    """The connected component of each row, int64 ``[n]``, numbered by their first rows."""
+    """Returns the connected component of each row, int64 ``[n]``, numbered by their first rows."""
     graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n, n))
     labels = connected_components(graph, directed=False)[1]
     first, inverse = np.unique(labels, return_index=True, return_inverse=True)[1:]

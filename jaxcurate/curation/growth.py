@@ -52,7 +52,7 @@ class LevelDrift(NamedTuple):
     """The verdict with its numbers, in one line."""
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON holds it; :attr:`growth`, which may be infinite, is left out."""
+        """Returns as JSON holds it; :attr:`growth`, which may be infinite, is left out."""
         plain = self._asdict() | {"branches": self.branches.tolist()}
         del plain["growth"]
         return plain
@@ -88,7 +88,7 @@ def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) ->
 
 
 def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
-    """Whether a tree still fits, level by level, bottom up.
+    """Tells whether a tree still fits, level by level, bottom up.
 
     A level should be refitted when the new rows lie too far out: when more than 5 % of them are
     beyond the distance that 99 % of the old rows stay within, and so many that chance would
@@ -212,7 +212,7 @@ def _grafted(
     ids: Sequence[np.ndarray],
     level: int,
 ) -> tuple[TreeLevel, ...]:
-    """The tree's levels with a branch in the place of what was below a cluster.
+    """Returns the tree's levels with a branch in the place of what was below a cluster.
 
     Args:
         tree: the old one.
@@ -238,7 +238,8 @@ def _grafted(
 
 
 def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
-    """Rows for the tree, as an array; refused are others, or where asked not all of its own."""
+    """Returns rows for the tree, as an array; refused are others, or where asked not all of its
+    own."""
     check_tree(tree)
     x = as_real(x)
     checked_shape(x, "x")
@@ -256,7 +257,7 @@ def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
 
 
 def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray) -> np.ndarray:
-    """Of each row to the centroid of its cluster at a level, float64 ``[n]``."""
+    """Returns of each row to the centroid of its cluster at a level, float64 ``[n]``."""
     centroids, out = tree.levels[level - 1].centroids, np.empty(len(x))
     for begin in range(0, len(x), _CHUNK):
         part = slice(begin, begin + _CHUNK)
@@ -268,7 +269,8 @@ def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray)
 
 
 def _worst(labels: np.ndarray, is_far: np.ndarray, k: int) -> np.ndarray:
-    """The fewest clusters without which at most :data:`FAR_SHARE` of the new rows are far."""
+    """Returns the fewest clusters without which at most :data:`FAR_SHARE` of the new rows are
+    far."""
     far = np.bincount(labels, is_far, k)
     excess = far.sum() - FAR_SHARE * len(labels)
     order = np.argsort(-far, kind="stable")

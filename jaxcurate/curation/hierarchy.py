@@ -166,7 +166,8 @@ def hierarchical_kmeans(
 def _rows_to_fit(
     valid: np.ndarray | None, n: int, level: Level, seed: list[int]
 ) -> np.ndarray | None:
-    """The rows that a level's centroids are made from, int64, sorted; None for all ``n``."""
+    """Returns the rows that a level's centroids are made from, int64, sorted; None for all
+    ``n``."""
     n_valid = n if valid is None else len(valid)
     if level.n_fit is not None and level.n_fit < n_valid:
         drawn = np.random.default_rng(seed).choice(n_valid, level.n_fit, replace=False)
@@ -196,7 +197,7 @@ def _fit_level(
     report: "_Report",
     watch: Watch,
 ) -> TreeLevel:
-    """One level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
+    """Returns one level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
     given = RowView(z, chosen)
     if chosen is not None:
         # Checks the rows that are only assigned.
@@ -296,12 +297,12 @@ def _clustered(
 
 
 def _rows_of_a_round(level: Level, n: int) -> int:
-    """The most rows, of ``n``, that a round of resampling can have."""
+    """Returns the most rows, of ``n``, that a round of resampling can have."""
     return min(level.n_clusters * level.n_per_cluster, n) if level.resampled else 0
 
 
 def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) -> np.ndarray:
-    """The rows closest to their centroid, so many of each cluster, or all of a smaller one.
+    """Returns the rows closest to their centroid, so many of each cluster, or all of a smaller one.
 
     Args:
         labels: int32 ``[n]``.
@@ -336,12 +337,12 @@ class _Report:
         self._total = 1 + (level.n_resamples if level.resampled else 0)
 
     def __call__(self, done: int) -> None:
-        """So many of the k-means runs."""
+        """Tells how many of the k-means runs are done."""
         if self._progress is not None:
             self._progress(self._name, done, self._total)
 
     def rows(self, done: int, total: int) -> None:
-        """So many of the rows that are assigned to what was fitted."""
+        """Tells how many of the rows are assigned to what was fitted."""
         if self._progress is not None:
             self._progress(f"{self._name}: rows assigned", done, total)
 

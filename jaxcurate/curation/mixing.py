@@ -45,7 +45,8 @@ class Mix:
             raise InputError(f"curated, retrieved and raw add up to {total:g}, not to 1")
 
     def sizes(self, size: int) -> dict[str, int]:
-        """Whole numbers in these shares that add up to ``size``: largest remainders first."""
+        """Returns whole numbers in these shares that add up to ``size``: largest remainders
+        first."""
         shares = {name: Fraction(share) for name, share in vars(self).items()}
         exact = {name: share * size / sum(shares.values()) for name, share in shares.items()}
         sizes = {name: int(number) for name, number in exact.items()}
@@ -66,7 +67,7 @@ def mix(
     rows: np.ndarray | None = None,
     ids: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """A subset in parts, none of which has a row of another.
+    """Returns a subset in parts, none of which has a row of another.
 
     The curated part is drawn first. The retrieved one takes every query's nearest row, then every
     query's second... skipping rows that are taken; where the queries name too few rows it stays
@@ -120,12 +121,12 @@ def mix(
 
 
 def indices_of(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """All rows of a mixture, int64, sorted."""
+    """Returns all rows of a mixture, int64, sorted."""
     return np.sort(np.concatenate(list(parts.values())))
 
 
 def _in_turn(neighbours: Neighbors, allowed: np.ndarray, size: int) -> np.ndarray:
-    """So many distinct allowed rows: all nearest ones before any second, closest first."""
+    """Returns so many distinct allowed rows: all nearest ones before any second, closest first."""
     rank = np.broadcast_to(np.arange(neighbours.rows.shape[1]), neighbours.rows.shape)
     order = np.lexsort((neighbours.distances.ravel(), rank.ravel()))
     rows = neighbours.rows.ravel()[order]

@@ -31,7 +31,7 @@ def sample(
     rows: np.ndarray | None = None,
     ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rows of a balanced subset.
+    """Returns rows of a balanced subset.
 
     The size is split among the top clusters as evenly as their points allow, each share among
     the clusters below, and so on; in a leaf cluster rows are taken at random or closest to the
@@ -161,7 +161,7 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
 def _allocate(
     capacities: np.ndarray, parents: np.ndarray, sizes: np.ndarray, seed: int, stream: int
 ) -> np.ndarray:
-    """:func:`allocate` for the children of many nodes at once.
+    """Returns :func:`allocate` for the children of many nodes at once.
 
     Args:
         capacities: int64 ``[m]``, of the children.
@@ -264,7 +264,7 @@ def _first_of_each(
 def _codes(
     groups: np.ndarray, order: np.ndarray, limits: np.ndarray, blocks: list[slice]
 ) -> np.ndarray:
-    """Group and order in one word, int64, of the members within their group's limit.
+    """Returns group and order in one word, int64, of the members within their group's limit.
 
     Words sort ten times faster than pairs. Limits, uint8 ``[g]``, are held against the highest
     byte of the order: looking up numbers far apart in memory is what takes time where groups are
@@ -282,7 +282,7 @@ def _codes(
 
 
 def _by_distance(tree: ClusterTree, rows: np.ndarray | None) -> np.ndarray:
-    """Distances to the leaf's centroid as whole numbers of the same order, uint32."""
+    """Returns distances to the leaf's centroid as whole numbers of the same order, uint32."""
     distances = tree.levels[0].distances if rows is None else tree.levels[0].distances[rows]
     if np.isnan(distances).any():
         raise InputError("strategy='closest' needs distances, which this tree does not have")

@@ -107,7 +107,7 @@ class Walk(Iterator[np.ndarray]):
         return self._batches[self._step - 1]
 
     def state(self) -> dict[str, Any]:
-        """What JSON can hold, and :meth:`restore` takes."""
+        """Returns what JSON can hold, and :meth:`restore` takes."""
         return {"step": self._step, "batches": self._batches.fingerprint}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -160,7 +160,8 @@ class _Branches(NamedTuple):
 
 
 def _branches(tree: ClusterTree, rows: np.ndarray) -> list[_Branches]:
-    """From the children of the root down to the rows; branches without a row are left out."""
+    """Returns from the children of the root down to the rows; branches without a row are left
+    out."""
     found, children = [], rows
     for level in tree.levels:
         nodes, parents = np.unique(level.labels[children], return_inverse=True)
@@ -187,7 +188,7 @@ class _EqualRows:
         return batch[np.argsort(priorities(len(batch), self._seed, _stream(1, step)))]
 
     def _epoch(self, number: int) -> np.ndarray:
-        """All rows in the order in which an epoch sees them."""
+        """Returns all rows in the order in which an epoch sees them."""
         with _LOCK:  # loaders ask from many threads
             if number not in self._epochs:
                 newest = sorted(self._epochs)[-1:]  # one is kept: a batch may lie in two
@@ -207,7 +208,7 @@ class _EqualRows:
         return np.concatenate([first, *between, last])
 
     def _line(self, epoch: int) -> np.ndarray:
-        """The rows, branch beside branch, the children of every node in random order."""
+        """Returns the rows, branch beside branch, the children of every node in random order."""
         places = np.zeros(1, np.int64)
         for depth, (numbers, parents) in enumerate(self._branches):
             drawn = priorities(numbers, self._seed, _stream(3, epoch) + depth)
@@ -218,7 +219,7 @@ class _EqualRows:
 
 
 def _evenly(line: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many entries of a line at even distances, and the others."""
+    """Returns so many entries of a line at even distances, and the others."""
     chosen = (2 * np.arange(n) + 1) * len(line) // (2 * max(n, 1))
     return line[chosen], np.delete(line, chosen)
 
@@ -255,5 +256,5 @@ _LOCK = threading.Lock()
 
 
 def _stream(kind: int, number: int) -> int:
-    """A stream for each kind of draw and number, with room for the depth of a tree."""
+    """Returns a stream for each kind of draw and number, with room for the depth of a tree."""
     return (kind << 56) + (number << 8)

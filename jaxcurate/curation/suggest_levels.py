@@ -21,7 +21,7 @@ class Proposal(NamedTuple):
 
 
 def propose_levels(n: int, size: int) -> Proposal:
-    """Levels for a pool, after the settings that were published.
+    """Returns levels for a pool, after the settings that were published.
 
     For 743 M rows these are those of the web images, and for 100 k those of the small example.
 
@@ -88,7 +88,7 @@ def propose_levels(n: int, size: int) -> Proposal:
 
 
 def _splits(n: int, k: int) -> int:
-    """In how many each cluster is split so that no k-means is beyond what has been done."""
+    """Returns in how many each cluster is split so that no k-means is beyond what has been done."""
     n_splits = 1
     # Beyond the root of k the k-means inside the clusters would be the dearer ones.
     while (
@@ -99,6 +99,6 @@ def _splits(n: int, k: int) -> int:
 
 
 def _round(k: float) -> int:
-    """To the nearest number of one digit and zeros."""
+    """Returns to the nearest number of one digit and zeros."""
     unit = 10 ** max(math.floor(math.log10(max(k, 1))), 0)
     return max(round(k / unit), 1) * unit

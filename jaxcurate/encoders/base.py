@@ -64,7 +64,7 @@ class Encoder(NamedTuple):
 def make_encoder(
     settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
 ) -> Encoder:
-    """The encoder that the settings name, fitted where it has to be.
+    """Returns the encoder that the settings name, fitted where it has to be.
 
     Args:
         settings: which encoder.

@@ -79,7 +79,7 @@ def fit_pca(
 
 
 def project(images: jax.Array, pca: PCA, *, resolution: int | None = None) -> jax.Array:
-    """The components of items ``[b, ...]``, float32 ``[b, c]``."""
+    """Returns the components of items ``[b, ...]``, float32 ``[b, c]``."""
     centered = pixels(images, resolution=resolution) - pca.mean[None, :]
     return jnp.dot(centered, pca.components.T, precision=HIGHEST)
 
@@ -107,7 +107,7 @@ def _moments(
     resolution: int | None,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum ``[d]`` and sum of outer products ``[d, d]`` of the shifted rows."""
+    """Returns sum ``[d]`` and sum of outer products ``[d, d]`` of the shifted rows."""
     rows = (pixels(images, resolution=resolution) - shift[None, :]) * weights[:, None]
     outer = jnp.dot(rows.T, rows, precision=HIGHEST)
     return collectives.psum((jnp.sum(rows, axis=0), outer), axis_name)

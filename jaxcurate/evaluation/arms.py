@@ -60,7 +60,8 @@ class Arms:
         return min(self.sampling.size, n * self.sampling.max_repeats)
 
     def parts(self, seed: int) -> dict[str, np.ndarray]:
-        """The subset that the settings ask for, by why its rows are kept, each int64, sorted."""
+        """Returns the subset that the settings ask for, by why its rows are kept, each int64,
+        sorted."""
         how, common = self.sampling, {"seed": seed, "rows": self.valid, "ids": self.pool.ids}
         if not how.mix.is_mixed:
             rows = sample(self.tree, self.size, how.strategy, how.max_repeats, **common)
@@ -78,11 +79,12 @@ class Arms:
             )
 
     def curated(self, seed: int) -> np.ndarray:
-        """The subset that the settings ask for, int64, sorted."""
+        """Returns the subset that the settings ask for, int64, sorted."""
         return indices_of(self.parts(seed))
 
     def random(self, seed: int, size: int) -> np.ndarray:
-        """So many distinct rows of the whole pool, uniformly, int64, sorted; all of a smaller one.
+        """Returns so many distinct rows of the whole pool, uniformly, int64, sorted; all of a
+        smaller one.
 
         They have nothing to do with those of the curated subset, which the same seed draws.
         """
@@ -90,7 +92,8 @@ class Arms:
         return sample_uniform(self.tree, size, seed=other_seed(seed, 2), ids=self.pool.ids)
 
     def flat(self, seed: int, level: int) -> np.ndarray:
-        """As many rows as the curated subset has, balanced over one level alone, int64, sorted.
+        """Returns as many rows as the curated subset has, balanced over one level alone, int64,
+        sorted.
 
         Within a cluster they are drawn as the settings say, but at random above level 1: there
         the distance to the centroid is not known.
@@ -109,7 +112,7 @@ class Arms:
     def draw(
         self, subset: np.ndarray, settings: EvaluateConfig, seed: int
     ) -> dict[str, list[Draw]]:
-        """What each arm trains on, for each seed.
+        """Returns what each arm trains on, for each seed.
 
         All but those of the whole pool are drawn anew for every seed, so that the spread over
         seeds is that of the method and not of one draw.

@@ -19,7 +19,7 @@ class Balance:
 
 
 def balance_of(groups: Sequence[str] | np.ndarray, known: Sequence[str] | np.ndarray) -> Balance:
-    """The spread of items over all groups that are known, those without items included.
+    """Returns the spread of items over all groups that are known, those without items included.
 
     Args:
         groups: the group of each item, ``[n]``.
@@ -34,7 +34,7 @@ def balance_of(groups: Sequence[str] | np.ndarray, known: Sequence[str] | np.nda
 
 
 def normalized_entropy(counts: np.ndarray) -> float:
-    """Entropy of shares ``counts / sum(counts)``, over the logarithm of their number."""
+    """Returns entropy of shares ``counts / sum(counts)``, over the logarithm of their number."""
     if len(counts) < 2 or not counts.sum():
         return 1.0
     shares = counts[counts > 0] / counts.sum()
@@ -42,7 +42,7 @@ def normalized_entropy(counts: np.ndarray) -> float:
 
 
 def gini(counts: np.ndarray) -> float:
-    """The Gini coefficient of sizes ``[k]``."""
+    """Returns the Gini coefficient of sizes ``[k]``."""
     if not counts.sum():
         return 0.0
     ordered, k = np.sort(counts), len(counts)

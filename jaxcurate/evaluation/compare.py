@@ -128,7 +128,7 @@ def compare(
 
 
 def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Interval:
-    """The mean of ``a - b`` over seeds with its Student t-interval.
+    """Returns the mean of ``a - b`` over seeds with its Student t-interval.
 
     With one seed nothing is known of the spread: the interval is infinite.
     """
@@ -142,7 +142,7 @@ def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Inte
 
 
 def head_labels(labels: np.ndarray, known: np.ndarray) -> dict[str, bool]:
-    """For each known label whether it fills more of the pool than an even share would.
+    """Returns for each known label whether it fills more of the pool than an even share would.
 
     Where the pool is even, no label is head and none is tail: the result is empty.
     """
@@ -160,7 +160,7 @@ def _probe(
     test_set: HeldOut,
     is_head: Mapping[str, bool],
 ) -> dict[str, float]:
-    """All measures of one encoder."""
+    """Returns all measures of one encoder."""
     names, labels = np.unique(
         np.concatenate([probe_set.labels, test_set.labels]), return_inverse=True
     )

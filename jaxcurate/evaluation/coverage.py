@@ -43,7 +43,7 @@ class Coverage(NamedTuple):
 
 
 def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
-    """The balance of rows over every level, bottom up.
+    """Returns the balance of rows over every level, bottom up.
 
     Args:
         tree: over the pool.
@@ -75,7 +75,8 @@ def coverage(
     metric: Metric = "euclidean",
     devices: Devices | None = None,
 ) -> Coverage:
-    """How far the pool lies from a subset: small where everything has something like it there.
+    """Returns how far the pool lies from a subset: small where everything has something like it
+    there.
 
     Args:
         x: the pool, ``[n, d]``.
@@ -122,7 +123,7 @@ def kl_to_uniform(
     bandwidth: np.ndarray | float | None = None,
     n_grid: int | None = None,
 ) -> float:
-    """KL divergence of where points lie from the uniform density on a box, in nats.
+    """Returns KL divergence of where points lie from the uniform density on a box, in nats.
 
     The density is that of Gaussian kernels, evaluated on a grid and renormalised on the box.
 

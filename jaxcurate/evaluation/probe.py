@@ -67,7 +67,7 @@ def _vote(
     n_classes: int,
     temperature: float,
 ) -> jax.Array:
-    """Winning class of each row of ``test`` ``[m, d]``; all rows have length 1."""
+    """Returns winning class of each row of ``test`` ``[m, d]``; all rows have length 1."""
     cosine, nearest = _largest(jnp.dot(test, train.T, precision="highest"), k)
     # The best neighbour weighs 1, so that no temperature overflows.
     weight = jnp.exp((cosine - cosine[:, :1]) / temperature)
@@ -76,7 +76,8 @@ def _vote(
 
 
 def _largest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The ``k`` largest values in each row of ``[m, n]``, in falling order, and their columns.
+    """Returns the ``k`` largest values in each row of ``[m, n]``, in falling order, and their
+    columns.
 
     The columns are split into groups. The largest values lie in the ``k`` groups with the largest
     maxima, and only those are sorted: exact, and eight times faster than sorting all on a CPU.
@@ -153,7 +154,7 @@ def ridge(
 def domain_accuracies(
     predicted: np.ndarray, labels: np.ndarray, domains: np.ndarray
 ) -> dict[int | str, float]:
-    """Mean over each domain's classes of the accuracy on that class.
+    """Returns mean over each domain's classes of the accuracy on that class.
 
     Args:
         predicted: ``[m]`` labels.
@@ -184,7 +185,8 @@ def domain_accuracies(
 
 
 def macro_accuracy(predicted: np.ndarray, labels: np.ndarray, domains: np.ndarray) -> float:
-    """Mean over domains of :func:`domain_accuracies`: every domain and class weighs the same."""
+    """Returns mean over domains of :func:`domain_accuracies`: every domain and class weighs the
+    same."""
     return float(np.mean(list(domain_accuracies(predicted, labels, domains).values())))
 
 

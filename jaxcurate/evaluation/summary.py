@@ -12,7 +12,7 @@ from jaxcurate.sources import Annotations
 
 
 def balance(notes: Annotations, draws: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """The balance of every arm over labels and over domains, where these are known.
+    """Returns the balance of every arm over labels and over domains, where these are known.
 
     Args:
         notes: of the pool's rows.
@@ -33,7 +33,7 @@ def balance(notes: Annotations, draws: Mapping[str, np.ndarray]) -> dict[str, di
 
 
 def to_plain(compared: Comparison) -> dict[str, Any]:
-    """A comparison without its losses, as JSON holds it."""
+    """Returns a comparison without its losses, as JSON holds it."""
     return {
         "accuracies": compared.accuracies,
         "differences": {
@@ -44,7 +44,7 @@ def to_plain(compared: Comparison) -> dict[str, Any]:
 
 
 def lines(results: Mapping[str, Any]) -> list[str]:
-    """What an evaluation found, in words: the balance, and every interval as it is."""
+    """Returns what an evaluation found, in words: the balance, and every interval as it is."""
     told = []
     for kind, arms in results["balance"].items():
         entropies = ", ".join(f"{arm} {one['entropy']:.2f}" for arm, one in arms.items())
@@ -65,7 +65,7 @@ def lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def interval_in_words(one: Mapping[str, Any]) -> str:
-    """A paired difference with its interval, and what it says."""
+    """Returns a paired difference with its interval, and what it says."""
     if one["low"] > 0:
         verdict = "better"
     elif one["high"] < 0:

@@ -65,7 +65,7 @@ NO_STOPS = Stops()
 
 
 def from_devices(phase: Phase, state: NamedTuple, specs: NamedTuple, n: int) -> KMeansState:
-    """The state of a kernel, ``n`` being the rows that are no padding."""
+    """Returns the state of a kernel, ``n`` being the rows that are no padding."""
     arrays = {}
     for (name, leaf), spec in zip(_named(state), _leaves(specs), strict=True):
         whole = fetch(leaf)
@@ -76,7 +76,7 @@ def from_devices(phase: Phase, state: NamedTuple, specs: NamedTuple, n: int) -> 
 def to_devices(
     state: KMeansState, like: Tuple, specs: NamedTuple, n: int, devices: Devices
 ) -> Tuple:
-    """The way back, to the shapes of ``like``, which may be abstract, and to the devices.
+    """Returns the way back, to the shapes of ``like``, which may be abstract, and to the devices.
 
     Raises:
         ValueError: the state is that of another k-means.

@@ -72,7 +72,7 @@ class KMeansResult:
 def seeded(
     rows: Rows | RowStream, n_clusters: int, init: str, key: jax.Array, stops: Stops = NO_STOPS
 ) -> jax.Array | np.ndarray:
-    """Initial centroids ``[k, d]``, chosen among the rows.
+    """Returns initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
         ValueError: ``init`` is not a known name.
@@ -145,7 +145,7 @@ def fitted_in_a_ring(
     precision: Precision,
     unit: bool,
 ) -> KMeansResult:
-    """As :func:`fitted`, with the centroids split over the devices."""
+    """Works as :func:`fitted`, with the centroids split over the devices."""
     kernel = rows.devices.spmd(
         ring_lloyd,
         (ROWS, ROWS, ROWS),
@@ -250,7 +250,7 @@ def _iterated(
 def assign(
     rows: Rows | RowStream, centroids: jax.Array | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
+    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
     if isinstance(rows, RowStream):
         return assign_chunks(rows, np.asarray(centroids))
     kernel = rows.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)

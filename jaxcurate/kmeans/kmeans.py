@@ -47,7 +47,7 @@ def kmeans(
     on_state: Callable[[KMeansState], None] | None = None,
     state_every: int = 10,
 ) -> KMeansResult:
-    """k-means in squared Euclidean distance, exact in float32, on all devices.
+    """Returns k-means in squared Euclidean distance, exact in float32, on all devices.
 
     Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
     same arguments, and all get the whole result; each reads the rows of its own devices.

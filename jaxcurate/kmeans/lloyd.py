@@ -55,7 +55,7 @@ LLOYD_SPECS = specs(
 def lloyd_like(
     n: int, d: int, n_clusters: int, max_iter: int, block: int, shards: int = 1
 ) -> LloydState:
-    """The shapes of a state for ``n`` rows, split over so many devices."""
+    """Returns the shapes of a state for ``n`` rows, split over so many devices."""
     shape = jax.ShapeDtypeStruct
     begin = functools.partial(unassigned, max_iter=max_iter, block=block, axis_name=None)
     local = jax.eval_shape(
@@ -77,7 +77,7 @@ def lloyd(
     axis_name: str | None,
     **options: Any,
 ) -> LloydState:
-    """Iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
+    """Returns iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
     shared: dict[str, Any] = dict(block=block, axis_name=axis_name)
     state = unassigned(x, centroids, max_iter=max_iter, **shared)
     return more_iterations(x, weights, state, max_iter, **shared, **options)
@@ -86,7 +86,8 @@ def lloyd(
 def unassigned(
     x: jax.Array, centroids: jax.Array, *, max_iter: int, block: int, axis_name: str | None
 ) -> LloydState:
-    """The state before the first assignment of the rows ``[n, d]`` to centroids ``[k, d]``."""
+    """Returns the state before the first assignment of the rows ``[n, d]`` to centroids ``[k,
+    d]``."""
     del axis_name  # every row is on its own
     nothing = jnp.zeros_like(x[:, 0])
     shares = jnp.zeros(max_iter + 1)
@@ -141,7 +142,8 @@ def more_iterations(
     def assign(
         state: LloydState, centroids: jax.Array
     ) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
-        """The best, where it is in doubt, the share of scores worked out, and what is known."""
+        """Returns the best, where it is in doubt, the share of scores worked out, and what is
+        known."""
         options: dict[str, Any] = dict(block=block, precision=precision)
         if skip:
             return search_pruned(
@@ -199,14 +201,15 @@ def more_iterations(
 
 
 def n_flagged(flags: jax.Array, axis_name: str | None) -> jax.Array:
-    """How many of all devices' flags, bool ``[n]``, are set: float32, counted in whole numbers."""
+    """Returns how many of all devices' flags, bool ``[n]``, are set: float32, counted in whole
+    numbers."""
     return collectives.psum(jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32), axis_name)
 
 
 def touched_by(
     weights: jax.Array, before: jax.Array, after: jax.Array, k: int, axis_name: str | None
 ) -> jax.Array:
-    """The clusters that a row joined or left, bool ``[k]``.
+    """Returns the clusters that a row joined or left, bool ``[k]``.
 
     Args:
         weights: float32 ``[n]``; rows of weight 0 do not count.
@@ -233,7 +236,7 @@ def updated(
     unit: bool,
     axis_name: str | None,
 ) -> jax.Array:
-    """The means of the touched clusters, ``[k, d]``; the other centroids as they were.
+    """Returns the means of the touched clusters, ``[k, d]``; the other centroids as they were.
 
     Args:
         x: float32 ``[n, d]``.
@@ -257,7 +260,7 @@ def updated(
 
 
 def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows ``[n, d]`` at length 1, and where they have a direction, bool ``[n]``."""
+    """Returns rows ``[n, d]`` at length 1, and where they have a direction, bool ``[n]``."""
     lengths = jnp.sqrt(jnp.sum(x**2, axis=1))
     return x / jnp.maximum(lengths, 1e-30)[:, None], lengths > 1e-6
 
@@ -270,7 +273,8 @@ def assigned(
     axis_name: str | None,
     precision: Precision = "float32",
 ) -> tuple[jax.Array, jax.Array]:
-    """Labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest centroids."""
+    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest
+    centroids."""
     del axis_name  # every row is on its own
     labels = nearest(x, centroids, block=block, precision=precision)
     return labels, squared_distances(x, centroids, labels, block=block)
@@ -279,6 +283,6 @@ def assigned(
 def measured(
     x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int, axis_name: str | None
 ) -> jax.Array:
-    """Squared distances float32 ``[n]`` of rows to the centroids of their labels."""
+    """Returns squared distances float32 ``[n]`` of rows to the centroids of their labels."""
     del axis_name  # every row is on its own
     return squared_distances(x, centroids, labels, block=block)

@@ -15,7 +15,7 @@ _LEAST = 256
 
 
 def chunked(x: RowView, devices: Devices, memory_limit: int | None = None) -> RowStream:
-    """Rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
+    """Returns rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
 
     Args:
         x: normalized rows.
@@ -34,7 +34,7 @@ def assign_to_parts(
     n_parts: np.ndarray,
     parts: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest cluster that has parts, and the nearest of these, for every row.
+    """Returns the nearest cluster that has parts, and the nearest of these, for every row.
 
     Args:
         chunks: the rows, from :func:`chunked`.
@@ -77,7 +77,7 @@ def _nearest_part(
     block: int,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """As :func:`assign_to_parts` for the rows ``[n, d]`` of one device."""
+    """Works as :func:`assign_to_parts` for the rows ``[n, d]`` of one device."""
     clusters, _ = assigned(x, centroids, block=block, axis_name=axis_name)
 
     def one_block(given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

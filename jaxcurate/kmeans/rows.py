@@ -55,7 +55,8 @@ def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = 
 
 
 def block_rows() -> int:
-    """Rows to a block: a CPU core's cache holds the scores of 1024; an accelerator wants more."""
+    """Returns rows to a block: a CPU core's cache holds the scores of 1024; an accelerator wants
+    more."""
     return {"cpu": 1024, "tpu": 4096}.get(jax.default_backend(), 8192)
 
 
@@ -74,7 +75,7 @@ class RowStream:
     """Bytes of the host that may be taken by what saves work."""
 
     def __iter__(self) -> Iterator[tuple[slice, Rows]]:
-        """Where each chunk lies in ``x``, and its rows."""
+        """Yields where each chunk lies in ``x``, and its rows."""
         parts = [
             slice(begin, min(begin + self.n_rows, len(self.x)))
             for begin in range(0, len(self.x), self.n_rows)
@@ -87,11 +88,11 @@ class RowStream:
             yield part, rows
 
     def __len__(self) -> int:
-        """How many chunks there are."""
+        """Returns how many chunks there are."""
         return -(-len(self.x) // self.n_rows)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The rows ``[m, d]`` of the given numbers."""
+        """Returns the rows ``[m, d]`` of the given numbers."""
         return self.x[rows]
 
     @cached_property
@@ -104,7 +105,7 @@ class RowStream:
 
 
 def fits(n: int, d: int, memory_limit: int | None) -> bool:
-    """Whether ``n`` rows of ``d`` numbers take at most so many bytes; None is no limit."""
+    """Tells whether ``n`` rows of ``d`` numbers take at most so many bytes; None is no limit."""
     return memory_limit is None or 4 * n * d <= memory_limit
 
 

@@ -87,7 +87,8 @@ def assigned_round(
     axis_name: str | None,
     precision: Precision = "float32",
 ) -> tuple[jax.Array, jax.Array]:
-    """Labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest of all centroids.
+    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest of all
+    centroids.
 
     Each device finds the nearest of those that are with it for certain, and these are told apart
     by their distances, measured without cancellation. Of equal ones the first wins.
@@ -120,7 +121,7 @@ def updated_round(
     unit: bool,
     axis_name: str | None,
 ) -> jax.Array:
-    """The means of this device's clusters, ``[k, d]``; an empty one keeps its centroid.
+    """Returns the means of this device's clusters, ``[k, d]``; an empty one keeps its centroid.
 
     The sums of each cluster go round with its centroid, and every device adds its rows.
     """

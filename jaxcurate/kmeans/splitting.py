@@ -81,13 +81,15 @@ def split_clusters(
         centroids[new_labels[rows]] = x[rows]
 
     def rows_of(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the clusters, one cluster after another, and where ``[b, width]`` they go."""
+        """Returns the rows of the clusters, one cluster after another, and where ``[b, width]``
+        they go."""
         slots = np.arange(batch.width)[None, :]
         real = slots < counts[batch.clusters][:, None]
         return order[(starts[batch.clusters][:, None] + slots)[real]], real
 
     def split(batches: Sequence[_Batch]) -> tuple[np.ndarray, np.ndarray]:
-        """The centroids of the parts, and the part of each row among those of its cluster."""
+        """Returns the centroids of the parts, and the part of each row among those of its
+        cluster."""
         found = [np.empty((0, n_splits, d), np.float32)], [np.empty(0, np.int32)]
         for batch in batches:
             rows, real = rows_of(batch)
@@ -132,12 +134,13 @@ def split_clusters(
 
 
 def _bytes_a_row(d: int, n_splits: int) -> int:
-    """What a row of a batch takes: itself and the parts' centroids some times, and its scores."""
+    """Returns what a row of a batch takes: itself and the parts' centroids some times, and its
+    scores."""
     return 4 * (12 * d + 4 * n_splits)
 
 
 def _batches(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Batch]:
-    """The clusters that have more rows than parts, in batches of one width."""
+    """Yields the clusters that have more rows than parts, in batches of one width."""
     large = np.flatnonzero(counts > n_splits)
     widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_BUCKET)
     for width in np.unique(widths).tolist():
@@ -151,7 +154,8 @@ def _batches(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Batch
 def _fit_streamed(
     x: RowView, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in chunks."""
+    """Returns centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in
+    chunks."""
     normalizer = fit_normalizer(x, metric="cosine" if unit else "euclidean").rounded()
     chunks = stream_within(RowView(x, normalizer=normalizer), ONE_DEVICE, memory_limit, n_splits)
     start = seed_chunks(chunks, n_splits, key)
@@ -170,7 +174,7 @@ def _fit_batch(
     max_iter: int,
     unit: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Centroids ``[b, n_splits, d]`` and labels ``[b, m]`` of clusters ``[b, m, d]``."""
+    """Returns centroids ``[b, n_splits, d]`` and labels ``[b, m]`` of clusters ``[b, m, d]``."""
     width = xs.shape[1]
 
     def one(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:

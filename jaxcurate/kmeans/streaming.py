@@ -79,7 +79,7 @@ def iterate_chunks(
     unit: bool = False,
     stops: Stops = NO_STOPS,
 ) -> Found:
-    """Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, one pass for each.
+    """Returns Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, one pass for each.
 
     What a cluster's rows add up to is kept, and changed by those that join or leave.
 
@@ -151,7 +151,7 @@ def iterate_chunks(
 def _nothing_done(
     chunks: RowStream, centroids: np.ndarray | None, n_clusters: int, max_iter: int
 ) -> Passes:
-    """Where iterations from ``centroids`` ``[k, d]`` begin."""
+    """Returns where iterations from ``centroids`` ``[k, d]`` begin."""
     n, d = chunks.x.shape
     if centroids is None:
         centroids = np.zeros((n_clusters, d), np.float32)
@@ -172,7 +172,7 @@ def _nothing_done(
 
 
 def _one_ahead(launch: Callable[..., Item], chunks: RowStream) -> Iterator[Item]:
-    """What ``launch`` gives for each chunk, told when the next one has been launched."""
+    """Yields what ``launch`` gives for each chunk, told when the next one has been launched."""
     done = []
     for chunk, (part, rows) in enumerate(chunks):
         launched = launch(chunk, part, rows)
@@ -183,13 +183,13 @@ def _one_ahead(launch: Callable[..., Item], chunks: RowStream) -> Iterator[Item]
 
 
 def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
-    """A value for each of the rows, and zeros for their padding."""
+    """Returns a value for each of the rows, and zeros for their padding."""
     fill = rows.x.shape[0] - rows.n
     return np.pad(values, (0, fill)) if fill else values
 
 
 def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared distances float32 ``[n]`` to the own centroids, in one pass."""
+    """Returns squared distances float32 ``[n]`` to the own centroids, in one pass."""
     kernel = chunks.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
     distances = np.empty(len(chunks.x), np.float32)
     for part, rows in chunks:
@@ -199,7 +199,7 @@ def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray
 
 
 def assign_chunks(chunks: RowStream, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
+    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
     kernel = chunks.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
@@ -227,7 +227,8 @@ _PICKS_SPECS = specs(Picks, SAME, ROWS, SAME)
 def seed_chunks(
     chunks: RowStream, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
 ) -> np.ndarray:
-    """Greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each centroid.
+    """Returns greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each
+    centroid.
 
     Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
     store: ``"k-means||"`` needs six.
@@ -281,7 +282,7 @@ def seed_chunks(
 
 
 def _drawn(chunks: RowStream, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
-    """As :func:`jaxcurate.kmeans.seeding.d2_draws.draw`, with ``closest`` padded to whole
+    """Works as :func:`jaxcurate.kmeans.seeding.d2_draws.draw`, with ``closest`` padded to whole
     blocks."""
     block = chunks.block
     # Where every row lies on a centroid any row will do.
@@ -319,9 +320,9 @@ def _assign_and_sum(
     precision: Precision,
     axis_name: str | None,
 ) -> tuple[Top2, PruningBounds, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The best; what is known of neighbourhoods; by how much the sums ``[k, d]`` of the rows'
-    differences from their centroids, and the counts, change by rows that join and leave; how many
-    rows were in doubt; and the share of scores worked out."""
+    """Returns the best; what is known of neighbourhoods; by how much the sums ``[k, d]`` of the
+    rows' differences from their centroids, and the counts, change by rows that join and leave; how
+    many rows were in doubt; and the share of scores worked out."""
     moved = jnp.any(centroids != old, axis=1) | (n_iter == 0)
     best, ambiguous, share, bounds = search_pruned(
         x,
@@ -359,7 +360,7 @@ def _improve(
     block: int,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Squared distances ``[n, c]`` with each candidate taken, and their sums by blocks."""
+    """Returns squared distances ``[n, c]`` with each candidate taken, and their sums by blocks."""
     del axis_name  # the host adds up the blocks
     squared = squared_distances_to(candidates, x, jnp.sum(x**2, axis=1))
     improved = jnp.minimum(squared, closest[None, :]) * weights[None, :]

@@ -194,7 +194,8 @@ class Depthwise(nnx.Module):
 
 
 def depthwise_by_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, left to the compiler."""
+    """Returns depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, left to the
+    compiler."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -207,7 +208,8 @@ def depthwise_by_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 
 
 def depthwise_by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, a sum of shifted products."""
+    """Returns depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, a sum of shifted
+    products."""
     size = kernel.shape[0]
     height, width = (-(-n // stride) for n in x.shape[1:3])
     pads = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")

@@ -54,14 +54,15 @@ class ViTConfig:
 
 
 def exactness(precision: Precision) -> str | None:
-    """The precision of matrix products to ask of XLA: bf16 passes only where bf16 was chosen."""
+    """Returns the precision of matrix products to ask of XLA: bf16 passes only where bf16 was
+    chosen."""
     return "highest" if precision == "float32" else None
 
 
 def linear(
     n_in: int, n_out: int, precision: Precision, *, rngs: nnx.Rngs, use_bias: bool = True
 ) -> nnx.Linear:
-    """A linear layer of the named precision, Glorot-uniform, with float32 weights."""
+    """Returns a linear layer of the named precision, Glorot-uniform, with float32 weights."""
     return nnx.Linear(
         n_in,
         n_out,
@@ -83,7 +84,7 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
 @cache
 def positions(grid: int, width: int) -> np.ndarray:
-    """Fixed sine-cosine positions of a square grid, float32 ``[grid^2, width]``.
+    """Returns fixed sine-cosine positions of a square grid, float32 ``[grid^2, width]``.
 
     References:
         Chen, Xie, He: An empirical study of training self-supervised vision transformers (2021),

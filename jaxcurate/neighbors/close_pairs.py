@@ -36,7 +36,7 @@ def neighboring_clusters(
     n_neighbors: int,
     devices: Devices | None = None,
 ) -> np.ndarray:
-    """Pairs of clusters to be searched: each with itself, and with those nearest to it.
+    """Returns pairs of clusters to be searched: each with itself, and with those nearest to it.
 
     Args:
         centroids: ``[k, d]``.
@@ -72,7 +72,8 @@ def close_pairs(
     devices: Devices | None = None,
     told: Callable[[int, int], None] | None = None,
 ) -> Pairs:
-    """Rows of the same cluster, or of two that form a pair, whose product reaches a threshold.
+    """Returns rows of the same cluster, or of two that form a pair, whose product reaches a
+    threshold.
 
     Rows are compared tile by tile, so that nothing larger than a batch of tiles is held. Whether
     a pair counts is decided in float64, and depends neither on tiles nor on devices.
@@ -143,7 +144,8 @@ def close_pairs(
 
 
 def spanning_forest(pairs: Pairs) -> Pairs:
-    """A maximum spanning forest: the strongest pairs that connect what all of them connect."""
+    """Returns a maximum spanning forest: the strongest pairs that connect what all of them
+    connect."""
     if not len(pairs.rows):
         return pairs
     rows, local = np.unique(pairs.rows, return_inverse=True)
@@ -165,7 +167,8 @@ def _joined(found: list[Pairs]) -> Pairs:
 def _exact(
     tiles: np.ndarray, rows: tuple[np.ndarray, np.ndarray], bits: np.ndarray, threshold: float
 ) -> Pairs:
-    """The pairs that a tile's bits mark, measured in float64 and held against the threshold."""
+    """Returns the pairs that a tile's bits mark, measured in float64 and held against the
+    threshold."""
     i, j = np.nonzero(np.unpackbits(bits, axis=1))
     if rows[0] is rows[1] or (len(rows[0]) and np.array_equal(rows[0], rows[1])):
         i, j = i[i < j], j[i < j]
@@ -181,7 +184,8 @@ def _exact(
 def _reaching(
     a: jax.Array, b: jax.Array, low: jax.Array, *, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """For each pair of tiles ``[p, t, d]``: how many products reach ``low``, and which, as bits."""
+    """Returns for each pair of tiles ``[p, t, d]``: how many products reach ``low``, and which, as
+    bits."""
     del axis_name  # every pair of tiles is on its own
 
     def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -37,7 +37,7 @@ def nearest_rows(
     devices: Devices | None = None,
     block: int = 1024,
 ) -> Neighbors:
-    """The pool's rows nearest to each query.
+    """Returns the pool's rows nearest to each query.
 
     Every device holds the queries and goes through its rows in blocks, keeping the best so far;
     nothing of the size of pool times queries is held.
@@ -106,7 +106,7 @@ def _best(
     block: int,
     with_norms: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """The best of this device's rows for each query.
+    """Returns the best of this device's rows for each query.
 
     Args:
         x: float32 ``[m, d]``, ``m`` a multiple of ``block``.
@@ -149,12 +149,14 @@ def _best(
 
 
 def _of_length_one(x: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths, float32; a row of zeros stays, at a right angle to all."""
+    """Returns rows divided by their lengths, float32; a row of zeros stays, at a right angle to
+    all."""
     return _directions(x).astype(np.float32)
 
 
 def _directions(x: np.ndarray) -> np.ndarray:
-    """The same in float64, of numbers so small or large that their squares are none, too."""
+    """Returns the same in float64, of numbers so small or large that their squares are none,
+    too."""
     x = np.asarray(x, np.float64)
     _, exponents = np.frexp(np.abs(x).max(axis=1, keepdims=True))
     x = np.ldexp(x, -exponents)  # a power of two, which changes no digit
@@ -165,7 +167,7 @@ def _directions(x: np.ndarray) -> np.ndarray:
 def _distances(
     embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
-    """Of the chosen rows alone, in float64 and without cancellation; float32 ``[q, c]``."""
+    """Returns of the chosen rows alone, in float64 and without cancellation; float32 ``[q, c]``."""
     out = np.empty(rows.shape, np.float32)
     for i, query in enumerate(np.asarray(queries, np.float64)):
         near = np.asarray(embeddings[rows[i]], np.float64)

@@ -68,7 +68,7 @@ class Items:
         return self._alike(self.settings.grow.split, self.settings.grow.source)
 
     def _alike(self, split: str, source: str | None) -> sources.Source:
-        """A source of items that can be embedded as the pool's are.
+        """Returns a source of items that can be embedded as the pool's are.
 
         Raises:
             ValueError: it has rows of another width, or one has pictures and the other has none.
@@ -113,7 +113,7 @@ class Items:
         *,
         need_direction: bool | None = None,
     ) -> "Embedded":
-        """The items of a source that can be used, embedded batch by batch.
+        """Returns the items of a source that can be used, embedded batch by batch.
 
         Args:
             what: what progress calls this.
@@ -128,7 +128,7 @@ class Items:
     def reading(
         self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
     ) -> sources.Reading:
-        """Rows of a source, the pool's by default, in batches, with progress."""
+        """Returns rows of a source, the pool's by default, in batches, with progress."""
         source, done = self.source if source is None else source, 0
 
         def told(more: int) -> None:
@@ -145,7 +145,7 @@ class Items:
         )
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Items of the source at ``rows``, which all were readable once."""
+        """Returns items of the source at ``rows``, which all were readable once."""
         reading = self.reading("reading", rows, 1024)
         images = [batch.images for batch in reading]
         check_all_read(reading)
@@ -224,7 +224,7 @@ class Embedded:
 
 
 def _kind(source: sources.Source) -> str:
-    """What the items of a source are."""
+    """Returns what the items of a source are."""
     rows = isinstance(source, sources.ArraySource)
     return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
 

@@ -79,7 +79,7 @@ class RunConfig:
 
 
 def _run_of(folder: epath.Path) -> str | None:
-    """What names the run that wrote a folder; None where its card does not tell."""
+    """Returns what names the run that wrote a folder; None where its card does not tell."""
     with contextlib.suppress(files.DamagedError):
         return (folders.read_card(folder) or {}).get("run")
     return None

@@ -80,7 +80,7 @@ def svg(
 
 
 def _adopt(text: str, name: str, alt: str) -> str:
-    """A whole SVG file as an element of the page."""
+    """Returns a whole SVG file as an element of the page."""
     box = re.search(r'viewBox="([\d. ]+)"', text)
     body = text[text.index(">", text.index("<svg")) + 1 :]
     no_use = r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"

@@ -106,7 +106,7 @@ def _spread(sizes: np.ndarray, most: int) -> np.ndarray:
 
 
 def _choose(rows: np.ndarray, is_kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Items of a cluster: kept ones for up to half of the strip, then others, at random."""
+    """Returns items of a cluster: kept ones for up to half of the strip, then others, at random."""
     kept, others = rows[is_kept[rows]], rows[~is_kept[rows]]
     n_kept = min(len(kept), max(N_STRIP // 2, N_STRIP - len(others)))
     return np.concatenate([_some(kept, n_kept, rng), _some(others, N_STRIP - n_kept, rng)])
@@ -117,12 +117,12 @@ def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _at(index: int, of: int) -> str:
-    """A ``background-position``: the first at 0 %, the last at 100 %."""
+    """Returns a ``background-position``: the first at 0 %, the last at 100 %."""
     return f"{100 * index / max(1, of - 1):.6g}%"
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
-    """An image at the size it is shown at, if that is smaller."""
+    """Returns an image at the size it is shown at, if that is smaller."""
     if len(image) <= _LARGEST:
         return image
     from PIL import Image

@@ -26,7 +26,7 @@ class LevelSizes(NamedTuple):
 
 
 def level_sizes(tree: ClusterTree) -> list[LevelSizes]:
-    """The sizes at every level, bottom up."""
+    """Returns the sizes at every level, bottom up."""
     told = []
     for number in range(1, len(tree.levels) + 1):
         all_sizes = tree.point_counts(number)

@@ -61,7 +61,7 @@ def measures(cards: Mapping[str, Mapping[str, Any]]) -> Measures | None:
 
 
 def reasons(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Of a mixture how many rows were kept for what; empty where there is but one part."""
+    """Returns of a mixture how many rows were kept for what; empty where there is but one part."""
     return dict(cards.get("sample", {}).get("why", {}))
 
 

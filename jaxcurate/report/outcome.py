@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(findings: Findings) -> Outcome | None:
-    """What was compared; None where nothing was."""
+    """Returns what was compared; None where nothing was."""
     results = findings.results or {}
     accuracies = results.get("accuracies")
     if not accuracies:

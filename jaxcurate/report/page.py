@@ -29,7 +29,7 @@ def is_whole(text: str) -> bool:
 
 
 def render(findings: Findings) -> str:
-    """The page; the same findings give the same bytes.
+    """Returns the page; the same findings give the same bytes.
 
     It loads nothing, from the network or from beside it, and runs no script.
 
@@ -79,7 +79,7 @@ def render(findings: Findings) -> str:
 
 
 def _scatter(findings: Findings) -> Markup | None:
-    """Points of the plane, if that is what the pool holds."""
+    """Returns points of the plane, if that is what the pool holds."""
     points = findings.pool.embeddings
     if points.shape[1] != 2:
         return None

@@ -19,7 +19,8 @@ Counts = Mapping[str, np.ndarray]
 
 
 def shares(name: str, alt: str, counts: Counts, what: str) -> Markup:
-    """Each group's share of the items, the pool's largest group first, on a logarithmic axis.
+    """Returns each group's share of the items, the pool's largest group first, on a logarithmic
+    axis.
 
     Of the pool a line, of every other arm a dot for each group; groups without items have none.
     """
@@ -47,7 +48,7 @@ def shares(name: str, alt: str, counts: Counts, what: str) -> Markup:
 
 
 def lorenz(name: str, alt: str, counts: Counts, what: str) -> Markup:
-    """What share of the items the largest groups hold together."""
+    """Returns what share of the items the largest groups hold together."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -65,7 +66,7 @@ def lorenz(name: str, alt: str, counts: Counts, what: str) -> Markup:
 
 
 def ranked(name: str, alt: str, counts: Counts, what: str) -> Markup:
-    """Shares of groups, each arm's own largest first, on a logarithmic axis."""
+    """Returns shares of groups, each arm's own largest first, on a logarithmic axis."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -82,7 +83,8 @@ def ranked(name: str, alt: str, counts: Counts, what: str) -> Markup:
 
 
 def cluster_sizes(name: str, alt: str, sizes: np.ndarray) -> Markup:
-    """What share of the points lies in clusters of which size, and what share those clusters are.
+    """Returns what share of the points lies in clusters of which size, and what share those
+    clusters are.
 
     Args:
         name: of the figure.
@@ -107,7 +109,7 @@ def cluster_sizes(name: str, alt: str, sizes: np.ndarray) -> Markup:
 
 
 def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Markup:
-    """Every seed a dot, the mean a bar."""
+    """Returns every seed a dot, the mean a bar."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -127,7 +129,8 @@ def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Ma
 
 
 def forest(name: str, alt: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """Differences with their intervals: filled where zero is outside, hollow where it is not.
+    """Returns differences with their intervals: filled where zero is outside, hollow where it is
+    not.
 
     Args:
         name: of the figure.
@@ -157,7 +160,7 @@ def forest(name: str, alt: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup
 
 
 def losses(name: str, alt: str, by_arm: Mapping[str, np.ndarray]) -> Markup:
-    """Training losses: the mean over seeds bold, every seed thin."""
+    """Returns training losses: the mean over seeds bold, every seed thin."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -174,7 +177,7 @@ def losses(name: str, alt: str, by_arm: Mapping[str, np.ndarray]) -> Markup:
 
 
 def scatter(name: str, alt: str, pool: np.ndarray, subset: np.ndarray) -> Markup:
-    """Points ``[n, 2]`` of the pool beside those of the subset."""
+    """Returns points ``[n, 2]`` of the pool beside those of the subset."""
 
     def paint(figure: "Figure") -> None:
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -190,7 +193,7 @@ def scatter(name: str, alt: str, pool: np.ndarray, subset: np.ndarray) -> Markup
 
 
 def _digits(axis: "Axis", write: Any, *, log: bool = False, whole: bool = False) -> None:
-    """Few ticks, their labels written as everywhere else on the page."""
+    """Sets few ticks, with labels as everywhere else on the page."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     locator = LogLocator(numticks=6) if log else MaxNLocator(5, integer=whole)
@@ -202,7 +205,7 @@ def _digits(axis: "Axis", write: Any, *, log: bool = False, whole: bool = False)
 
 
 def _rows(axes: "Axes", labels: list[str]) -> None:
-    """One row for each label, from the top down."""
+    """Lays out one row for each label, from the top down."""
     axes.set_yticks(range(len(labels)), [short(label, 22) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -211,13 +214,14 @@ def _rows(axes: "Axes", labels: list[str]) -> None:
 
 
 def _beside(axes: "Axes", place: int, text: str) -> None:
-    """A number at the right of a row."""
+    """Writes a number at the right of a row."""
     axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center",
               color=COLOURS["ink"])  # fmt: skip
 
 
 def _thinned(curves: np.ndarray, most: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Curves ``[m, n]`` with their steps, as means over equal stretches if they are long."""
+    """Returns curves ``[m, n]`` with their steps, as means over equal stretches if they are
+    long."""
     stretch = -(-curves.shape[1] // most)
     n = curves.shape[1] // stretch
     means = curves[:, : n * stretch].reshape(len(curves), n, stretch).mean(axis=2)

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 def over_clusters(findings: Findings) -> Kind:
-    """The spread over top-level clusters that are not empty; known without any label."""
+    """Returns the spread over top-level clusters that are not empty; known without any label."""
     tree = findings.tree
     top = len(tree.levels)
     sizes = tree.point_counts(top)
@@ -58,7 +58,7 @@ def over_clusters(findings: Findings) -> Kind:
 
 
 def over_groups(balance: dict[str, Any]) -> list[Kind]:
-    """The spread over each kind of known groups, from ``results["balance"]``."""
+    """Returns the spread over each kind of known groups, from ``results["balance"]``."""
     kinds = []
     for number, (name, by_arm) in enumerate(balance.items()):
         arms = [arm for arm in ARMS if arm in by_arm]
@@ -84,7 +84,8 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
 
 
 def arms_of(kinds: list[Kind]) -> list[str]:
-    """The arms that a table of all kinds has to show: these three, and others where known."""
+    """Returns the arms that a table of all kinds has to show: these three, and others where
+    known."""
     known = {"pool", "random", "curated"}.union(*(kind.arms for kind in kinds))
     return [arm for arm in ARMS if arm in known]
 

@@ -263,7 +263,7 @@ class _Counted:
 def _pmapped(
     local: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
-    """As :meth:`Devices.spmd`, with pmap, which wants the device axis apart from the rows."""
+    """Works as :meth:`Devices.spmd`, with pmap, which wants the device axis apart from the rows."""
 
     is_spec = lambda leaf: isinstance(leaf, P)
 
@@ -296,7 +296,8 @@ def _pmapped(
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array, not filled, that begins where a CPU device takes it as it is, without a copy."""
+    """Returns an array, not filled, that begins where a CPU device takes it as it is, without a
+    copy."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(n_bytes + _ALIGNED_BYTES, np.uint8)
     begin = -room.ctypes.data % _ALIGNED_BYTES
@@ -304,7 +305,8 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
-    """The whole array on the host. Where other processes hold parts of it, all have to call."""
+    """Returns the whole array on the host. Where other processes hold parts of it, all have to
+    call."""
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     steps.begin("fetch")
@@ -312,5 +314,5 @@ def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def padded_size(n: int, multiple: int) -> int:
-    """The least multiple of ``multiple`` that is at least ``n``, and at least one of it."""
+    """Returns the least multiple of ``multiple`` that is at least ``n``, and at least one of it."""
     return multiple * max(1, math.ceil(n / multiple))

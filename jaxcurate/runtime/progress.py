@@ -59,7 +59,7 @@ class Progress:
             self._close()
 
     def where_time_went(self) -> str:
-        """A table of the stages' seconds."""
+        """Returns a table of the stages' seconds."""
         rows = [f"  {stage:<10}{spent:8.1f} s" for stage, spent in self.seconds.items()]
         return "\n".join([*rows, f"  {'in all':<10}{sum(self.seconds.values()):8.1f} s"])
 

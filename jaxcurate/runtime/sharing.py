@@ -63,13 +63,13 @@ def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
 
 
 def _gather(own: bytes, devices: Devices) -> list[bytes]:
-    """What each process gives, in their order. Bytes, for devices know no float64."""
+    """Returns what each process gives, in their order. Bytes, for devices know no float64."""
     assert devices.mesh is not None
     places_of, mesh = devices.owners, devices.mesh
     mine = places_of[jax.process_index()]
 
     def exchanged(pieces: np.ndarray) -> np.ndarray:
-        """From bytes ``[devices of this process, w]`` to those of all devices."""
+        """Returns from bytes ``[devices of this process, w]`` to those of all devices."""
         shape = devices.count, pieces.shape[1]
         sharding = NamedSharding(mesh, ROWS)
         piece_of = lambda index: pieces[[mine.index(index[0].start)]]

@@ -155,7 +155,7 @@ def _check_size(picture: Image.Image) -> None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that the installed Pillow reads."""
+    """Returns those of `FORMATS` that the installed Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

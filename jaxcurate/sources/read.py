@@ -93,7 +93,7 @@ class Reading:
         self.unreadable.append(Unreadable(row, id, reason))
 
     def _blocks(self, source: InBlocks) -> Iterator[Batch]:
-        """Batches of a source that needs no threads."""
+        """Yields batches of a source that needs no threads."""
         left: Batch | None = None
         """Fewer rows than a batch has, which wait for others."""
         for start in range(0, len(self._rows), self._batch_size):

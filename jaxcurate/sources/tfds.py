@@ -81,7 +81,7 @@ class DatasetSource:
         self.fingerprint = self._fingerprint(builder.data_path)
 
     def _fingerprint(self, folder: Any) -> str:
-        """Of the split, the dataset's metadata, and its files' names and sizes."""
+        """Returns of the split, the dataset's metadata, and its files' names and sizes."""
         parts = [self.name, image_files.METHOD, str(self._image_size), self._image_key]
         for file in sorted(folder.iterdir()):
             # The metadata count records and bytes, where a file's size is that of whole blocks.

@@ -125,7 +125,7 @@ def apply(images: jax.Array, d: Draw) -> jax.Array:
 
 
 def augment(key: jax.Array, images: jax.Array, strength: Augmentation) -> jax.Array:
-    """One random view of each image.
+    """Returns one random view of each image.
 
     Args:
         key: a PRNG key.

@@ -12,7 +12,7 @@ from jaxcurate.training.pretrain import Params, PretrainConfig, check_images
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
-    """The encoder of one run, as a Flax module."""
+    """Returns the encoder of one run, as a Flax module."""
     vit = nnx.eval_shape(lambda: ViT(model, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(vit)
     nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
@@ -22,7 +22,7 @@ def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
 def _encode(
     images: jax.Array, params: Params, *, axis_name: str | None, model: ViTConfig
 ) -> jax.Array:
-    """Features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
+    """Returns features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
     scaled = augment.scale(images)
 
     def one(p: Params) -> jax.Array:
@@ -39,7 +39,7 @@ def encode(
     devices: Devices | None = None,
     block: int = 256,
 ) -> np.ndarray:
-    """Features of images by every encoder.
+    """Returns features of images by every encoder.
 
     Args:
         params: from :func:`pretrain`.

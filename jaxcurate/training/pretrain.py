@@ -92,7 +92,7 @@ class Pretrained(NamedTuple):
 
 
 def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
-    """AdamW with a linear warm-up and a cosine decay to 0; only matrices decay."""
+    """Returns AdamW with a linear warm-up and a cosine decay to 0; only matrices decay."""
     n_warmup = round(settings.warmup * settings.n_steps)
     rate = optax.warmup_cosine_decay_schedule(
         init_value=settings.learning_rate / max(1, n_warmup),
@@ -124,7 +124,7 @@ class _State(NamedTuple):
 
 
 def _start(seeds: jax.Array, *, axis_name: str | None, settings: PretrainConfig) -> _State:
-    """Initial weights of one run for each of the seeds, uint32 ``[r]``."""
+    """Returns initial weights of one run for each of the seeds, uint32 ``[r]``."""
 
     def start(seed: jax.Array) -> _State:
         params = nnx.state(_new_model(settings, jax.random.key(seed)))

@@ -22,7 +22,7 @@ class Run(NamedTuple):
 
 
 def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.ndarray:
-    """Rows of every batch: int32 ``[n_steps, batch_size]``.
+    """Returns rows of every batch: int32 ``[n_steps, batch_size]``.
 
     Epochs are fresh permutations laid end to end, so that every row is seen equally often
     whatever its number. A batch may reach over the end of an epoch, or of several where there
@@ -36,7 +36,7 @@ def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.n
 
 
 def batches_of(run: Run, n_steps: int, batch_size: int) -> np.ndarray:
-    """Rows of every batch of a run: integers ``[n_steps, batch_size]``."""
+    """Returns rows of every batch of a run: integers ``[n_steps, batch_size]``."""
     if run.batches is None or not n_steps:
         return schedule(run.rows, run.seed, n_steps, batch_size)
     return np.stack([run.batches[step] for step in range(n_steps)])

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What each stage takes of memory where the pool is larger than its limit: a table.
 
-    python scripts/bench/memory.py                       # 3.07 GB within .5 GB: some ten minutes
+    python scripts/bench/memory.py                       # 3.07 GB within 0.5 GB: some ten minutes
     python scripts/bench/memory.py --n=1000000 --limit=100000000 --stages=embed,dedup,cluster,grow
 
 Writes a file of random rows, and runs the command line on it twice, stage by stage: without a
 limit and with it. Peaks are of anonymous memory, pages that the system cannot take back, so that
-what a memory map has read does not count; some .35 GB of it are Python, jax and compiled code.
+what a memory map has read does not count; some 0.35 GB of it are Python, jax and compiled code.
 `grow` adds a tenth as many rows. Linux only.
 """
 

@@ -31,7 +31,8 @@ class Rounding(NamedTuple):
 
 
 def rounding_of(x: jax.Array, precision: Precision) -> Rounding:
-    """The rows' side of the error bound; their sizes, and what bfloat16 leaves out of them."""
+    """Returns the rows' side of the error bound; their sizes, and what bfloat16 leaves out of
+    them."""
     norms = jnp.sqrt(jnp.sum(x**2, axis=1))
     if precision == "float32":
         return Rounding(norms, jnp.zeros_like(norms))
@@ -39,7 +40,7 @@ def rounding_of(x: jax.Array, precision: Precision) -> Rounding:
 
 
 def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
-    """The largest share of a centroid's norm that the products leave out; 0 in float32."""
+    """Returns the largest share of a centroid's norm that the products leave out; 0 in float32."""
     if precision == "float32":
         return jnp.float32(0)
     lost, sizes = jnp.sum(_lost(centroids) ** 2, axis=1), jnp.sum(centroids**2, axis=1)
@@ -47,7 +48,7 @@ def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
 
 
 def score_tolerance(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax.Array:
-    r"""How far apart two scores must be to be surely in the right order, float32 ``[n]``.
+    r"""Returns how far apart two scores must be to be surely in the right order, float32 ``[n]``.
 
     Whatever is nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, with
     any :math:`c`; more distant centroids cannot win.
@@ -67,7 +68,7 @@ def score_tolerance(rounding: Rounding, loss: jax.Array, least: jax.Array, d: in
 
 
 def score_error_bound(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: int) -> jax.Array:
-    r"""By how much a score can be off, float32 ``[n]``.
+    r"""Returns by how much a score can be off, float32 ``[n]``.
 
     A product of ``d`` terms added up in any order is off by at most :math:`d u \|x\| \|c\|`,
     half a squared norm by :math:`d u \|c\|^2 / 2`, with :math:`u = 2^{-24}`; sixteen more cover
@@ -98,7 +99,7 @@ def search(
     block: int,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """The nearest centroid of each row, and where it is in doubt.
+    """Returns the nearest centroid of each row, and where it is in doubt.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
@@ -118,7 +119,8 @@ def search(
 
 
 def recheck(x: jax.Array, centroids: jax.Array, best: Top2, ambiguous: jax.Array) -> Top2:
-    """``best`` with the rows in doubt, bool ``[n]``, searched among all centroids, beyond doubt."""
+    """Returns ``best`` with the rows in doubt, bool ``[n]``, searched among all centroids, beyond
+    doubt."""
     k = len(centroids)
     norms = half_norms(centroids)
 
@@ -130,7 +132,7 @@ def recheck(x: jax.Array, centroids: jax.Array, best: Top2, ambiguous: jax.Array
 
 
 def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Top2:
-    """The nearest centroid of each of a few rows, beyond doubt.
+    """Returns the nearest centroid of each of a few rows, beyond doubt.
 
     Centroids whose float32 score lies within the error bound of the best are told apart by
     differences.
@@ -174,7 +176,8 @@ def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> To
 
 
 def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Squared distances ``[...]`` of points ``[d, ...]``, added up in one order for all shapes."""
+    """Returns squared distances ``[...]`` of points ``[d, ...]``, added up in one order for all
+    shapes."""
     shape = jnp.broadcast_shapes(a.shape[1:], b.shape[1:])
     zero = (a[0] + b[0]) * 0
 
@@ -187,7 +190,7 @@ def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
 def nearest(
     x: jax.Array, centroids: jax.Array, *, block: int, precision: Precision = "float32"
 ) -> jax.Array:
-    """The index of the centroid nearest to each row, in squared Euclidean distance.
+    """Returns the index of the centroid nearest to each row, in squared Euclidean distance.
 
     Exact up to the rounding of the float32 distances themselves; of centroids equally near the
     first wins.
@@ -210,7 +213,7 @@ def nearest(
 def squared_distances(
     x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int
 ) -> jax.Array:
-    """The squared distance of each row to the centroid of its label, without cancellation.
+    """Returns the squared distance of each row to the centroid of its label, without cancellation.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.

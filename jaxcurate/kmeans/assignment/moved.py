@@ -35,8 +35,8 @@ def search_moved(
     block: int,
     precision: Precision,
 ) -> tuple[Top2, jax.Array, jax.Array]:
-    """As :func:`~jaxcurate.kmeans.assignment.exact.search`, given the best before some centroids
-    moved.
+    """Works as :func:`~jaxcurate.kmeans.assignment.exact.search`, given the best before some
+    centroids moved.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
@@ -67,7 +67,7 @@ def merged(
     moved: jax.Array,
     close_at: Callable[[jax.Array], jax.Array],
 ) -> tuple[Top2, jax.Array]:
-    """What is known after the scores of the centroids that moved.
+    """Returns what is known after the scores of the centroids that moved.
 
     Args:
         before: the best among all centroids as they were.

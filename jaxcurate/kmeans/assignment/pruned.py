@@ -61,13 +61,13 @@ PRUNING_SPECS = specs(PruningBounds, ROWS, ROWS, ROWS)
 
 
 def pays(n: int, d: int, k: int, block: int) -> bool:
-    """Whether gaps are worth their memory and time, for ``n`` rows of one device."""
+    """Tells whether gaps are worth their memory and time, for ``n`` rows of one device."""
     small = k < _LEAST_CLUSTERS or n < _LEAST_BLOCKS * block or d < _LEAST_COLUMNS
     return not small and _LARGEST_SHARE * k <= block * d
 
 
 def no_bounds(n: int, d: int, k: int, block: int) -> PruningBounds:
-    """Room for what will be known."""
+    """Returns room for what will be known."""
     n, n_blocks = (n, n // block) if pays(n, d, k, block) else (1, 1)
     return PruningBounds(
         jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n_blocks, k)), jnp.zeros(1, bool)
@@ -77,7 +77,8 @@ def no_bounds(n: int, d: int, k: int, block: int) -> PruningBounds:
 def sort_rows(
     bounds: PruningBounds, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> PruningBounds:
-    """Rows in the order of their clusters, and these in one where neighbours come together."""
+    """Returns rows in the order of their clusters, and these in one where neighbours come
+    together."""
     k = len(centroids)
     place = jnp.zeros(k, jnp.int32).at[in_neighbourhoods(centroids)].set(jnp.arange(k))
     by_place = jnp.argsort(jnp.where(weights > 0, place[labels], k)).astype(jnp.int32)
@@ -87,7 +88,8 @@ def sort_rows(
 
 
 def in_neighbourhoods(points: jax.Array) -> jax.Array:
-    """The numbers ``[k]`` of points ``[k, d]``, such that those close together follow each other.
+    """Returns the numbers ``[k]`` of points ``[k, d]``, such that those close together follow each
+    other.
 
     Each point goes with the nearest of some of them, and these with the nearest of a few.
     """
@@ -99,7 +101,8 @@ def in_neighbourhoods(points: jax.Array) -> jax.Array:
 
 
 def about_nearest(points: jax.Array, few: jax.Array) -> jax.Array:
-    """The number of the one of a few points ``[m, d]`` nearest to each, in whatever precision."""
+    """Returns the number of the one of a few points ``[m, d]`` nearest to each, in whatever
+    precision."""
     norms = half_norms(few)
     nearest_to = lambda point: jnp.argmin(norms - jnp.dot(few, point))
     return jax.lax.map(nearest_to, points, batch_size=min(_PLACED, len(points)))
@@ -120,8 +123,8 @@ def search_pruned(
     precision: Precision,
     axis_name: str | None,
 ) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
-    """As :func:`~jaxcurate.kmeans.assignment.moved.search_moved`, by blocks of neighbours where it
-    pays.
+    """Works as :func:`~jaxcurate.kmeans.assignment.moved.search_moved`, by blocks of neighbours
+    where it pays.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
@@ -204,7 +207,7 @@ def relax_bounds(
     own_increase: jax.Array,
     centroid_shift: jax.Array,
 ) -> jax.Array:
-    r"""What is left of gaps, float32 ``[b, k]``, after the centroids moved.
+    r"""Returns what is left of gaps, float32 ``[b, k]``, after the centroids moved.
 
     With a row at most :math:`u` from its own centroid and a gap :math:`g`, another centroid is
     :math:`\sqrt{u^2 + 2 g}` or more away. If that one moved by :math:`\delta`, its score fell by
@@ -232,7 +235,7 @@ def relax_bounds(
 
 
 def own_scores(x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int) -> jax.Array:
-    """The score of each row's centroid, float32 ``[n]``."""
+    """Returns the score of each row's centroid, float32 ``[n]``."""
     norms = half_norms(centroids)
 
     def scored(part: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -251,7 +254,7 @@ def top2_pruned(
     scored: jax.Array,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """The best two of each row among the centroids that its block asks for, and their gaps.
+    """Returns the best two of each row among the centroids that its block asks for, and their gaps.
 
     Args:
         x: float32 ``[n, d]``.

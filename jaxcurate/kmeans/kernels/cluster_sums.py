@@ -37,7 +37,8 @@ class Total(NamedTuple):
     low: jax.Array
 
     def plus(self, more: jax.Array) -> "Total":
-        """The sums with an addend; what rounding takes from ``high`` is added to ``low``."""
+        """Returns the sums with an addend; what rounding takes from ``high`` is added to
+        ``low``."""
         high = self.high + more
         back = high - self.high
         return Total(high, self.low + ((self.high - (high - back)) + (more - back)))
@@ -83,7 +84,7 @@ def halves(counts: jax.Array) -> jax.Array:
 
 
 def whole(halves: jax.Array) -> jax.Array:
-    """The way back from a sum of :func:`halves`, float32 ``[k]``."""
+    """Returns the way back from a sum of :func:`halves`, float32 ``[k]``."""
     return halves[0].astype(jnp.float32) * 2.0**16 + halves[1].astype(jnp.float32)
 
 
@@ -98,7 +99,7 @@ def over_devices(
 def by_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """All rows are scattered to their sums at once, if they are few."""
+    """Returns all rows are scattered to their sums at once, if they are few."""
     if len(x) > _RUN:
         return by_gathered_segments(x, weights, labels, centroids)
     zeros = jnp.zeros_like(centroids)
@@ -109,7 +110,7 @@ def by_segments(
 def by_gathered_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Wanted rows are gathered in blocks and scattered to running sums.
+    """Returns wanted rows are gathered in blocks and scattered to running sums.
 
     These are put away when a cluster has got so many rows that they begin to lose digits: seldom
     where clusters are many.
@@ -143,7 +144,7 @@ def by_gathered_segments(
 
 
 def _lanes(k: int, block: int) -> int:
-    """How many running sums each of ``k`` clusters has in a block of rows, a power of two.
+    """Returns how many running sums each of ``k`` clusters has in a block of rows, a power of two.
 
     Of few clusters many, so that a run is short; all of them together take less than the rows.
     """
@@ -158,7 +159,8 @@ def _scattered(
     centroids: jax.Array,
     lanes: int,
 ) -> jax.Array:
-    """The sums ``[lanes k, d]`` with a block's differences; each lane takes rows in succession."""
+    """Returns the sums ``[lanes k, d]`` with a block's differences; each lane takes rows in
+    succession."""
     block, k = len(rows), len(centroids)
     differences = jnp.where(real[:, None], rows - centroids.at[own].get(mode="clip"), 0)
     lane = jnp.arange(block, dtype=jnp.int32) * lanes // block
@@ -166,7 +168,7 @@ def _scattered(
 
 
 def _joined(sums: jax.Array, lanes: int) -> jax.Array:
-    """The sums ``[k, d]`` of all lanes, in pairs."""
+    """Returns the sums ``[k, d]`` of all lanes, in pairs."""
     sums = jax.lax.optimization_barrier(sums)
     while lanes > 1:
         lanes //= 2
@@ -183,7 +185,7 @@ def _nothing(k: int, d: int, dtype: jnp.dtype) -> tuple[Total, jax.Array]:
 def by_one_hot(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """A product of the one-hot labels with the rows, a piece at a time."""
+    """Returns a product of the one-hot labels with the rows, a piece at a time."""
     (n, d), k = x.shape, len(centroids)
     piece = min(_PIECE, n)
 
@@ -209,7 +211,7 @@ def by_one_hot(
 def by_windows(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Rows in the order of their labels meet windows of clusters in small matrix products.
+    """Returns rows in the order of their labels meet windows of clusters in small matrix products.
 
     Each turn takes the next rows in order, those of them whose labels fall in the window that
     begins with the first label, and adds to the sums of that window, which stand side by side.

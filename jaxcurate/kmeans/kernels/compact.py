@@ -34,7 +34,8 @@ def over_flagged(
 
 
 def flagged(flags: jax.Array) -> jax.Array:
-    """The numbers of the flagged rows in their order, then ``n`` to the end: int32 ``[n]``."""
+    """Returns the numbers of the flagged rows in their order, then ``n`` to the end: int32
+    ``[n]``."""
     n = len(flags)
     # Running sums by short pieces: one over all n takes three times as long on a CPU.
     width = 256

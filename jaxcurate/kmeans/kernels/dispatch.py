@@ -21,7 +21,7 @@ devices.compiled_for.append(lambda: gpu_kernel)
 
 
 def runs_fused(precision: Precision) -> bool:
-    """Whether the kernel for Hopper GPUs is asked for and can be had.
+    """Tells whether the kernel for Hopper GPUs is asked for and can be had.
 
     It is in bfloat16 alone, and its instructions are those of compute capability 9.
 
@@ -42,7 +42,7 @@ def _on_hopper() -> bool:
 def top2_of_all(
     x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
 ) -> Top2:
-    """The best centroid of each row and the score of the second best.
+    """Returns the best centroid of each row and the score of the second best.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.

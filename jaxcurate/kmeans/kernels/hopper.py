@@ -52,8 +52,8 @@ _BLOCK = _GROUPS * _ROWS
 
 
 def top2_on_hopper(x: jax.Array, tiles: Tiles) -> Top2:
-    """As :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for rows ``[n, d]`` in any
-    number.
+    """Works as :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for rows ``[n, d]`` in
+    any number.
 
     Args:
         x: float32 ``[n, d]``.
@@ -88,7 +88,7 @@ def top2_on_hopper(x: jax.Array, tiles: Tiles) -> Top2:
 def _launched(
     n_used: jax.Array, rows: jax.Array, centroids: jax.Array, half_norms: jax.Array
 ) -> list[jax.Array]:
-    """The kernel over all blocks of rows ``[m, d]``, with centroids ``[d, k]``."""
+    """Returns the kernel over all blocks of rows ``[m, d]``, with centroids ``[d, k]``."""
     m, d = rows.shape
     swizzled = plgpu.TilingTransform((8, _DEPTH)), plgpu.SwizzleTransform(128)
     return plgpu.kernel(
@@ -125,7 +125,7 @@ def _kernel(
     *,
     steps: int,
 ) -> None:
-    """What a warpgroup does; ``steps`` stages make a tile. All arguments are references."""
+    """Does the work of a warpgroup; ``steps`` stages make a tile. All arguments are references."""
     group = jax.lax.axis_index("group")
     begin = jax.lax.axis_index("block") * _BLOCK
     n_tiles = n_used[0]
@@ -213,5 +213,5 @@ def _kernel(
 
 
 def _along(line: jax.Array, axis: int) -> jax.Array:
-    """A value for each row (axis 0) or each class (axis 1), for all of the other."""
+    """Returns a value for each row (axis 0) or each class (axis 1), for all of the other."""
     return jax.lax.broadcast_in_dim(line, (_ROWS, _CLASSES), (axis,))

@@ -40,12 +40,12 @@ class Top2(NamedTuple):
 
 
 def half_norms(centroids: jax.Array) -> jax.Array:
-    """Half the squared norms, float32 ``[k]``."""
+    """Returns half the squared norms, float32 ``[k]``."""
     return 0.5 * jnp.sum(centroids**2, axis=1)
 
 
 def rounded(x: jax.Array) -> jax.Array:
-    """float32 ``x`` with the digits of bfloat16."""
+    """Returns float32 ``x`` with the digits of bfloat16."""
     # There and back by astype is nothing to XLA, which may keep more digits than it is asked for.
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
@@ -79,7 +79,7 @@ def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) 
 
 
 def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Top2:
-    """The best centroid of each row and the score of the second best.
+    """Returns the best centroid of each row and the score of the second best.
 
     Of equal scores the first centroid wins.
 
@@ -101,7 +101,7 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
 
 
 def nothing_yet(rows: jax.Array) -> Top2:
-    """The best of rows ``[b, d]`` before any centroid was seen."""
+    """Returns the best of rows ``[b, d]`` before any centroid was seen."""
     nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
     return Top2(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
 
@@ -114,7 +114,8 @@ def top2_of_tile(
     best: Top2,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """The best of rows ``[b, d]`` after one more tile of centroids, and its scores ``[w, b]``.
+    """Returns the best of rows ``[b, d]`` after one more tile of centroids, and its scores ``[w,
+    b]``.
 
     Args:
         rows: ``[b, d]`` in this precision.
@@ -150,7 +151,7 @@ def top2_of_tile(
 def top2_in_blocks(
     x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
 ) -> Top2:
-    """:func:`best_two` for rows ``[n, d]``, so many at a time."""
+    """Returns :func:`best_two` for rows ``[n, d]``, so many at a time."""
     parts = jax.lax.map(
         lambda rows: best_two(rows, tiles, precision), x.reshape(-1, block, x.shape[1])
     )

@@ -21,7 +21,7 @@ _LIMIT = 2**25
 
 
 def block_side(d: int) -> int:
-    """Rows to a block and centroids to a tile, for ``d`` columns."""
+    """Returns rows to a block and centroids to a tile, for ``d`` columns."""
     side, most = _LARGEST
     while side > 128 and 4 * side * d > most:
         side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
@@ -31,7 +31,7 @@ def block_side(d: int) -> int:
 def top2_fused(
     x: jax.Array, tiles: Tiles, *, precision: Precision = "float32", interpret: bool = False
 ) -> Top2:
-    """As :func:`jaxcurate.kmeans.kernels.scores.best_two` for rows ``[n, d]``, in any number.
+    """Works as :func:`jaxcurate.kmeans.kernels.scores.best_two` for rows ``[n, d]``, in any number.
 
     Args:
         x: float32 ``[n, d]``.

@@ -79,7 +79,8 @@ def draw(
 
 
 def points_and_chances(key: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
-    """All that is random in draws: float32 ``[n_draws]`` in [0, 1), where and how likely kept."""
+    """Returns all that is random in draws: float32 ``[n_draws]`` in [0, 1), where and how likely
+    kept."""
     uniform = lambda key: jax.random.uniform(key, (n_draws,))
     return uniform(key), uniform(jax.random.fold_in(key, 1))
 
@@ -108,7 +109,7 @@ def draw_blocks(
 
 
 def sum_of_blocks(sums: jax.Array) -> jax.Array:
-    """The sum of ``[b, ...]`` over the blocks, in groups that XLA cannot merge."""
+    """Returns the sum of ``[b, ...]`` over the blocks, in groups that XLA cannot merge."""
     if len(sums) <= _GROUP:
         return jnp.sum(sums, axis=0)
     fill = ((0, -len(sums) % _GROUP), *((0, 0),) * (sums.ndim - 1))
@@ -117,7 +118,7 @@ def sum_of_blocks(sums: jax.Array) -> jax.Array:
 
 
 def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where points lie on a line that is made of blocks.
+    """Returns where points lie on a line that is made of blocks.
 
     Args:
         points: float32 ``[c]`` in [0, 1), from one end of the line to the other.
@@ -135,14 +136,14 @@ def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def kept(draws: Draws) -> jax.Array:
-    """Which draws are neither used up nor thinned out, bool ``[b]``."""
+    """Returns which draws are neither used up nor thinned out, bool ``[b]``."""
     # Of one that nothing has come nearer to all is left, even where that is zero.
     left = (draws.chances * draws.then < draws.now) | (draws.now == draws.then)
     return left & (jnp.arange(len(draws.rows)) >= draws.n_used)
 
 
 def take(draws: Draws, n: int) -> tuple[jax.Array, Draws]:
-    """The first ``n`` that are kept, int32 ``[n]``, and the draws without these.
+    """Returns the first ``n`` that are kept, int32 ``[n]``, and the draws without these.
 
     There must be so many: ``jnp.sum(kept(draws)) >= n``.
     """
@@ -151,6 +152,6 @@ def take(draws: Draws, n: int) -> tuple[jax.Array, Draws]:
 
 
 def nearer(draws: Draws, centroid: jax.Array) -> Draws:
-    """The draws once there is one more centroid ``[d]``."""
+    """Returns the draws once there is one more centroid ``[d]``."""
     squared = jnp.sum((draws.rows - centroid[None, :]) ** 2, axis=1)
     return draws._replace(now=jnp.minimum(draws.now, squared))

@@ -82,7 +82,7 @@ def _assign(
     n: int,
     devices: Devices,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest candidate of every row, and the squared distance to it."""
+    """Returns the nearest candidate of every row, and the squared distance to it."""
     # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
     padding = padded_size(len(candidates), usual) - len(candidates)
     padded = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))

@@ -45,7 +45,7 @@ SEEDS_SPECS = specs(Seeds, SAME, ROWS, ROWS, SAME)
 
 
 def seeds_like(n: int, d: int, n_clusters: int) -> Seeds:
-    """The shapes of a seeding."""
+    """Returns the shapes of a seeding."""
     shape = jax.ShapeDtypeStruct
     rows = shape((n,), jnp.float32), shape((n,), jnp.int32)
     return specs(Seeds, shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
@@ -88,7 +88,7 @@ def first_seed(
     block: int,
     axis_name: str | None,
 ) -> Seeds:
-    """The seeding with one centroid chosen, any row. Arguments as in :func:`more_seeds`."""
+    """Returns the seeding with one centroid chosen, any row. Arguments as in :func:`more_seeds`."""
     nothing = jnp.zeros_like(weights)
     first = draw(
         x, weights, nothing, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name
@@ -147,14 +147,15 @@ def more_seeds(
     def joined(
         seeds: Seeds, centroid: jax.Array, closest: jax.Array, owner: jax.Array
     ) -> tuple[Seeds, jax.Array]:
-        """The seeding with one more centroid, and this centroid."""
+        """Returns the seeding with one more centroid, and this centroid."""
         i = seeds.n_chosen
         return Seeds(seeds.centroids.at[i].set(centroid), closest, owner, i + 1), centroid
 
     def everywhere(
         seeds: Seeds, candidates: jax.Array, squared: jax.Array
     ) -> tuple[Seeds, jax.Array]:
-        """The best candidate joins, given its squared distance ``[c, n]`` from every row."""
+        """Returns the best candidate joins, given its squared distance ``[c, n]`` from every
+        row."""
         potentials = jnp.minimum(squared, seeds.closest[None, :]) * weights[None, :]
         sums = jnp.sum(potentials.reshape(len(candidates), -1, block), axis=2)
         # By blocks, joined in one order: they do not depend on how many devices share the rows.
@@ -165,7 +166,7 @@ def more_seeds(
         return joined(seeds, candidates[best], jnp.minimum(squared, seeds.closest), owner)
 
     def where_near(seeds: Seeds, candidates: jax.Array) -> tuple[Seeds, jax.Array]:
-        """The same, looking only at rows that may be nearer to a candidate."""
+        """Returns the same, looking only at rows that may be nearer to a candidate."""
         at = lambda a, rows: a.at[rows].get(mode="clip")
         between = least_between(seeds.centroids, candidates)
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
@@ -192,13 +193,13 @@ def more_seeds(
         return joined(seeds, chosen[0], *over_flagged(near, _AT_ONCE, moved, pair))
 
     def may_be_nearer(seeds: Seeds, between: jax.Array) -> jax.Array:
-        """Where a row may be nearer to something than to its centroid, bool ``[n]``; given how far
-        from it each centroid ``[k]`` is, squared."""
+        """Returns where a row may be nearer to something than to its centroid, bool ``[n]``; given
+        how far from it each centroid ``[k]`` is, squared."""
         # Squared distances are within one part in a hundred of the true ones.
         return (4 * 1.03 * seeds.closest >= between[seeds.owner]) & (weights > 0)
 
     def some_steps(seeds: Seeds) -> Seeds:
-        """As many steps as there are draws for."""
+        """Returns as many steps as there are draws for."""
         draws = draw(
             x,
             weights,
@@ -243,7 +244,8 @@ def more_seeds(
 
 
 def least_between(centroids: jax.Array, few: jax.Array) -> jax.Array:
-    """Bounds ``[k, c]`` below the squared distances of centroids ``[k, d]`` to a few ``[c, d]``."""
+    """Returns bounds ``[k, c]`` below the squared distances of centroids ``[k, d]`` to a few ``[c,
+    d]``."""
     sizes = jnp.sum(centroids**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
     squared = sizes - 2 * jnp.dot(centroids, few.T, precision=HIGHEST)
     rounding = (centroids.shape[1] + 16) * 2.0**-22 * sizes
@@ -253,7 +255,7 @@ def least_between(centroids: jax.Array, few: jax.Array) -> jax.Array:
 def squared_distances_to(
     rows: jax.Array, x: jax.Array, norms: jax.Array, at: jax.Array | None = None
 ) -> jax.Array:
-    """Squared distances ``[c, n]``, each to within one part in a hundred.
+    """Returns squared distances ``[c, n]``, each to within one part in a hundred.
 
     Where the expanded square loses more than that to rounding, the difference is squared.
 

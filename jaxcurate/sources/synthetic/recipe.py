@@ -124,7 +124,7 @@ class Recipe:
 
 
 def web_like(seed: int = 0) -> Recipe:
-    """A crushing head of near-duplicates and a thin, diverse tail: 21,000 items.
+    """Returns a crushing head of near-duplicates and a thin, diverse tail: 21,000 items.
 
     20,000 weakly jittered copies of 20 Fashion-MNIST originals; 200 digits, 600 pieces of clip
     art and 200 emoji, each once.
@@ -142,12 +142,13 @@ def web_like(seed: int = 0) -> Recipe:
 
 
 def fashion_longtail(seed: int = 0) -> Recipe:
-    """One domain without duplicates, ten classes from 4,000 items down to 40: 9,928 items."""
+    """Returns one domain without duplicates, ten classes from 4,000 items down to 40: 9,928
+    items."""
     return Recipe(seed=seed, domains=(Domain("fashion", "fashion", 9_928, imbalance=100.0),))
 
 
 def balanced(seed: int = 0) -> Recipe:
-    """One domain, ten classes of 1,000 distinct items: nothing for curation to repair."""
+    """Returns one domain, ten classes of 1,000 distinct items: nothing for curation to repair."""
     return Recipe(seed=seed, domains=(Domain("fashion", "fashion", 10_000, imbalance=1.0),))
 
 

@@ -9,7 +9,8 @@ RING_CENTROIDS = ((-2.2, 1.0), (0.0, 1.0), (2.2, 1.0), (-1.2, 0.2), (1.2, 0.2))
 
 
 def skewed_square(seed: int) -> np.ndarray:
-    """Three Gaussians of 7000, 1000 and 500 points, and 500 uniform ones: float64 ``[9000, 2]``.
+    """Returns three Gaussians of 7000, 1000 and 500 points, and 500 uniform ones: float64 ``[9000,
+    2]``.
 
     References:
         Vo et al. 2024, section 4.1. https://arxiv.org/abs/2405.15613
@@ -26,7 +27,7 @@ def skewed_square(seed: int) -> np.ndarray:
 
 
 def rings(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Five rings of very different numbers of points.
+    """Returns five rings of very different numbers of points.
 
     Returns:
         Points, float64 ``[29700, 2]``, and the ring of each, int64 ``[29700]``.
@@ -40,7 +41,7 @@ def rings(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kl_of_shares(ring: np.ndarray) -> float:
-    """KL divergence of the rings' shares of points from equal shares."""
+    """Returns KL divergence of the rings' shares of points from equal shares."""
     shares = np.bincount(ring, minlength=len(RING_SIZES)) / len(ring)
     shares = shares[shares > 0]
     return float((shares * np.log(len(RING_SIZES) * shares)).sum())

@@ -29,7 +29,7 @@ class SimCLR(nnx.Module):
 
 
 def nt_xent(z_1: jax.Array, z_2: jax.Array, ids: jax.Array, temperature: float) -> jax.Array:
-    """Normalised, temperature-scaled cross entropy of two views of a batch.
+    """Returns normalised, temperature-scaled cross entropy of two views of a batch.
 
     View i is to find the other view of its image among all views of other images. An image that
     is in the batch more than once is no negative of itself.
