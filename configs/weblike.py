@@ -6,10 +6,10 @@ clip art and 200 emoji (`jaxcurate/sources/synthetic/recipe.py`). 500 of the 21,
     scripts/fetch
     .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike
 
-About 4 minutes on two CPU cores, most of it 15 pretrainings. What to expect: normalised domain
-entropy 0.17 in the pool, 0.18 in a random subset, 0.88 to 0.95 in the curated one; macro k-NN accuracy
-0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about +0.04 by k-NN, its 95 %
-interval above zero.
+About 4 minutes on two CPU cores, most of it 15 pretrainings. What to expect: normalized domain
+entropy 0.17 in the pool, 0.18 in a random subset, 0.88 to 0.95 in the curated one; macro k-NN
+accuracy 0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about +0.04 by k-NN, its
+95 % interval above zero.
 """
 
 from ml_collections import ConfigDict
