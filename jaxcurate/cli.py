@@ -111,7 +111,7 @@ def _names(error: OSError) -> list[Any]:
 def _command(argv: Sequence[str]) -> None:
     command, config, path, quiet, wait = _parsed(argv)
     from jaxcurate.config import Config
-    from jaxcurate.fields import to_dataclass
+    from jaxcurate.dataclass_fields import to_dataclass
 
     settings = to_dataclass(Config, config, "config")
     _set_up_devices(settings.n_devices, settings.platform)
@@ -136,7 +136,7 @@ def _command(argv: Sequence[str]) -> None:
 def _help(command: str) -> str:
     """Returns the usage, and the fields that a command reads with their meanings."""
     from jaxcurate.config import Config
-    from jaxcurate.fields import explained
+    from jaxcurate.dataclass_fields import explained
 
     sections = {"run": None, "status": None, "sample": ("sample",), "report": ()}
     own = sections.get(command, (command,))
@@ -192,7 +192,7 @@ _FIELD = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 def _nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Takes out fields that are set to None, which flags cannot be, and refuses unknown ones."""
     from jaxcurate.config import Config
-    from jaxcurate.fields import kind_of, may_be_none
+    from jaxcurate.dataclass_fields import kind_of, may_be_none
 
     kept, without = [], []
     for argument in argv:

@@ -9,11 +9,11 @@ from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_whole
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix
+from jaxcurate.dataclass_fields import placeholders
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import MOST_COLUMNS
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.export import FORMATS
-from jaxcurate.fields import placeholders
 from jaxcurate.kmeans.fit import InitName
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.runtime.devices import Mapper

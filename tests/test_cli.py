@@ -16,8 +16,8 @@ from PIL import Image
 import jaxcurate as jc
 from jaxcurate import cli
 from jaxcurate.config import Config
+from jaxcurate.dataclass_fields import explained
 from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
-from jaxcurate.fields import explained
 
 CONFIG = """
 from jaxcurate import Level

@@ -6,7 +6,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
 from jaxcurate.curation.level import Level
-from jaxcurate.fields import kind_of, may_be_none, to_dataclass
+from jaxcurate.dataclass_fields import kind_of, may_be_none, to_dataclass
 from jaxcurate.sources import fashion_longtail, web_like
 
 

@@ -9,7 +9,7 @@ ROOT = Path(jaxcurate.__file__).parent
 ORDER = (
     *("__main__", "cli", "pipeline", "report", "evaluation", "config", "training", "encoders"),
     *("export", "sources", "models", "curation", "neighbors", "kmeans", "artifacts", "runtime"),
-    *("fields", "stateless_random", "checks"),
+    *("dataclass_fields", "stateless_random", "checks"),
 )
 """Folders and loose modules from the top down; each imports from those behind it alone."""
 MODULES = {

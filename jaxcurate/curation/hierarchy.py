@@ -23,8 +23,9 @@ from jaxcurate.kmeans.fit import InitName, assign, iterate, seeded
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import assign_to_parts, chunked
+from jaxcurate.kmeans.row_stream import RowStream, stream_within
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import Rows, RowStream, fits, place, stream_within
+from jaxcurate.kmeans.rows import Rows, fits, place
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes

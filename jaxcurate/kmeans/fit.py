@@ -21,7 +21,8 @@ from jaxcurate.kmeans.lloyd import (
     more_iterations,
     unassigned,
 )
-from jaxcurate.kmeans.rows import Rows, RowStream
+from jaxcurate.kmeans.row_stream import RowStream
+from jaxcurate.kmeans.rows import Rows
 from jaxcurate.kmeans.seeding.parallel import kmeans_parallel
 from jaxcurate.kmeans.seeding.plus_plus import (
     SEEDS_SPECS,

@@ -22,8 +22,9 @@ from jaxcurate.kmeans.checkpoint import KMeansState, Stops
 from jaxcurate.kmeans.fit import NO_SHARDS, InitName, KMeansResult, fitted, fitted_in_a_ring, seeded
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.normalize import Normalizer, fit_normalizer
+from jaxcurate.kmeans.row_stream import RowStream, stream_within
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import RowStream, fits, place, stream_within
+from jaxcurate.kmeans.rows import fits, place
 from jaxcurate.kmeans.streaming import iterate_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices

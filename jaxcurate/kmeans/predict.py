@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcurate.kmeans.lloyd import assigned
+from jaxcurate.kmeans.row_stream import RowStream, stream_rows
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import RowStream, stream_rows
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch
 
 _CHUNK_BYTES = 2**26

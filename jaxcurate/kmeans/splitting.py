@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxcurate.kmeans.lloyd import lloyd
 from jaxcurate.kmeans.normalize import fit_normalizer
+from jaxcurate.kmeans.row_stream import stream_within
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import stream_within
 from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices

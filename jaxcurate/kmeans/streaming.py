@@ -18,7 +18,8 @@ from jaxcurate.kmeans.checkpoint import NO_STOPS, Stops, from_devices, to_device
 from jaxcurate.kmeans.kernels.cluster_sums import sums_of_differences
 from jaxcurate.kmeans.kernels.scores import Precision, Top2
 from jaxcurate.kmeans.lloyd import assigned, measured
-from jaxcurate.kmeans.rows import Rows, RowStream
+from jaxcurate.kmeans.row_stream import RowStream
+from jaxcurate.kmeans.rows import Rows
 from jaxcurate.kmeans.seeding.d2_draws import Draws, draw_blocks, kept, nearer, take
 from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates, squared_distances_to
 from jaxcurate.runtime import collectives

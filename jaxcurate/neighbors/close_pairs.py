@@ -1,4 +1,4 @@
-"""Pairs of rows that are close: sought within clusters and across neighbouring ones."""
+"""Pairs of rows that are close: sought within clusters and across neighboring ones."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def close_pairs(
     Args:
         unit: float32 ``[n, d]`` of rows of length 1 or 0, possibly a memory map.
         labels: int ``[n]``.
-        cluster_pairs: from :func:`neighbouring`.
+        cluster_pairs: from :func:`neighboring_clusters`.
         threshold: above 0.
         everyone: return all pairs; otherwise those of a maximum spanning forest: at most
             ``n - 1``, which connect the same rows at this threshold and at any higher one.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxcurate import Level, cli
 from jaxcurate.config import Config
 from jaxcurate.curation.suggest_levels import propose_levels
-from jaxcurate.fields import to_dataclass
+from jaxcurate.dataclass_fields import to_dataclass
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -22,7 +22,7 @@ from jaxcurate import cli
 from jaxcurate.checks import InputError
 from jaxcurate.config import ClusterConfig, Config, GrowConfig, SampleConfig
 from jaxcurate.curation.level import Level
-from jaxcurate.fields import to_dataclass
+from jaxcurate.dataclass_fields import to_dataclass
 from jaxcurate.sources import web_like
 
 SECONDS = 20

@@ -17,7 +17,7 @@ from jaxcurate.artifacts import files, folders, lock, temporary
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
-from jaxcurate.fields import to_dataclass
+from jaxcurate.dataclass_fields import to_dataclass
 
 
 def _paths(at, where=()):

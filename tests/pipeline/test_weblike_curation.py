@@ -13,8 +13,8 @@ import pytest
 
 from jaxcurate import sources
 from jaxcurate.config import Config
+from jaxcurate.dataclass_fields import to_dataclass
 from jaxcurate.evaluation.summary import balance
-from jaxcurate.fields import to_dataclass
 from jaxcurate.pipeline import run
 from jaxcurate.runtime.progress import Progress
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxcurate.checks import InputError
-from jaxcurate.fields import to_dataclass
+from jaxcurate.dataclass_fields import to_dataclass
 
 RAW_SOURCES = ("fashion", "digits", "clipart", "emoji")
 
