@@ -160,7 +160,8 @@ def test_pca_of_equal_pictures_is_zero(size):
 def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):
     levels, sampling = ClusterConfig((Level(2),)), SampleConfig(2)
     with pytest.raises(
-        InputError, match=r"image_size=224 with embed\.resolution=0 .*config\.embed\.resolution=52"
+        InputError,
+        match=r"image_size=224 with embed\.resolution=None .*config\.embed\.resolution=52",
     ):
         Config("folder:x", levels, sampling, image_size=224)
     for fields in (

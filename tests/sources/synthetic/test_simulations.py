@@ -26,34 +26,42 @@ SETTINGS = {
 }
 
 
-SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+SEEDS = [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)]
+"""One seed takes a minute; three are what the published figures are held against."""
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_square_is_covered_ever_more_evenly(seed):
-    x = skewed_square(seed)
-    found = [kl_to_uniform(x, *SIDES)] + [
-        kl_to_uniform(hierarchical_kmeans(x, setting, seed).levels[-1].centroids, *SIDES)
-        for setting in SETTINGS.values()
-    ]
-    assert found == sorted(found, reverse=True), found
-    assert len(set(found)) == len(found)
-    assert found[-1] <= 0.060
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_square_is_covered_ever_more_evenly(seeds):
+    resampled = []
+    for seed in seeds:
+        x = skewed_square(seed)
+        found = [kl_to_uniform(x, *SIDES)] + [
+            kl_to_uniform(hierarchical_kmeans(x, setting, seed).levels[-1].centroids, *SIDES)
+            for setting in SETTINGS.values()
+        ]
+        assert found == sorted(found, reverse=True), (seed, found)
+        assert len(set(found)) == len(found)
+        resampled.append(found[-1])
+    # A single seed strays by 0.01 from the mean.
+    assert np.mean(resampled) <= (0.060 if len(seeds) == 3 else 0.070)
     # The ranges that eight runs of a reference gave, a little widened.
     assert 0.93 < found[0] < 0.97
     assert 0.32 < found[1] < 0.39
     assert 0.12 < found[2] < 0.17
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_rings_get_equal_shares(seed):
-    x, ring = rings(seed)
-    assert kl_of_shares(ring) == pytest.approx(0.773, abs=1e-3)
-    tree = hierarchical_kmeans(x, [jc.Level(1000, 10, 15), jc.Level(300, 10, 2)], seed)
-    taken = jc.sample(tree, 1000, seed=seed)
-    assert len(np.unique(taken)) == len(taken) == 1000
-    assert kl_of_shares(ring[taken]) <= 0.035
-    share_of_smallest = np.mean(ring[taken] == 1)
-    assert 0.09 < share_of_smallest < 0.14  # of 0.7 % in the pool
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_rings_get_equal_shares(seeds):
+    found = []
+    for seed in seeds:
+        x, ring = rings(seed)
+        assert kl_of_shares(ring) == pytest.approx(0.773, abs=1e-3)
+        tree = hierarchical_kmeans(x, [jc.Level(1000, 10, 15), jc.Level(300, 10, 2)], seed)
+        taken = jc.sample(tree, 1000, seed=seed)
+        assert len(np.unique(taken)) == len(taken) == 1000
+        found.append(kl_of_shares(ring[taken]))
+        share_of_smallest = np.mean(ring[taken] == 1)
+        assert 0.09 < share_of_smallest < 0.14  # of 0.7 % in the pool
+    assert np.mean(found) <= 0.035, found
     plain = hierarchical_kmeans(x, [jc.Level(1000), jc.Level(300)])
     assert 0.08 < kl_of_shares(ring[jc.sample(plain, 1000)]) < 0.14

@@ -72,7 +72,10 @@ def test_a_recipe_survives_plain_mappings(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sead": 1}, "recipe.sead is unknown; known are domains, seed, image_size"),
+        (
+            {"sead": 1},
+            "recipe.sead is unknown; did you mean seed\\? known are domains, seed, image_size",
+        ),
         ({"seed": "1"}, "recipe.seed must be int, not '1'"),
         ({"seed": True}, "recipe.seed must be int, not True"),
         ({"domains": []}, "domains must not be empty"),
