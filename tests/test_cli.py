@@ -648,6 +648,19 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(jaxcurate, place):
     assert everything_in(place) == before
 
 
+def test_a_damaged_pool_is_made_again_where_nothing_may_be_left_out(jaxcurate, place):
+    jaxcurate("embed")
+    whole = everything_in(place / "work/pool")
+    file = place / "work/pool/ids.npy"
+    file.write_bytes(file.read_bytes()[:-4])
+    code, _, err = jaxcurate("embed", "--config.strict=True")
+    assert code == 0, err
+    assert "embed ... (damaged: " in err
+    again = everything_in(place / "work/pool")
+    assert whole.pop("card.json") and again.pop("card.json")  # which tells the time
+    assert again == whole
+
+
 def test_rows_without_direction_matter_to_cosine_alone(jaxcurate, place):
     x = array(lambda x: x)
     x[7] = 0

@@ -77,10 +77,8 @@ class Embed(Stage):
         source, left_out = context.items.source, []
         if isinstance(source, sources.Skipping):
             left_out = [list(one) for one in source.skipped if one[1] != sources.WORK_DIRECTORY]
-        if not left_out:
-            card = context.outputs[self.name].card()
-            if card is not None and self.is_current(context, card):
-                left_out = card["unreadable"]
+        if not left_out and self.state(context) == "done":
+            left_out = context.card(self.name)["unreadable"]
         if left_out:
             id_, reason = left_out[0]
             raise InputError(

@@ -37,8 +37,8 @@ class Output(Protocol):
         """
         ...
 
-    def is_made_from(self, inputs: Mapping[str, Any]) -> bool:
-        """Tells whether it was made from these inputs."""
+    def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+        """Tells whether it was made from these inputs, by its card."""
         ...
 
     def check_replaceable(self, run: str) -> None:
@@ -62,9 +62,9 @@ class Folder:
         """Returns the card; None where there is no folder."""
         return folders.read_card(self.path)
 
-    def is_made_from(self, inputs: Mapping[str, Any]) -> bool:
+    def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
         """Tells whether the card names these inputs."""
-        return (self.card() or {}).get("made_from") == as_json(inputs)
+        return card.get("made_from") == as_json(inputs)
 
     def check_replaceable(self, run: str) -> None:
         """Refuses a folder that this run did not write."""
@@ -78,16 +78,17 @@ class Page:
     path: epath.Path
 
     def card(self) -> dict[str, Any] | None:
-        """Returns an empty card for a whole page; None where there is none."""
+        """Returns the text of a whole page, which is its own card; None where there is none."""
         if not self.path.is_file():  # a pipe would be read forever
             return None
-        if not is_whole(self.path.read_text()):
+        text = self.path.read_text()
+        if not is_whole(text):
             raise files.DamagedError(f"{self.path} is cut short")
-        return {}
+        return {"text": text}
 
-    def is_made_from(self, inputs: Mapping[str, Any]) -> bool:
+    def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
         """Tells whether the page has the fingerprint of these inputs."""
-        return files.fingerprint(dict(inputs)) in self.path.read_text()
+        return files.fingerprint(dict(inputs)) in card["text"]
 
     def check_replaceable(self, run: str) -> None:
         """Refuses a file that is no report."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts import folders, temporary
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError, check_choice
 from jaxcurate.config import Config
@@ -100,13 +100,13 @@ class Pipeline:
     def status(self) -> list[Status]:
         """Returns how every stage stands; changes nothing."""
         return [
-            Status(name, self._state(self._known[name]), str(self.context.folder(name)))
+            Status(name, self._known[name].state(self.context), str(self.context.folder(name)))
             for name in self.chosen
         ]
 
     def _run_stage(self, stage: Stage) -> None:
         """Does a stage, unless its output is there and made from the same inputs."""
-        state = self._state(stage)
+        state = stage.state(self.context)
         if state == "done":
             self.context.run = self.config.run()
             stage.tidy(self.context)
@@ -122,15 +122,6 @@ class Pipeline:
         told = ", ".join(f"{key} {value}" for key, value in found.items())
         spent = time.perf_counter() - self._begun
         self.progress.line(f"{stage.name}: {told + ', ' if told else ''}{spent:.1f} s")
-
-    def _state(self, stage: Stage) -> str:
-        try:
-            card = self.context.outputs[stage.name].card()
-            if card is None:
-                return "missing"
-            return "done" if stage.is_current(self.context, card) else "out of date"
-        except files.DamagedError as error:
-            return f"damaged: {error}"
 
     def _check(self, names: Sequence[str]) -> None:
         """Refuses what cannot work while nothing has been written yet."""
@@ -157,7 +148,7 @@ class Pipeline:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file, not a work directory")
         run = self.config.run() or folders.NO_RUN
-        is_done = lambda name: self._state(self._known[name]) == "done"
+        is_done = lambda name: self._known[name].state(self.context) == "done"
         for name in itertools.dropwhile(is_done, names):
             self._known[name].check_replaceable(self.context, run)
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from jaxcurate.artifacts.files import DamagedError
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
@@ -52,9 +53,19 @@ class Stage(Protocol):
         """Returns all that the outcome depends on, as JSON can hold it."""
         ...
 
+    def state(self, context: Context) -> str:
+        """Returns how the output stands: done, missing, out of date, or damaged and how."""
+        try:
+            card = context.outputs[self.name].card()
+            if card is None:
+                return "missing"
+            return "done" if self.is_current(context, card) else "out of date"
+        except DamagedError as error:
+            return f"damaged: {error}"
+
     def is_current(self, context: Context, card: dict[str, Any]) -> bool:
-        """Tells whether what lies there is what would be made now."""
-        return context.outputs[self.name].is_made_from(self.inputs(context))
+        """Tells whether what lies there, by its card, is what would be made now."""
+        return context.outputs[self.name].is_made_from(self.inputs(context), card)
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Does the work, and returns what there is to say of it, in a few words by name.
