@@ -749,7 +749,27 @@ def test_a_pool_that_was_saved_by_hand(jaxcurate, place):
 def test_more_neighbourhoods_than_items_change_nothing(jaxcurate, place):
     before = everything_in(place)
     flags = [DEDUP, "--config.dedup.n_clusters=201"]
-    refused(jaxcurate("run", *flags), "dedup.n_clusters asks for 201", "200 item")
+    for command in ("run", "embed"):  # later stages are asked before a pool is made for them
+        refused(jaxcurate(command, *flags), "dedup.n_clusters asks for 201", "200 item")
+    assert everything_in(place) == before
+
+
+@pytest.mark.parametrize("command", ["run", "embed"])
+def test_more_clusters_than_items_change_nothing(jaxcurate, place, command):
+    before = everything_in(place)
+    flag = "--config.cluster.levels[0].n_clusters=201"
+    refused(jaxcurate(command, flag), "cluster.levels[0].n_clusters asks for 201", "200 item")
+    assert everything_in(place) == before
+
+
+@pytest.mark.parametrize("command", ["run", "embed"])
+def test_names_that_no_export_can_have_change_nothing(jaxcurate, place, command, monkeypatch):
+    (place / "pictures").mkdir()
+    for i in range(20):
+        Image.new("RGB", (4, 4)).save(place / f"pictures/{i:02}.png")
+    monkeypatch.setattr("jaxcurate.export.names._LONGEST_PATH", 10)
+    before = everything_in(place)
+    refused(jaxcurate(command, source=f"folder:{place}/pictures"), "'00.png'", "exports/curated")
     assert everything_in(place) == before
 
 

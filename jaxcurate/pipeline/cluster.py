@@ -1,5 +1,6 @@
 """Stage ``cluster``: from the pool to the tree, by hierarchical k-means with resampling."""
 
+from collections.abc import Collection
 from typing import Any
 
 from etils import epath
@@ -8,6 +9,7 @@ from jaxcurate.artifacts.checkpoint import KIND as CHECKPOINT
 from jaxcurate.artifacts.checkpoint import Checkpoint
 from jaxcurate.artifacts.folders import check_replaceable
 from jaxcurate.artifacts.tree import KIND
+from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.checkpoint import TreeState
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
@@ -31,6 +33,16 @@ class Cluster(Stage):
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that made the pool and chose its rows."""
         return ("embed", "dedup") if settings.dedup.enabled else ("embed",)
+
+    def foresee(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses to embed fewer items than the first level has clusters."""
+        level = context.settings.cluster.levels[0]
+        n_clusters = level.n_clusters * level.n_splits
+        if "embed" in chosen and len(context.items.source) < n_clusters:
+            raise InputError(
+                f"cluster.levels[0].n_clusters asks for {n_clusters} clusters, but "
+                f"{context.settings.source} has only {len(context.items.source)} item(s)"
+            )
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the rows, the levels and the seed."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation import dedup
 from jaxcurate.pipeline.context import Context
@@ -36,6 +37,15 @@ class Dedup(Stage):
         """Refuses to compare items of another source than the pool's."""
         if context.settings.dedup.content == "items":
             context.check_source(chosen)
+
+    def foresee(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses to embed fewer items than there are to be neighborhoods."""
+        n_clusters = context.settings.dedup.n_clusters or 0
+        if "embed" in chosen and len(context.items.source) < n_clusters:
+            raise InputError(
+                f"dedup.n_clusters asks for {n_clusters} clusters, but {context.settings.source} "
+                f"has only {len(context.items.source)} item(s)"
+            )
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the pool and what counts as the same."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate import export, sources
+from jaxcurate import sources
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.pool import KIND, write_pool
 from jaxcurate.checks import InputError
@@ -25,24 +25,10 @@ class Embed(Stage):
         return Folder(path / "pool", KIND)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses names that cannot be exported, and pools too small for their clusters."""
+        """Refuses a pool that has grown, and items to leave out where there must be none."""
         context.check_source(chosen)
-        settings, source = context.settings, context.items.source
-        if settings.strict:
+        if context.settings.strict:
             self._check_strict(context)
-        if isinstance(source, sources.Named):
-            export.check_names(source.ids, context.folder("export"))
-        n, level = len(source), settings.cluster.levels[0]
-        if n < level.n_clusters * level.n_splits:
-            raise InputError(
-                f"cluster.levels[0].n_clusters asks for {level.n_clusters * level.n_splits} "
-                f"clusters, but {settings.source} has only {n} item(s)"
-            )
-        if settings.dedup.enabled and n < (settings.dedup.n_clusters or 0):
-            raise InputError(
-                f"dedup.n_clusters asks for {settings.dedup.n_clusters} clusters, but "
-                f"{settings.source} has only {n} item(s)"
-            )
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the source and the encoder."""

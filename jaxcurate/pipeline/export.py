@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import export
+from jaxcurate import export, sources
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
@@ -29,6 +29,11 @@ class Export(Stage):
     def check(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses to export items of another source than the pool's."""
         context.check_source(chosen)
+
+    def foresee(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses to embed items whose names no file can have."""
+        if "embed" in chosen and isinstance(context.items.source, sources.Named):
+            export.check_names(context.items.source.ids, context.folder(self.name))
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the subset and the format."""

@@ -141,6 +141,8 @@ class Pipeline:
                     )
         for stage in stages:
             stage.check(self.context, names)
+        for name in self.chosen:
+            self._known[name].foresee(self.context, names)
         self._check_replaceable(names)
 
     def _check_replaceable(self, names: Sequence[str]) -> None:

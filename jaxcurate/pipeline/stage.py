@@ -39,7 +39,21 @@ class Stage(Protocol):
         return ()
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses what cannot work, before anything is written.
+        """Refuses to run where this cannot work, before anything is written.
+
+        Args:
+            context: of the run.
+            chosen: names of the stages that will run.
+
+        Raises:
+            InputError: in one line.
+        """
+
+    def foresee(self, context: Context, chosen: Collection[str]) -> None:
+        """Refuses what other stages are about to make, where this one could do nothing with it.
+
+        It is asked in any command if the settings ask for the stage: who embeds for a day should
+        not hear only then that there are too few items to cluster.
 
         Args:
             context: of the run.

@@ -80,6 +80,20 @@ def test_the_run_knows_no_stage_by_name():
     assert not {name for name in names if f'"{name}"' in text or f"`{name}`" in text}
 
 
+def test_a_stage_is_asked_before_others_work_for_it(settings, tmp_path):
+    class Choosy(Toy):
+        def foresee(self, context, chosen):
+            if "embed" in chosen:
+                raise jc.InputError("nothing can be made of this")
+
+    stages = [*STAGES, Choosy()]
+    pipeline = run.Pipeline(settings, tmp_path / "work", Lines(), stages=stages)
+    with pytest.raises(jc.InputError, match="nothing can be made of this"):
+        pipeline.run(["embed"])
+    assert not (tmp_path / "work").exists()
+    pipeline.run(["toy"])
+
+
 def test_one_device_is_one_device_in_every_stage(settings, tmp_path, monkeypatch):
     used = []
 
