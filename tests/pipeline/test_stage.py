@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
+from jaxcurate import cli
 from jaxcurate.artifacts import folders
 from jaxcurate.config import ClusterConfig, Config, SampleConfig
 from jaxcurate.pipeline import STAGES, Stage, run
@@ -78,6 +79,12 @@ def test_the_run_knows_no_stage_by_name():
     text = Path(run.__file__).read_text()
     assert len(names) == len(STAGES) == 8
     assert not {name for name in names if f'"{name}"' in text or f"`{name}`" in text}
+
+
+def test_every_stage_is_a_command():
+    """The names stand in `cli` as well, which prints its usage without importing the stages."""
+    commands = ["run", *(stage.name for stage in STAGES), "status"]
+    assert list(cli.COMMANDS) == commands
 
 
 def test_a_stage_is_asked_before_others_work_for_it(settings, tmp_path):
