@@ -168,7 +168,10 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     except KeyError as error:
         raise InputError(f"the configuration has no field {error}") from error
     except IndexError as error:
-        raise InputError(f"a level that is not there: {_indexed(argv)}") from error
+        given = _indexed(argv)
+        raise InputError(
+            f"a level that is not there: {given}" if given else _reason(error)
+        ) from error
     except Exception as error:  # a configuration is a program, and may fail in any way
         raise InputError(_reason(error)) from error
     if len(rest) != 2 or rest[1] not in COMMANDS:

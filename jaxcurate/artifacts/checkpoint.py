@@ -50,16 +50,17 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Returns the state of this work; None where there is none, or it is damaged."""
-        try:
-            card = folders.read_card(self._path)
-            if card is None or card.get("made_from") != self._made_from:
-                return None
-            folders.check_files(self._path)
-            names = [name.removesuffix(".npy") for name in card["files"]]
-            return {name: files.load_array(self._path / f"{name}.npy") for name in names}
-        except files.DamagedError:  # the work begins anew
+        """Returns the state of this work; None where there is none.
+
+        Raises:
+            DamagedError: a file of it is missing, truncated or altered.
+        """
+        card = folders.read_card(self._path)
+        if card is None or card.get("made_from") != self._made_from:
             return None
+        folders.check_files(self._path)
+        names = [name.removesuffix(".npy") for name in card["files"]]
+        return {name: files.load_array(self._path / f"{name}.npy") for name in names}
 
     def remove(self) -> None:
         """Removes the state, whatever it was made from; what this run did not write stays."""

@@ -122,7 +122,7 @@ def deduplicate(
             quick flat k-means.
         level: of the tree.
         n_clusters: of the quick k-means; the root of the number of distinct rows by default.
-        n_neighbours: with how many of the nearest clusters each is compared.
+        n_neighbors: number of the nearest clusters that each cluster is compared with.
         all_pairs: keep every near pair, as many as there may be; otherwise those of a maximum
             spanning forest, which connect the same rows at this threshold and any higher one.
         seed: of the quick k-means.

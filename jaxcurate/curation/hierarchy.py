@@ -92,7 +92,7 @@ def hierarchical_kmeans(
         devices: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
             are assigned, where it was fitted to a part of them. Without it, a
-            :class:`~jaxcurate.tree.SurplusWarning` tells of levels with fewer distinct rows than
+            :class:`~jaxcurate.artifacts.tree.SurplusWarning` tells of levels with fewer distinct rows than
             clusters; :meth:`ClusterTree.surplus_lines` does in any case.
         state: where to go on, from ``on_state``, with the other arguments as they were. The
             result has the bits of a run without interruption.

@@ -190,7 +190,7 @@ def iterate(
         centroids: where to begin; None where ``stops`` has a state to go on from.
         n_clusters: ``k``.
         max_iter: iterations at most.
-        precision: as :func:`kmeans` has it.
+        precision: as :func:`jaxcurate.kmeans.kmeans` has it.
         unit: spherical k-means.
         shard_centroids: split the centroids over the devices, without stops.
         stops: where to go on and to stop.

@@ -57,7 +57,7 @@ def kmeans(
         x: ``[n, d]`` of real numbers of any type that float32 can hold, or a :class:`Pool`. For
             several processes, a memory map of a file that all of them see.
         n_clusters: ``k``, at most ``n``. Where fewer rows are distinct some clusters are empty,
-            and a :class:`~jaxcurate.tree.SurplusWarning` says so.
+            and a :class:`~jaxcurate.artifacts.tree.SurplusWarning` says so.
         init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
             ``"random"`` (distinct rows), or centroids ``[k, d]``.
         max_iter: Lloyd's iterations at most; they stop once no label changes.

@@ -41,7 +41,7 @@ def neighboring_clusters(
     Args:
         centroids: ``[k, d]``.
         counts: int ``[k]``; clusters without rows are left out.
-        n_neighbours: how many of the nearest others.
+        n_neighbors: number of the nearest others.
         devices: the devices to use; all by default.
 
     Returns:

@@ -1,12 +1,14 @@
 """Stage ``cluster``: from the pool to the tree, by hierarchical k-means with resampling."""
 
 from collections.abc import Collection
+from importlib import metadata
 from typing import Any
 
 from etils import epath
 
 from jaxcurate.artifacts.checkpoint import KIND as CHECKPOINT
 from jaxcurate.artifacts.checkpoint import Checkpoint
+from jaxcurate.artifacts.files import DamagedError
 from jaxcurate.artifacts.folders import check_replaceable
 from jaxcurate.artifacts.tree import KIND
 from jaxcurate.checks import InputError
@@ -59,9 +61,7 @@ class Cluster(Stage):
         """
         settings, pool = context.settings, context.pool()
         checkpoint = self._checkpoint(context)
-        saved = checkpoint.load()
-        if saved is not None:
-            context.progress.line("  going on from the last checkpoint")
+        state = self._state_to_go_on_from(checkpoint, context)
         tree = hierarchical_kmeans(
             pool,
             settings.cluster.levels,
@@ -75,7 +75,7 @@ class Cluster(Stage):
             shard_centroids=settings.shard_centroids,
             devices=context.devices,
             progress=context.progress,
-            state=None if saved is None else TreeState.from_arrays(saved),
+            state=state,
             on_state=lambda state: checkpoint.save(state.to_arrays()),
             state_due=checkpoint.due,
         )
@@ -96,10 +96,24 @@ class Cluster(Stage):
         """Removes the checkpoint."""
         self._checkpoint(context).remove()
 
+    def _state_to_go_on_from(self, checkpoint: Checkpoint, context: Context) -> TreeState | None:
+        try:
+            saved = checkpoint.load()
+        except DamagedError as error:
+            context.progress.line(
+                f"  the checkpoint is of no use, and the tree begins anew: {error}"
+            )
+            return None
+        if saved is None:
+            return None
+        context.progress.line("  going on from the last checkpoint")
+        return TreeState.from_arrays(saved)
+
     def _checkpoint(self, context: Context) -> Checkpoint:
-        return Checkpoint(
-            context.path / _CHECKPOINT,
-            [self.inputs(context), context.devices.count, context.settings.memory_limit],
-            context.run,
-            60 * context.settings.checkpoint_minutes,
-        )
+        settings = context.settings
+        how = context.devices.count, settings.memory_limit, settings.precision
+        # Another release may compute in another way, and keep other arrays.
+        releases = [metadata.version(package) for package in ("jaxcurate", "jax")]
+        made_from = [self.inputs(context), *how, settings.shard_centroids, *releases]
+        path, seconds = context.path / _CHECKPOINT, 60 * settings.checkpoint_minutes
+        return Checkpoint(path, made_from, context.run, seconds)

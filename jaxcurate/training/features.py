@@ -42,7 +42,7 @@ def encode(
     """Returns features of images by every encoder.
 
     Args:
-        params: from :func:`pretrain`.
+        params: from :func:`jaxcurate.training.pretrain`.
         images: uint8 ``[n, s, s, 3]``, an array or a memmap, read block by block.
         settings: those that the encoders were pretrained with.
         devices: the devices over which the images are split; all by default.

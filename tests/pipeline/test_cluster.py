@@ -1,5 +1,7 @@
 """The stage `cluster` goes on within a level, with the bits of a run that was not disturbed."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
 
@@ -70,16 +72,37 @@ def test_goes_on_within_a_level_after_a_kill(cluster, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(cluster, tmp_path, monkeypatch):
+@pytest.fixture
+def killed(cluster, monkeypatch):
+    """A work directory whose `cluster` was killed while rows were assigned, within a k-means."""
+
     def dies(self, arrays, save=Checkpoint.save):
         save(self, arrays)
-        raise KeyboardInterrupt
+        if arrays.get("phase") == 1:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoint, "save", dies)
         cluster("work")
-    assert "  going on from the last checkpoint" not in cluster("work", seed=1)
-    assert not (tmp_path / "work/tree-checkpoint").exists()
+    return "work"
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"shard_centroids": True}])
+def test_a_checkpoint_of_other_settings_is_not_used(cluster, killed, tmp_path, changes):
+    assert "  going on from the last checkpoint" not in cluster(killed, **changes)
+    assert not (tmp_path / killed / "tree-checkpoint").exists()
+
+
+def test_a_checkpoint_of_another_release_is_not_used(cluster, killed, monkeypatch):
+    versions = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda package: f"{versions(package)}.other")
+    assert "  going on from the last checkpoint" not in cluster(killed)
+
+
+def test_a_damaged_checkpoint_is_told(cluster, killed, tmp_path):
+    (tmp_path / killed / "tree-checkpoint/n_runs.npy").write_bytes(b"")
+    (line,) = [line for line in cluster(killed) if "checkpoint" in line]
+    assert "n_runs.npy" in line and "begins anew" in line
 
 
 def test_a_folder_of_the_users_is_refused_before_work_begins_and_stays(cluster, tmp_path):
