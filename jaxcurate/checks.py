@@ -16,7 +16,7 @@ _ROW_FAULTS = (
 )
 _ROWS_SHOWN = 5
 NO_FAULTS = np.zeros((len(_ROW_FAULTS), 1 + _ROWS_SHOWN), np.int64)
-"""What :func:`faults_of` returns where no row has any."""
+"""Counts of faults, as :func:`faults_of` returns them, of rows without any."""
 
 
 class InputError(ValueError):

@@ -31,12 +31,12 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class DedupConfig:
-    """What counts as the same, where duplicates are left out of clustering and sampling."""
+    """Settings of deduplication, which leaves duplicates out of clustering and sampling."""
 
     enabled: bool = False
     """Whether there is this stage at all."""
     content: Literal["items", "embeddings"] = "items"
-    """What is compared for exact duplicates: the items, which are read once more, or their
+    """Content that exact duplicates share: the items, which are read once more, or their
     embeddings."""
     threshold: float | None = 0.95
     """Cosine similarity at or above which two rows are near-duplicates. None disables the removal
@@ -134,14 +134,14 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How the subset is drawn."""
+    """Settings of the balanced subset and of its folder."""
 
     size: int
     """Rows of the subset."""
     name: str = "curated"
     """Name of the folders in `subsets/` and `exports/`."""
     strategy: Literal["random", "closest"] = "random"
-    """Which rows of a cluster are taken: any, or those closest to its centroid."""
+    """Rows of a cluster that are taken: any, or those closest to its centroid."""
     max_repeats: int = 1
     """Times that one row may be in the subset."""
     mix: MixConfig = field(default_factory=MixConfig)
@@ -156,7 +156,7 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What becomes of the subset's items."""
+    """Settings of the export of the subset's items."""
 
     format: str = "auto"
     """Format of the files: `png` for images, `npy`, or `auto` for what suits the items."""
@@ -173,7 +173,7 @@ ARMS = {
     "flat": "as many rows, balanced over the clusters of one level alone",
     "stratified": "all rows, in batches that are balanced over the tree",
 }
-"""What each arm of the comparison trains on."""
+"""Arms of the comparison by pretraining, and the rows that each trains on."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class EvaluateConfig:
     flat_level: int = 1
     """Level that the flat arm is balanced over."""
     stratified_by: Literal["clusters", "rows"] = "clusters"
-    """What the stratified arm sees equally often, as
+    """Clusters or rows, whichever the stratified arm sees equally often, as
     :class:`jaxcurate.curation.stratified_batches.Batches` has it."""
     n_seeds: int = 5
     """Number of pretrainings of each arm, with seeds that follow each other."""

@@ -132,7 +132,7 @@ def placeholders(value: Any) -> Any:
 
 
 class Field(typing.NamedTuple):
-    """What a user may set."""
+    """Field that a user may set."""
 
     path: str
     """Name with those of the dataclasses around it, such as ``cluster.max_iter``."""

@@ -1,1 +1,1 @@
-"""What stages hand on, and how it lies on disk."""
+"""Artifacts that stages hand on, and their form on disk."""

@@ -30,7 +30,7 @@ _GUARD_SECONDS = 5.0
 
 
 class Holder(NamedTuple):
-    """What a lock file tells."""
+    """Holder of a lock, as its file tells."""
 
     token: str
     """Shared by all processes of one run."""

@@ -17,7 +17,7 @@ KIND = "pool"
 
 @dataclass(frozen=True)
 class Pool:
-    """What curation works on. A row is one item that could be read."""
+    """Embeddings that curation works on. A row is one item that could be read."""
 
     embeddings: np.ndarray
     """float32 ``[n, d]``, possibly a memory map."""

@@ -1,4 +1,4 @@
-"""What a subset is on disk: a manifest, the row indices, and a card."""
+"""Subsets on disk: a manifest, the row indices, and a card."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -45,7 +45,8 @@ class ClusterTree:
     pool: str = ""
     """Fingerprint of the pool whose rows are the points; "" where it is not known."""
     metric: Metric = "euclidean"
-    """Of the distances: squared Euclidean, for ``"cosine"`` between rows of length 1: 2 - 2 cos."""
+    """Metric of the distances: squared Euclidean, for ``"cosine"`` between rows of length 1: 2 - 2
+    cos."""
 
     def __post_init__(self) -> None:
         check_choice("metric", self.metric, get_args(Metric))
@@ -82,7 +83,7 @@ class ClusterTree:
 
     @property
     def n_points(self) -> int:
-        """How many points the tree clusters."""
+        """Number of points that the tree clusters."""
         return len(self.levels[0].labels)
 
     def n_clusters(self, level: int) -> int:

@@ -1,4 +1,4 @@
-"""What balanced sampling is held against: uniform sampling, and sampling balanced over one level.
+"""Baselines of balanced sampling: uniform sampling, and sampling balanced over one level.
 
 Each takes what :func:`jaxcurate.sample` takes, and is that function on a flatter tree.
 """

@@ -36,7 +36,7 @@ KIND = "duplicates"
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Which rows are alike, and which stay."""
+    """Rows that are alike, and those of them that stay."""
 
     kept: np.ndarray
     """int64 ``[m]``, sorted: the valid rows, one of each component."""
@@ -79,14 +79,14 @@ class Duplicates:
 
 
 class Agreement(NamedTuple):
-    """How what was found agrees with a comparison of every row with every other."""
+    """Agreement of the pairs found with a comparison of every row with every other."""
 
     recall: float
-    """Of the pairs that are alike, the share whose rows were joined."""
+    """Fraction of the pairs that are alike whose rows were joined."""
     precision: float
-    """Of the pairs that were found, the share that is alike."""
+    """Fraction of the pairs found that are alike."""
     purity: float
-    """Of all pairs within a component, the share that is alike: below 1 where rows are joined by
+    """Fraction of all pairs within a component that are alike: below 1 where rows are joined by
     a chain of others between them."""
     n_alike: int
     """Pairs that are alike."""

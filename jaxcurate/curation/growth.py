@@ -32,7 +32,7 @@ Verdict = Literal["keep", "refit branches", "refit"]
 
 
 class LevelDrift(NamedTuple):
-    """How new rows lie in one level of a tree, against the rows that were there before.
+    """Fit of new rows to one level of a tree, against the rows that were there before.
 
     Distances are Euclidean, from a row (at length 1 in a cosine tree) to the centroid of its
     cluster at this level.

@@ -92,8 +92,8 @@ def hierarchical_kmeans(
         devices: the devices to use; all by default.
         progress: told the level, and how many of its k-means runs are done; then how many rows
             are assigned, where it was fitted to a part of them. Without it, a
-            :class:`~jaxcurate.artifacts.tree.SurplusWarning` tells of levels with fewer distinct rows than
-            clusters; :meth:`ClusterTree.surplus_lines` does in any case.
+            :class:`~jaxcurate.artifacts.tree.SurplusWarning` tells of levels with fewer distinct
+            rows than clusters; :meth:`ClusterTree.surplus_lines` does in any case.
         state: where to go on, from ``on_state``, with the other arguments as they were. The
             result has the bits of a run without interruption.
         on_state: called now and then with what has to be kept to go on.
@@ -178,7 +178,7 @@ def _rows_to_fit(
 
 @dataclass(frozen=True)
 class _How:
-    """What is the same at every level."""
+    """Options that are the same at every level."""
 
     max_iter: int
     init: str

@@ -31,7 +31,7 @@ class Level:
     n_fit: int | None = None
     """Number of rows, drawn at random, that the centroids are made from; by default all."""
     resample: Literal["closest", "random"] = "closest"
-    """Which points a cluster gives to a round: those closest to its centroid, or any."""
+    """Points that a cluster gives to a round: those closest to its centroid, or any."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -1,4 +1,4 @@
-"""From items to embeddings: pixels, their principal components, pretrained networks."""
+"""Encoders, from items to embeddings: pixels, their principal components, pretrained networks."""
 
 from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
 

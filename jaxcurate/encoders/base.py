@@ -16,15 +16,15 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 _BYTES_AT_ONCE = 2**30
 _EFFICIENTNET_BYTES = 216
-"""What a pixel of an image takes in the network's widest layers: measured 10.8 GB for 1,024 images
-of 224 pixels a side."""
+"""Bytes that a pixel of an image takes in the network's widest layers: measured 10.8 GB for 1,024
+images of 224 pixels a side."""
 
 ENCODERS = ("pixels", "pca", "efficientnet_lite0")
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """How items become embeddings.
+    """Settings of the encoder, which makes embeddings of items.
 
     Raises:
         ValueError: naming the field that cannot be used.
@@ -58,7 +58,7 @@ class Encoder(NamedTuple):
     params: Any
     resolution: int | None
     bytes_per_item: int = 0
-    """What encoding one item takes besides the item."""
+    """Bytes that encoding one item takes besides the item."""
 
 
 def make_encoder(

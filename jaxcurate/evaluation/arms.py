@@ -19,12 +19,12 @@ from jaxcurate.stateless_random import other_seed
 
 
 class Draw(NamedTuple):
-    """What one run of an arm trains on."""
+    """Rows that one run of an arm trains on."""
 
     rows: np.ndarray
-    """Of the pool, int64, sorted."""
+    """Rows of the pool, int64, sorted."""
     batches: Batches | None = None
-    """Which of them make every batch; shuffled epochs by default."""
+    """Rows of every batch; shuffled epochs by default."""
 
     @property
     def seen(self) -> np.ndarray:
@@ -48,14 +48,14 @@ class Arms:
     valid: np.ndarray | None = None
     """int64 ``[m]``: the rows that deduplication left; None for all."""
     neighbours: Neighbors | None = None
-    """Of the references, among the valid rows; needed where the settings retrieve."""
+    """Nearest valid rows of each reference; needed where the settings retrieve."""
 
     def __post_init__(self) -> None:
         self.tree.check_over(self.pool.fingerprint, len(self.pool))
 
     @property
     def size(self) -> int:
-        """How many rows a curated subset has: what is asked for, as far as the pool reaches."""
+        """Number of rows of a curated subset: what is asked for, as far as the pool reaches."""
         n = len(self.pool) if self.valid is None else len(self.valid)
         return min(self.sampling.size, n * self.sampling.max_repeats)
 

@@ -1,4 +1,4 @@
-"""How evenly a subset is spread over known groups: counts, entropy, Gini. For evaluation."""
+"""Measures of how evenly a subset is spread over known groups: entropy, Gini. For evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Balance:
     counts: dict[str, int]
     """Items in each group, the largest first."""
     entropy: float
-    """Of the groups' shares, over that of equal shares: 1 is even; 0, all in one group."""
+    """Entropy of the groups' shares, over that of equal shares: 1 is even; 0, all in one group."""
     gini: float
-    """Of the groups' sizes: 0 is even."""
+    """Gini coefficient of the groups' sizes: 0 is even."""
 
 
 def balance_of(groups: Sequence[str] | np.ndarray, known: Sequence[str] | np.ndarray) -> Balance:

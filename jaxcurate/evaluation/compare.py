@@ -43,7 +43,7 @@ class Interval:
 
 
 class Comparison(NamedTuple):
-    """What an experiment found."""
+    """Results of a comparison by pretraining."""
 
     accuracies: dict[str, dict[str, list[float]]]
     """Arm, then measure (``knn``, ``ridge``, ``knn/head``, ``knn/DOMAIN``...), then seeds."""

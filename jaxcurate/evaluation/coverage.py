@@ -18,7 +18,7 @@ _CENTROIDS = 65536
 
 
 class LevelBalance(NamedTuple):
-    """How rows are spread over the clusters of one level that have any point of the pool."""
+    """Spread of rows over the clusters of one level that have any point of the pool."""
 
     level: int
     n_clusters: int
@@ -26,9 +26,9 @@ class LevelBalance(NamedTuple):
     empty: float
     """Share of these clusters that have none of the rows."""
     entropy: float
-    """Of the clusters' shares, over that of equal shares: 1 is even."""
+    """Entropy of the clusters' shares, over that of equal shares: 1 is even."""
     gini: float
-    """Of the clusters' sizes: 0 is even."""
+    """Gini coefficient of the clusters' sizes: 0 is even."""
 
 
 class Coverage(NamedTuple):

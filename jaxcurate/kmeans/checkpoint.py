@@ -25,7 +25,8 @@ class KMeansState:
     phase: Phase
     """Whether centroids are being chosen or rows assigned."""
     arrays: Mapping[str, np.ndarray]
-    """By name. Those with a number for each row have the rows ``[n]`` of ``x``, no padding."""
+    """Arrays by name. Those with a number for each row have the rows ``[n]`` of ``x``, no
+    padding."""
 
 
 class Stops(NamedTuple):
@@ -42,7 +43,7 @@ class Stops(NamedTuple):
 
     @property
     def phase(self) -> Phase | None:
-        """Of the state to go on from; None to begin."""
+        """Phase of the state to go on from; None to begin."""
         return None if self.state is None else self.state.phase
 
     def every(self, steps: int, most: int, devices: Devices = ONE_DEVICE) -> int:

@@ -38,7 +38,7 @@ class LloydState(NamedTuple):
     touched: jax.Array
     """bool ``[k]``: the clusters that a row joined or left in the last assignment."""
     bounds: PruningBounds
-    """What is known of the rows' neighbourhoods."""
+    """Lower bounds for blocks of rows, which leave out centroids."""
     n_iter: jax.Array
     """int32: iterations done; -1 before the first assignment."""
     distance_fraction: jax.Array

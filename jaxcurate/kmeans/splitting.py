@@ -27,9 +27,9 @@ class _Batch(NamedTuple):
     clusters: np.ndarray
     """int ``[b]``."""
     width: int
-    """To how many rows each of them is padded."""
+    """Number of rows that each of them is padded to."""
     padding: int
-    """How many empty clusters fill the batch up, so that all of one width share a shape."""
+    """Number of empty clusters that fill the batch up, so that all of one width share a shape."""
 
 
 def split_clusters(

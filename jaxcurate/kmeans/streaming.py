@@ -52,9 +52,10 @@ class Passes(NamedTuple):
     before: np.ndarray
     """float32 ``[k, d]``, to which they were assigned in the last pass."""
     best: Top2
-    """Of the last pass, on the host; the label is -1 before the first."""
+    """Best two centroids of each row in the last pass, on the host; the label is -1 before the
+    first."""
     bounds: PruningBounds
-    """What is known of the rows' neighbourhoods, chunk by chunk."""
+    """Lower bounds for blocks of rows, chunk by chunk."""
     sums: np.ndarray
     """float64 ``[k, d]``, what the rows of each cluster add up to."""
     counts: np.ndarray

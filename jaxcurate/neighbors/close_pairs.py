@@ -18,7 +18,7 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
 _BATCH_BYTES = 2**26
 _SMALLEST_TILE = 32
 _SLACK = 1e-4
-"""By how much a float32 product may fall short; what passes is measured again in float64."""
+"""Margin by which a float32 product may fall short; what passes is measured again in float64."""
 
 
 class Pairs(NamedTuple):

@@ -25,7 +25,7 @@ from jaxcurate.runtime.progress import Progress
 
 
 class Context:
-    """What stages are given: settings, items, devices, progress, and each other's files.
+    """Context that stages are given: settings, items, devices, progress, and each other's files.
 
     Args:
         settings: of the run.

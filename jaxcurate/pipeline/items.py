@@ -47,19 +47,20 @@ class Items:
 
     @cached_property
     def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
-        """What the probes learn from, and what they are tested on."""
+        """Sources that the probes learn from and are tested on."""
         settings = self.settings.evaluate
         return self._open(settings.probe_split), self._open(settings.test_split)
 
     @cached_property
     def references(self) -> sources.Source | None:
-        """What the retrieved part of the subset is near to; None where there is no such part."""
+        """Source that the retrieved part of the subset is near to; None where there is no such
+        part."""
         settings = self.settings.sample.mix
         return self._alike(settings.split, settings.references) if settings.retrieved else None
 
     @property
     def reference_inputs(self) -> dict[str, str]:
-        """What a draw of the subset depends on beside the pool: the references, if any."""
+        """Fingerprint of the references, if any, which a draw of the subset depends on."""
         return {} if self.references is None else {"references": self.references.fingerprint}
 
     @cached_property
@@ -95,7 +96,7 @@ class Items:
 
     @cached_property
     def encoder(self) -> encoders.Encoder:
-        """What makes embeddings of items; fitted to the pool's source where it has to be."""
+        """Encoder of items, fitted to the pool's source where it has to be."""
         settings, rows = self.settings.embed, np.arange(len(self.source))
         fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
         return encoders.make_encoder(settings, fitting, self.devices)
@@ -203,7 +204,7 @@ class Embedded:
 
     @property
     def zeros(self) -> dict[str, Any]:
-        """What a card tells of rows of zeros: nothing where there were none.
+        """Entry of a card on rows of zeros; empty where there were none.
 
         Only where there were some does it matter whether a direction is needed.
         """
@@ -213,7 +214,7 @@ class Embedded:
 
     @property
     def unreadable(self) -> list[list[str]]:
-        """What was left out, once all items have been asked for: id and reason, row by row.
+        """Id and reason of what was left out, row by row, once all items have been asked for.
 
         First comes what has no row, such as a folder to which there is no access.
         """

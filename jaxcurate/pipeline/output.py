@@ -1,4 +1,4 @@
-"""What a stage leaves behind: a folder with a card, or the page of the report."""
+"""Outputs of stages: a folder with a card, or the page of the report."""
 
 import json
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Folder:
 
     path: epath.Path
     kind: str
-    """What the folder holds; only a folder of this kind is replaced."""
+    """Kind of the folder's content; only a folder of this kind is replaced."""
 
     def card(self) -> dict[str, Any] | None:
         """Returns the card; None where there is no folder."""

@@ -38,7 +38,7 @@ class Status(NamedTuple):
     state: str
     """``done``, ``missing``, ``out of date`` or ``damaged``."""
     where: str
-    """What the stage writes."""
+    """Path that the stage writes."""
 
 
 class Pipeline:

@@ -1,4 +1,4 @@
-"""What a stage of a run is."""
+"""Protocol of a stage of a run."""
 
 from collections.abc import Callable, Collection
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""Findings that a report is made from."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Findings(NamedTuple):
     settings: dict[str, Any]
     """The whole run's, as nested plain values."""
     cards: dict[str, dict[str, Any]]
-    """Of the stages that are done, by stage: seconds, devices, versions, checksums..."""
+    """Cards of the stages that are done, by stage: seconds, devices, versions, checksums..."""
     pool: Pool
     tree: ClusterTree
     indices: np.ndarray

@@ -38,12 +38,12 @@ class Strip(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What there is to look at."""
+    """Items of the gallery."""
 
     sprite: str
     """All tiles in one picture, as a data URI."""
     size: int
-    """Of a tile, in CSS pixels."""
+    """Side of a tile, in CSS pixels."""
     columns: int
     rows: int
     strips: list[Strip]

@@ -1,4 +1,4 @@
-"""What the cards tell of the subset: its measures, why rows were kept, what deduplication did."""
+"""Measures that the cards tell: of the subset, of why rows were kept, of deduplication."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,14 +28,14 @@ class Measures(NamedTuple):
 
 
 class Duplicates(NamedTuple):
-    """What deduplication did to the pool."""
+    """Effect of deduplication on the pool."""
 
     n_pool: int
     kept: int
     same: int
     near: int
-    threshold: float
-    """Of the cosine; 0 where nearly equal items were left be."""
+    threshold: float | None
+    """Threshold of the cosine; None, or 0 in older cards, where nearly equal items were left be."""
     content: str
 
 
@@ -76,6 +76,6 @@ def duplicates(cards: Mapping[str, Mapping[str, Any]], n_pool: int) -> Duplicate
         card["kept"],
         card["same"],
         card["near"],
-        how.get("threshold", 0.0),
+        how.get("threshold"),
         how.get("content", "items"),
     )

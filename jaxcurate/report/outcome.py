@@ -1,4 +1,4 @@
-"""What the evaluation found, in words, tables and plots."""
+"""Outcome of the evaluation, in words, tables and plots."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How the run was made: stages, versions, checksums, what could not be read."""
+"""Provenance of the run: stages, versions, checksums, what could not be read."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Stage(NamedTuple):
     devices: str
     mapper: str
     digests: dict[str, str]
-    """What it was made from: fingerprints by name."""
+    """Fingerprints, by name, of what it was made from."""
     files: list[tuple[str, int, str]]
     """Name, bytes, SHA-256; the first of them where there are many."""
     n_files: int
@@ -23,7 +23,7 @@ class Stage(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """How a run was made."""
+    """Provenance of a run."""
 
     stages: list[Stage]
     versions: list[tuple[str, dict[str, str]]]

@@ -1,4 +1,4 @@
-"""How the pool and its subset are spread: over clusters, which need no labels, and over groups."""
+"""Spread of the pool and its subset: over clusters, which need no labels, and over groups."""
 
 from typing import Any, NamedTuple
 

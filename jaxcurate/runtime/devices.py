@@ -42,7 +42,7 @@ def specs(kind: Callable[..., Any], *leaves: Any) -> Any:
 
 
 compiled_for: list[Callable[[], Hashable]] = []
-"""What kernels read while they are traced, other than their arguments, as functions that tell it.
+"""Values that kernels read while they are traced, other than arguments, as functions of none.
 :meth:`Devices.spmd` compiles anew when any of it has changed."""
 
 _PIECE_BYTES = 2**18

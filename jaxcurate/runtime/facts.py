@@ -1,4 +1,4 @@
-"""What processes have to have in common, as strings, and a line that tells where they differ."""
+"""Facts that processes have to share, as strings, and a line that tells where they differ."""
 
 import dataclasses
 import functools

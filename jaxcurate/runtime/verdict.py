@@ -11,7 +11,7 @@ _LEAST_BUSY_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Beat:
-    """What a process says of itself in a heartbeat."""
+    """Heartbeat, in which a process tells of itself."""
 
     steps: int
     """Number of common steps that it has begun."""
@@ -29,7 +29,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Seen:
-    """What process 0 knows of one process, in seconds of its own clock."""
+    """Knowledge that process 0 has of one process, in seconds of its own clock."""
 
     member: Member
     beat: Beat

@@ -1,4 +1,4 @@
-"""What a source of items is: `Item`, `Source`, and the annotations kept apart from both."""
+"""Protocol of a source of items, and the annotations that are kept apart from them."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -33,7 +33,7 @@ class UnreadableItem(Exception):
 
 
 class Annotations(NamedTuple):
-    """What is known of items beyond their content; for evaluation only.
+    """Labels and domains of items; for evaluation only.
 
     Attributes:
         label: unicode ``[n]``, "" where unknown.
@@ -76,7 +76,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class InBlocks(Protocol):
-    """What a source offers besides that reads many rows as fast as one, in the order given."""
+    """Source that reads many rows as fast as one, in the order given."""
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows."""
@@ -85,7 +85,7 @@ class InBlocks(Protocol):
 
 @runtime_checkable
 class Skipping(Protocol):
-    """What a source offers besides that leaves things out before they have a row."""
+    """Source that leaves things out before they have a row."""
 
     skipped: Sequence[tuple[str, str]]
     """Path and reason of each."""
@@ -93,7 +93,7 @@ class Skipping(Protocol):
 
 @runtime_checkable
 class Named(Protocol):
-    """What a source offers besides that knows its ids before it reads an item."""
+    """Source that knows its ids before it reads an item."""
 
     @property
     def ids(self) -> Iterable[str]:

@@ -23,8 +23,8 @@ FORMATS = (
 PostScript does, and each is known by its first bytes."""
 
 MEMORY = ByteBudget(2**30, uncounted=2**20)
-"""What all threads of the process together may hold while they decode; a larger picture, which
-takes at most a few times as much, is decoded alone."""
+"""Bytes that all threads of the process together may hold while they decode; a larger picture,
+which takes at most a few times as much, is decoded alone."""
 
 # Large pictures as single blocks, which the C library gives back to the system at once. Of the
 # smaller blocks that Pillow makes by default it keeps some for each thread.
@@ -34,7 +34,7 @@ _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes in which Pillow keeps a pixel, where these are not four."""
 
 METHOD = "centre crop, box filter, on white"
-"""How `decode` makes a square; part of the fingerprints of what is read through it."""
+"""Method by which `decode` makes a square; part of the fingerprints of what is read through it."""
 
 
 class UndecodablePicture(Exception):

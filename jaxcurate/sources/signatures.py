@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for errors that tell a wrong file as what it is."""
+"""Kinds of files by their first bytes: for errors that tell a wrong file as what it is."""
 
 import codecs
 
@@ -24,7 +24,7 @@ _SIGNATURES = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file that it stands for"),
 )
 N_BYTES = 512
-"""As many bytes from the beginning of a file tell what it is."""
+"""Number of bytes from the beginning of a file that tell its kind."""
 
 
 def what_is(beginning: bytes) -> str:

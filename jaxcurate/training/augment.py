@@ -45,7 +45,7 @@ class Augmentation:
 
 
 class Draw(NamedTuple):
-    """What chance decided for a batch: one float32 ``[b]`` each, ``flip`` and ``grey`` bool."""
+    """Random choices for a batch: one float32 ``[b]`` each, ``flip`` and ``grey`` bool."""
 
     height: jax.Array
     width: jax.Array

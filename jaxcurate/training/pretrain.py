@@ -117,7 +117,7 @@ def _structure(settings: PretrainConfig) -> nnx.GraphDef:
 
 
 class _State(NamedTuple):
-    """What a run carries from step to step."""
+    """State that a run carries from step to step."""
 
     params: Any
     opt_state: Any

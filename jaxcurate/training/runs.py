@@ -13,7 +13,7 @@ class Run(NamedTuple):
     """One pretraining."""
 
     rows: np.ndarray
-    """Of the images, int64 ``[m]``: what it trains on."""
+    """Images that the run trains on, int64 ``[m]``."""
     seed: int
     batches: Sequence[np.ndarray] | None = None
     """The rows of every batch, ``batches[step]``, such as

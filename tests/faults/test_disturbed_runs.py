@@ -72,7 +72,7 @@ def full(*arguments):
 
 def test_a_lock_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", full)
-    told = rf"cannot write \d+ bytes to {tmp_path}/work/{lock.NAME}: No space"
+    told = rf"cannot write \d+ bytes to {tmp_path / 'work' / lock.NAME}: No space"
     with pytest.raises(InputError, match=told), lock.locked(epath.Path(tmp_path / "work")):
         pytest.fail("the lock is not written")
     assert list(tmp_path.iterdir()) == []

@@ -103,12 +103,12 @@ def test_a_work_directory_among_the_pictures_is_no_item(jaxcurate, place):
     pictures(place / "pictures")
     where = {"source": f"folder:{place}/pictures", "work": f"{place}/pictures/work"}
     assert jaxcurate("run", **where)[0] == 0
-    assert len(list((place / "pictures/work/exports").rglob("*.png"))) == 10
+    assert len(list((place / "pictures" / "work" / "exports").rglob("*.png"))) == 10
     code, err = jaxcurate("run", **where)
     assert code == 0 and err.count("done before") == 6
     code, err = jaxcurate("run", "--config.embed.batch_size=5", **where)
     assert code == 0, err
-    card = json.loads((place / "pictures/work/pool/card.json").read_text())
+    card = json.loads((place / "pictures" / "work" / "pool" / "card.json").read_text())
     assert card["n"] == 12
     assert ["work/", "the work directory"] in card["unreadable"]
 
@@ -117,7 +117,7 @@ def test_an_array_among_what_stages_write_stays(jaxcurate, place):
     (place / "work/pool").mkdir(parents=True)
     shutil.copy(place / "x.npy", place / "work/pool/embeddings.npy")
     before = everything_in(place)
-    source = f"npy:{place}/work/pool/embeddings.npy"
+    source = f"npy:{place / 'work' / 'pool' / 'embeddings.npy'}"
     refused(jaxcurate("run", source=source), "lies in the work directory")
     refused(jaxcurate("run"), "work/pool was not written by jaxcurate")
     assert everything_in(place) == before

@@ -40,7 +40,6 @@ def settings(tmp_path):
         source=f"npy:{tmp_path / 'x.npy'}",
         cluster=ClusterConfig((jc.Level(20, 1, 3), jc.Level(5))),
         sample=SampleConfig(size=30),
-        embed=dataclasses.replace(Config.__dataclass_fields__["embed"].default_factory()),
     )
 
 

@@ -22,7 +22,7 @@ _SCORES = 2**22
 
 
 class Rounding(NamedTuple):
-    """What bounds the error of scores between the rows and any centroids."""
+    """Norms that bound the error of scores between the rows and any centroids."""
 
     norms: jax.Array
     """float32 ``[n]``, of the rows."""

@@ -2,9 +2,9 @@ r"""Assignment that compares blocks of neighbouring rows with the centroids near
 
 Rows are put in an order in which those of a block lie close together. For each block and each
 centroid a gap is known: by how much the centroid's score exceeds that of a row's own centroid, at
-least, whichever row of the block it is. When centroids move, gaps shrink by no more than the
-triangle inequality allows; a centroid whose gap is still wide can win none of the rows, and is
-left out for the whole block. So what is worked out stays dense.
+least, whichever row of the block it is. When centroids move, these lower bounds shrink by no more
+than the triangle inequality allows; a centroid whose gap is still wide can win none of the rows,
+and is left out for the whole block. So what is worked out stays dense.
 
 References:
     Elkan, Using the triangle inequality to accelerate k-means, 2003.
@@ -46,7 +46,8 @@ _BETTER = 0.6
 
 
 class PruningBounds(NamedTuple):
-    """What a device knows of its rows' neighbourhoods. The first axis is that of the devices."""
+    """Lower bounds that a device knows for blocks of its rows. The first axis is that of the
+    devices."""
 
     order: jax.Array
     """int32 ``[1, n]``: the rows, neighbours side by side; one where it would not pay."""
@@ -54,14 +55,14 @@ class PruningBounds(NamedTuple):
     """float32 ``[1, n / block, k]``: how much the score of each centroid exceeds that of the
     own one, at least, for all rows of a block; minus infinity where that is not known."""
     in_use: jax.Array
-    """bool ``[1]``: whether the rows are in order, and gaps are of any meaning."""
+    """bool ``[1]``: whether the rows are in order, and the bounds of any meaning."""
 
 
 PRUNING_SPECS = specs(PruningBounds, ROWS, ROWS, ROWS)
 
 
 def pays(n: int, d: int, k: int, block: int) -> bool:
-    """Tells whether gaps are worth their memory and time, for ``n`` rows of one device."""
+    """Tells whether bounds are worth their memory and time, for ``n`` rows of one device."""
     small = k < _LEAST_CLUSTERS or n < _LEAST_BLOCKS * block or d < _LEAST_COLUMNS
     return not small and _LARGEST_SHARE * k <= block * d
 
@@ -133,7 +134,7 @@ def search_pruned(
         centroids: float32 ``[k, d]``, as they are now.
         moved: bool ``[k]``: where the two differ.
         before: the best among the old ones.
-        near: what is known of the rows.
+        bounds: what is known of the rows.
         n_iter: int32: in which iteration this is; 0 is the first assignment.
         rounding: of the rows, in this precision.
         block: rows at a time.
@@ -207,17 +208,17 @@ def relax_bounds(
     own_increase: jax.Array,
     centroid_shift: jax.Array,
 ) -> jax.Array:
-    r"""Returns what is left of gaps, float32 ``[b, k]``, after the centroids moved.
+    r"""Returns lower bounds, float32 ``[b, k]``, that hold after the centroids moved.
 
     With a row at most :math:`u` from its own centroid and a gap :math:`g`, another centroid is
     :math:`\sqrt{u^2 + 2 g}` or more away. If that one moved by :math:`\delta`, its score fell by
     at most :math:`\delta \sqrt{u^2 + 2 g} - \delta^2 / 2`, which grows with :math:`u`.
 
     Args:
-        gaps: float32 ``[b, k]``.
-        reach: float32 ``[b]``: no row is farther from its centroid.
-        rise: float32 ``[b]``: no row's own score rose by more.
-        drift: float32 ``[k]``: how far each centroid moved.
+        lower_bounds: float32 ``[b, k]``, before they moved.
+        max_radius: float32 ``[b]``: no row is farther from its centroid.
+        own_increase: float32 ``[b]``: no row's own score rose by more.
+        centroid_shift: float32 ``[k]``: how far each centroid moved.
     """
     max_radius, own_increase, centroid_shift = (
         max_radius[:, None],
@@ -254,12 +255,12 @@ def top2_pruned(
     scored: jax.Array,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """Returns the best two of each row among the centroids that its block asks for, and their gaps.
+    """Returns the best two of each row among the centroids that its block asks for, and bounds.
 
     Args:
         x: float32 ``[n, d]``.
         centroids: float32 ``[k, d]``.
-        own: float32 ``[n]``: the score of each row's own centroid, which gaps are measured from.
+        own: float32 ``[n]``: the score of each row's own centroid, which bounds are measured from.
         order: int32 ``[n / block, block]``: the rows of each block.
         scored: bool ``[n / block, k]``: the centroids that each is compared with.
         precision: what the products are made of.

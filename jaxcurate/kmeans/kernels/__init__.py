@@ -1,1 +1,1 @@
-"""What runs on the device for each block of rows: scores and sums, for each backend."""
+"""Kernels that run on the device for each block of rows: scores and sums, for each backend."""

@@ -27,7 +27,7 @@ _AT_ONCE = 4096
 _RUN = 1024
 """Rows of one cluster after which a running sum is put away."""
 Run = tuple[jax.Array, jax.Array, jax.Array]
-"""How many blocks are done, and the running sums and counts since the last were put away."""
+"""Number of blocks that are done, and the running sums and counts since the last were put away."""
 
 
 class Total(NamedTuple):

@@ -13,9 +13,10 @@ from jaxcurate.runtime import devices
 GpuKernel = Literal["blocks", "fused"]
 
 gpu_kernel: GpuKernel = "blocks"
-"""What GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.kernels.hopper` where :func:`runs_fused`
-holds and blocks elsewhere. The fused kernel has been compiled and interpreted, but never run on a
-GPU: it is not the default until ``scripts/bench/gpu.py``, which runs both, says that it pays."""
+"""Kernel that GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.kernels.hopper` where
+:func:`runs_fused` holds and blocks elsewhere. The fused kernel has been compiled and interpreted,
+but never run on a GPU: it is not the default until ``scripts/bench/gpu.py``, which runs both, says
+that it pays."""
 
 devices.compiled_for.append(lambda: gpu_kernel)
 

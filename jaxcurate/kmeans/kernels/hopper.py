@@ -40,7 +40,7 @@ _WIDTH = 256
 _DEPTH = 64
 """Columns to a stage: 128 bytes, what the shared memory swizzles."""
 _STAGES = 4
-"""Of 49 KiB each."""
+"""Stages of the ring, of 49 KiB each."""
 _CLASSES = 16
 """Classes of centroids whose best two are kept: 24 registers a thread."""
 _FETCHING, _MULTIPLYING = 40, 232

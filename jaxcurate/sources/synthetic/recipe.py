@@ -1,4 +1,4 @@
-"""What a made-up pool consists of: `Recipe`, and the three that the experiments use."""
+"""Recipes of made-up pools, three of which the experiments use."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ RAW_SOURCES = ("fashion", "digits", "clipart", "emoji")
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """How far a copy strays from its original; zeros leave it as it is.
+    """Distance by which a copy strays from its original; zeros leave it as it is.
 
     Attributes:
         shift: pixels, at most, in each direction.
