@@ -1,6 +1,6 @@
 """Refuses arguments and input that cannot be used, by their names, in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -15,6 +15,8 @@ _ROW_FAULTS = (
     "has no direction in row {}, all zeros",
 )
 _ROWS_SHOWN = 5
+_LONGEST_NAME = 200
+"""Bytes of a folder's name, of which file systems take 255."""
 NO_FAULTS = np.zeros((len(_ROW_FAULTS), 1 + _ROWS_SHOWN), np.int64)
 """Counts of faults, as :func:`faults_of` returns them, of rows without any."""
 
@@ -41,6 +43,26 @@ def check_whole(name: str, value: Any, least: int | None = None) -> None:
         raise InputError(f"{name}={value} must be at least {least}")
 
 
+def check_given(name: str, value: int | str | None, otherwise: str) -> None:
+    """Refuses an empty text, and a number below 1: what is not given is None.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        otherwise: what None does, as a verb and its object.
+
+    Raises:
+        InputError: naming it, and what to write instead.
+    """
+    if value == "":
+        raise InputError(f"{name}='' must not be empty; None {otherwise}")
+    if value is None or isinstance(value, str):
+        return
+    check_whole(name, value)
+    if value < 1:
+        raise InputError(f"{name}={value} must be at least 1; None {otherwise}")
+
+
 def check_seed(seed: int) -> None:
     """Refuses a seed of which jax would take the remainder only, or what is no whole number.
 
@@ -52,7 +74,7 @@ def check_seed(seed: int) -> None:
         raise InputError(f"seed={seed} must be within [0, 2**32)")
 
 
-def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+def check_choice(name: str, value: Any, known: Collection[str]) -> None:
     """Refuses what is none of the known names.
 
     Raises:
@@ -60,6 +82,18 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
     """
     if not isinstance(value, str) or value not in known:
         raise InputError(f"{name}={told(value)}; known: {', '.join(map(repr, known))}")
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that a folder may not have on every file system.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"name={name!r} must be of letters, digits, '-' and '_'")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise InputError(f"name={name!r} has more than {_LONGEST_NAME} bytes")
 
 
 def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:

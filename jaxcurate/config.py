@@ -1,18 +1,18 @@
 """Settings of a whole run, one frozen dataclass for each stage."""
 
-import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import InputError, check_whole
-from jaxcurate.curation.level import Level
-from jaxcurate.curation.mixing import Mix
+from jaxcurate.checks import InputError, check_choice, check_given, check_name, check_whole
+from jaxcurate.curation.level import Level, check_levels
+from jaxcurate.curation.mixing import MixConfig, SampleConfig
 from jaxcurate.dataclass_fields import placeholders
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import MOST_COLUMNS
 from jaxcurate.encoders.pixels import n_columns
+from jaxcurate.evaluation import EvaluateConfig
 from jaxcurate.export import FORMATS
 from jaxcurate.kmeans.fit import InitName
 from jaxcurate.kmeans.kernels.scores import Precision
@@ -20,13 +20,42 @@ from jaxcurate.runtime.devices import Mapper
 from jaxcurate.sources import Recipe
 from jaxcurate.training import PretrainConfig
 
+__all__ = [
+    "ClusterConfig",
+    "Config",
+    "DedupConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "GrowConfig",
+    "Level",
+    "MixConfig",
+    "PretrainConfig",
+    "Recipe",
+    "SampleConfig",
+    "to_config",
+]
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _MOST_PIXELS = 2**15
 """A side of a picture, at most: one of these takes 3 GB."""
-_LONGEST_NAME = 200
-"""Bytes of a folder's name, of which file systems take 255."""
+
+
+OLD_NAMES = {
+    "Settings": "Config",
+    "Clustering": "ClusterConfig",
+    "Deduplication": "DedupConfig",
+    "Embedding": "EmbedConfig",
+    "Evaluation": "EvaluateConfig",
+    "Exporting": "ExportConfig",
+    "Growing": "GrowConfig",
+    "Mixing": "MixConfig",
+    "Pretraining": "PretrainConfig",
+    "Sampling": "SampleConfig",
+}
+"""What a configuration file of an older release calls a class, and what it is called now."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +84,7 @@ class DedupConfig:
                 f"threshold={self.threshold} must be above 0 and at most 1; None leaves "
                 "near-duplicates be"
             )
-        if self.n_clusters is not None:
-            check_whole("n_clusters", self.n_clusters, 1)
+        check_given("n_clusters", self.n_clusters, "takes the square root of the number of rows")
         check_whole("n_neighbors", self.n_neighbors, 0)
 
 
@@ -75,135 +103,25 @@ class ClusterConfig:
     """Distance; `cosine` brings rows and centroids to length 1."""
 
     OLD_FIELDS: ClassVar[dict[str, str]] = {
-        name: f"levels[0].{name}=..., levels[1].{name}=... and so on, one for each level"
+        name: f"levels[0].{name}=... and so on, one for each level, which a configuration file "
+        f"gives as levels=(Level({name}=...), ...)"
         for name in ("n_clusters", "n_resamples", "n_per_cluster", "n_splits", "n_fit", "resample")
     }
 
     def __post_init__(self) -> None:
-        if not self.levels:
-            raise InputError("levels is empty: at least one level is needed")
+        check_levels(self.levels)
         check_whole("max_iter", self.max_iter, 1)
-        totals = [level.n_clusters * level.n_splits for level in self.levels]
-        for below, k in itertools.pairwise(totals):
-            if k > below:
-                raise InputError(
-                    f"n_clusters of the levels, {totals} with splits, must not grow from level to "
-                    "level"
-                )
-
-
-@dataclass(frozen=True)
-class MixConfig:
-    """Parts of the subset, as `Mix` has them: curated alone by default.
-
-    References are items like the pool's and are embedded in the same way: an encoder that is
-    fitted to the pool is fitted once more.
-    """
-
-    curated: float = 1.0
-    """Fraction of the subset that is balanced over the tree."""
-    retrieved: float = 0.0
-    """Fraction of the subset that is nearest to the references."""
-    raw: float = 0.0
-    """Fraction of the subset that is drawn uniformly from all other rows."""
-    references: str | None = None
-    """Source of the references, named as the pool's."""
-    split: str = "train"
-    """Split of a TFDS dataset that holds the references."""
-    n_per_query: int = 10
-    """Rows that one reference can add at most."""
-    metric: Metric = "cosine"
-    """Distance by which rows are near to a reference."""
-
-    def __post_init__(self) -> None:
-        if self.n_per_query < 1:
-            raise InputError(f"n_per_query={self.n_per_query} must be at least 1")
-        if self.shares.retrieved and not self.references:
-            raise InputError(f"retrieved={self.retrieved} needs references to be near to")
-
-    @property
-    def shares(self) -> Mix:
-        """The shares alone."""
-        return Mix(self.curated, self.retrieved, self.raw)
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether there is any other part than the curated one."""
-        return bool(self.retrieved or self.raw)
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """Settings of the balanced subset and of its folder."""
-
-    size: int
-    """Rows of the subset."""
-    name: str = "curated"
-    """Name of the folders in `subsets/` and `exports/`."""
-    strategy: Literal["random", "closest"] = "random"
-    """Rows of a cluster that are taken: any, or those closest to its centroid."""
-    max_repeats: int = 1
-    """Times that one row may be in the subset."""
-    mix: MixConfig = field(default_factory=MixConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("size", "max_repeats"):
-            check_whole(name, getattr(self, name), 1)
-        if self.mix.is_mixed and self.max_repeats > 1:
-            raise InputError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
-        _check_name(self.name)
 
 
 @dataclass(frozen=True)
 class ExportConfig:
     """Settings of the export of the subset's items."""
 
-    format: str = "auto"
-    """Format of the files: `png` for images, `npy`, or `auto` for what suits the items."""
+    format: str = field(default="auto", metadata={"known": FORMATS})
+    """Format of the files: one for each image, one for all items, or what suits the items."""
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InputError(f"format={self.format!r}; known: {', '.join(FORMATS)}")
-
-
-ARMS = {
-    "curated": "the subset",
-    "random": "as many rows, uniformly at random",
-    "pool": "all rows",
-    "flat": "as many rows, balanced over the clusters of one level alone",
-    "stratified": "all rows, in batches that are balanced over the tree",
-}
-"""Arms of the comparison by pretraining, and the rows that each trains on."""
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """The comparison by pretraining."""
-
-    arms: tuple[str, ...] = ("curated", "random", "pool")
-    """Arms that are pretrained on: `curated`, `random`, `pool`, `flat`, `stratified`. With none,
-    the balance alone is told."""
-    flat_level: int = 1
-    """Level that the flat arm is balanced over."""
-    stratified_by: Literal["clusters", "rows"] = "clusters"
-    """Clusters or rows, whichever the stratified arm sees equally often, as
-    :class:`jaxcurate.curation.stratified_batches.Batches` has it."""
-    n_seeds: int = 5
-    """Number of pretrainings of each arm, with seeds that follow each other."""
-    probe_split: str = "probe"
-    """Split with the labeled items that the probes learn from, outside the pool."""
-    test_split: str = "test"
-    """Split with the labeled items that the probes are tested on, outside both."""
-    pretraining: PretrainConfig = field(default_factory=PretrainConfig)
-
-    def __post_init__(self) -> None:
-        unknown = set(self.arms) - set(ARMS)
-        if unknown or len(set(self.arms)) < len(self.arms):
-            raise InputError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
-        if self.n_seeds < 1:
-            raise InputError(f"n_seeds={self.n_seeds} must be at least 1")
-        if self.flat_level < 1:
-            raise InputError(f"flat_level={self.flat_level} must be at least 1")
+        check_choice("format", self.format, FORMATS)
 
 
 @dataclass(frozen=True)
@@ -220,7 +138,8 @@ class GrowConfig:
     """Name of the folder in `grown/`."""
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_given("source", self.source, "grows by nothing")
+        check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -279,10 +198,14 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
             raise InputError(f"seed={self.seed} must be within [0, 2**31)")
-        for name in ("n_devices", "memory_limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value} must be at least 1; None sets no limit")
+        for name, otherwise in (
+            ("data_dir", "takes $JAXCURATE_DATA, or else data"),
+            ("image_key", "finds the image"),
+            ("label_key", "finds the label"),
+            ("n_devices", "takes all devices"),
+            ("memory_limit", "sets no limit"),
+        ):
+            check_given(name, getattr(self, name), otherwise)
         for name, side in (
             ("image_size", self.image_size),
             ("embed.resolution", self.embed.resolution or 1),
@@ -310,13 +233,6 @@ class Config:
                 f"the encoder pca {n_columns(side)} columns, at most {MOST_COLUMNS}: "
                 f"config.embed.resolution={most} or less works, and so do other encoders"
             )
-
-
-def _check_name(name: str) -> None:
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"name={name!r} must be of letters, digits, '-' and '_'")
-    if len(name.encode()) > _LONGEST_NAME:
-        raise InputError(f"name={name!r} has more than {_LONGEST_NAME} bytes")
 
 
 def to_config(settings: Config) -> "ConfigDict":

@@ -11,7 +11,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxcurate.checks import InputError
@@ -77,6 +77,17 @@ def unknown(cls: type, name: str, where: str) -> str:
     return f"{where}.{name} is unknown{meant or ';'} known are {', '.join(known)}"
 
 
+def dataclasses_in(cls: type) -> dict[str, type]:
+    """Returns a dataclass and all those in its fields, by name."""
+    found = {cls.__name__: cls}
+    for kind in typing.get_type_hints(cls).values():
+        inner = _without_none(kind)
+        for part in (inner, *typing.get_args(inner)):
+            if isinstance(part, type) and dataclasses.is_dataclass(part):
+                found |= dataclasses_in(part)
+    return found
+
+
 def kind_of(cls: type, path: str, where: str) -> Any:
     """Returns the type of the field that a path such as ``cluster.levels[0].n_fit`` leads to.
 
@@ -126,7 +137,9 @@ def placeholders(value: Any) -> Any:
         inner, kind = getattr(value, field.name), _without_none(kinds[field.name])
         if typing.get_origin(kind) is typing.Literal:
             kind = str
-        fits = inner is None and kind in (int, float, str)
+        elif dataclasses.is_dataclass(kind):
+            kind = config_dict.ConfigDict
+        fits = inner is None and kind in (int, float, str, config_dict.ConfigDict)
         plain[field.name] = config_dict.placeholder(kind) if fits else placeholders(inner)
     return plain
 
@@ -137,7 +150,7 @@ class Field(typing.NamedTuple):
     path: str
     """Name with those of the dataclasses around it, such as ``cluster.max_iter``."""
     kind: str
-    """Type in words."""
+    """Type in words, or the known names."""
     default: str
     """Default as Python writes it; empty where there is none."""
     meaning: str
@@ -146,6 +159,8 @@ class Field(typing.NamedTuple):
 
 def explained(cls: type, within: str = "") -> list[Field]:
     """Returns the fields of a dataclass and of those in it, with their meanings.
+
+    A field whose values are the names in a table has it as ``metadata={"known": table}``.
 
     Example:
         >>> from jaxcurate.curation.level import Level
@@ -159,12 +174,13 @@ def explained(cls: type, within: str = "") -> list[Field]:
         parts = typing.get_args(inner) if typing.get_origin(inner) is tuple else ()
         if parts and dataclasses.is_dataclass(parts[0]):
             found += explained(typing.cast(type, parts[0]), f"{path}[0].")
-        elif dataclasses.is_dataclass(inner) and field.default is not None:
+        elif dataclasses.is_dataclass(inner):
             found += explained(typing.cast(type, inner), f"{path}.")
         else:
             has = field.default is not dataclasses.MISSING
             default = repr(field.default) if has else ""
-            found.append(Field(path, _in_words(kind), default, meanings.get(field.name, "")))
+            words = _in_words(kind, field.metadata.get("known", ()))
+            found.append(Field(path, words, default, meanings.get(field.name, "")))
     return found
 
 
@@ -192,14 +208,22 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def _in_words(kind: Any) -> str:
-    """Returns a type as a user would say it."""
-    kind = _without_none(kind)
+def _in_words(kind: Any, known: Collection[str] = ()) -> str:
+    """Returns a type as a user would say it.
+
+    Args:
+        kind: the type.
+        known: the names that a text is one of, where that is so.
+    """
+    if may_be_none(kind):
+        return f"{_in_words(_without_none(kind), known)} or None"
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
-        return f"({_in_words(typing.get_args(kind)[0])}, ...)"
-    return getattr(kind, "__name__", str(kind))
+        first, *rest = typing.get_args(kind)
+        rest = ["..."] if rest == [Ellipsis] else [_in_words(part) for part in rest]
+        return f"({', '.join([_in_words(first, known), *rest])})"
+    return " or ".join(known) or getattr(kind, "__name__", str(kind))
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
@@ -212,6 +236,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
+        if isinstance(value, str) and not value:
+            raise InputError(f"{where}='' must not be empty; {where}=None leaves it out")
         (only,) = [part for part in parts if part is not type(None)]
         return _typed(only, value, where)
     if origin is tuple:

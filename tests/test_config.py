@@ -2,11 +2,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+from ml_collections import ConfigDict
 
 import jaxcurate as jc
-from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
-from jaxcurate.curation.level import Level
-from jaxcurate.dataclass_fields import kind_of, may_be_none, to_dataclass
+from jaxcurate import Level, encoders, evaluation, export, sources
+from jaxcurate.config import (
+    ClusterConfig,
+    Config,
+    EmbedConfig,
+    EvaluateConfig,
+    ExportConfig,
+    SampleConfig,
+    to_config,
+)
+from jaxcurate.dataclass_fields import explained, kind_of, may_be_none, to_dataclass
+from jaxcurate.encoders import Encoder
+from jaxcurate.evaluation import Arm, arms
 from jaxcurate.sources import fashion_longtail, web_like
 
 
@@ -97,3 +108,40 @@ def test_fields_are_found_by_their_path():
     }.items():
         with pytest.raises(jc.InputError, match=message):
             kind_of(Config, path, "config")
+
+
+def test_a_table_is_where_names_are_known_from(tmp_path, monkeypatch):
+    """Adding an encoder, a format, an arm or a source is one line."""
+    cluster, sample = ClusterConfig((Level(2),)), SampleConfig(1)
+    encoder = Encoder(lambda images, params, resolution: images, (), None)
+    for table, made, take in (
+        (encoders.ENCODERS, lambda *_: encoder, lambda: EmbedConfig("new")),
+        (export.FORMATS, lambda *_: None, lambda: ExportConfig("new")),
+        (evaluation.ARMS, Arm(arms.pool, "all"), lambda: EvaluateConfig(("new",))),
+    ):
+        with pytest.raises(jc.InputError, match="'new'"):
+            take()
+        with monkeypatch.context() as patched:
+            patched.setitem(table, "new", made)
+            assert Config("new:x", cluster, sample, **{_field_of(take()): take()})
+            assert any("new" in field.kind for field in explained(Config))
+    with pytest.raises(jc.InputError, match="source 'new:x' is not one of tfds"):
+        sources.open_source("new:x")
+    opened = []
+    monkeypatch.setitem(sources.SCHEMES, "new", lambda *given: opened.append(given))
+    sources.open_source("new:x", image_size=8)
+    assert opened[0][0] == "x" and opened[0][1].image_size == 8
+    monkeypatch.setitem(encoders.ENCODERS, "new", lambda *_: encoder)
+    assert encoders.make_encoder(EmbedConfig("new"), list, None) is encoder
+
+
+def _field_of(config):
+    names = {"EmbedConfig": "embed", "ExportConfig": "export", "EvaluateConfig": "evaluate"}
+    return names[type(config).__name__]
+
+
+def test_a_recipe_can_be_given_whole():
+    config = to_config(Config("tfds:weblike", ClusterConfig((Level(9),)), SampleConfig(5)))
+    config.recipe = ConfigDict({"domains": ({"name": "a", "source": "digits", "n_originals": 3},)})
+    made = to_dataclass(Config, config.to_dict(), "config")
+    assert made.recipe == sources.Recipe((sources.Domain("a", "digits", 3),))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
@@ -279,6 +278,8 @@ def _worst(labels: np.ndarray, is_far: np.ndarray, k: int) -> np.ndarray:
 
 def _verdict(is_far: np.ndarray, n_branches: int, n_filled: int) -> Verdict:
     n = len(is_far)
+    import scipy.stats  # takes half a second, which `--help` need not wait for
+
     by_chance = scipy.stats.binom.sf(int(is_far.sum()) - 1, n, FAR_SHARE)
     if is_far.mean() <= FAR_SHARE or by_chance > _CHANCE:
         return "keep"

@@ -2,9 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from jaxcurate.checks import InputError, check_choice, check_instance, check_whole, told
+from jaxcurate.checks import (
+    InputError,
+    check_choice,
+    check_given,
+    check_instance,
+    check_whole,
+    told,
+)
+
+Resample = Literal["closest", "random"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Level:
     """Number of parts that each cluster is split in, by a k-means of its own."""
     n_fit: int | None = None
     """Number of rows, drawn at random, that the centroids are made from; by default all."""
-    resample: Literal["closest", "random"] = "closest"
+    resample: Resample = "closest"
     """Points that a cluster gives to a round: those closest to its centroid, or any."""
 
     def __post_init__(self) -> None:
@@ -41,11 +50,10 @@ class Level:
             ("n_splits", 1),
         ):
             check_whole(name, getattr(self, name), least)
-        check_choice("resample", self.resample, ("closest", "random"))
+        check_choice("resample", self.resample, get_args(Resample))
         if self.n_splits > 1 and self.resampled:
             raise InputError("n_splits and n_resamples exclude each other on one level")
-        if self.n_fit is not None:
-            check_whole("n_fit", self.n_fit, 1)
+        check_given("n_fit", self.n_fit, "makes the centroids from all rows")
         if self.n_fit is not None and self.n_fit < self.n_clusters * self.n_splits:
             raise InputError(
                 f"n_fit={self.n_fit} rows cannot make {self.n_clusters * self.n_splits} clusters"
@@ -57,8 +65,12 @@ class Level:
         return self.n_resamples > 0 and self.n_per_cluster > 1
 
 
-def check_levels(levels: Sequence[Level], n: int) -> None:
-    """Refuses levels that cannot be made of ``n`` rows.
+def check_levels(levels: Sequence[Level], n: int | None = None) -> None:
+    """Refuses levels of which one asks for more clusters than there are below it.
+
+    Args:
+        levels: bottom up.
+        n: number of rows below the first of them, where it is known.
 
     Raises:
         InputError: naming the level.
@@ -73,7 +85,7 @@ def check_levels(levels: Sequence[Level], n: int) -> None:
     below, what = n, "rows"
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits
-        if total > below:
+        if below is not None and total > below:
             raise InputError(
                 f"level {number} asks for {total} clusters, but there are only {below} {what}"
             )

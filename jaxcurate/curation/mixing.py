@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree, check_tree
-from jaxcurate.checks import InputError, check_whole, checked_rows
+from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
+from jaxcurate.checks import InputError, check_given, check_name, check_whole, checked_rows
 from jaxcurate.curation.baselines import sample_uniform
 from jaxcurate.curation.sampling import ShortfallWarning, Strategy, sample
 from jaxcurate.neighbors.nearest_rows import Neighbors
@@ -54,6 +54,68 @@ class Mix:
         for name in by_rest[: size - sum(sizes.values())]:
             sizes[name] += 1
         return sizes
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Parts of the subset, as `Mix` has them: curated alone by default.
+
+    References are items like the pool's and are embedded in the same way: an encoder that is
+    fitted to the pool is fitted once more.
+    """
+
+    curated: float = 1.0
+    """Fraction of the subset that is balanced over the tree."""
+    retrieved: float = 0.0
+    """Fraction of the subset that is nearest to the references."""
+    raw: float = 0.0
+    """Fraction of the subset that is drawn uniformly from all other rows."""
+    references: str | None = None
+    """Source of the references, named as the pool's."""
+    split: str = "train"
+    """Split of a TFDS dataset that holds the references."""
+    n_per_query: int = 10
+    """Rows that one reference can add at most."""
+    metric: Metric = "cosine"
+    """Distance by which rows are near to a reference."""
+
+    def __post_init__(self) -> None:
+        check_whole("n_per_query", self.n_per_query, 1)
+        check_given("references", self.references, "retrieves nothing")
+        if self.shares.retrieved and not self.references:
+            raise InputError(f"retrieved={self.retrieved} needs references to be near to")
+
+    @property
+    def shares(self) -> Mix:
+        """The shares alone."""
+        return Mix(self.curated, self.retrieved, self.raw)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there is any other part than the curated one."""
+        return bool(self.retrieved or self.raw)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How the subset is drawn."""
+
+    size: int
+    """Rows of the subset."""
+    name: str = "curated"
+    """Name of the folders in `subsets/` and `exports/`."""
+    strategy: Strategy = "random"
+    """Which rows of a cluster are taken: any, or those closest to its centroid."""
+    max_repeats: int = 1
+    """Times that one row may be in the subset."""
+    mix: MixConfig = field(default_factory=MixConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "max_repeats"):
+            check_whole(name, getattr(self, name), 1)
+        if self.mix.is_mixed and self.max_repeats > 1:
+            raise InputError(f"max_repeats={self.max_repeats} must be 1 in a mixture (mix)")
+        check_name(self.name)
 
 
 def mix(

@@ -1,25 +1,19 @@
 """The encoders by name, and one way to run them all: batched, jitted, split over devices."""
 
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxcurate.checks import InputError
-from jaxcurate.encoders import pca
-from jaxcurate.encoders.pixels import pixels
-from jaxcurate.models import efficientnet
+from jaxcurate.checks import InputError, check_choice, check_given
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 _BYTES_AT_ONCE = 2**30
-_EFFICIENTNET_BYTES = 216
-"""Bytes that a pixel of an image takes in the network's widest layers: measured 10.8 GB for 1,024
-images of 224 pixels a side."""
 
-ENCODERS = ("pixels", "pca", "efficientnet_lite0")
+ENCODERS: dict[str, "MakeEncoder"] = {}
+"""What makes each encoder, by the encoder's name; filled in `jaxcurate.encoders`."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +24,8 @@ class EmbedConfig:
         ValueError: naming the field that cannot be used.
     """
 
-    encoder: str = "pca"
-    """Encoder: `pca`, `pixels` or `efficientnet_lite0`."""
+    encoder: str = field(default="pca", metadata={"known": ENCODERS})
+    """Name of the encoder."""
     n_components: int = 64
     """Directions that `pca` keeps."""
     resolution: int | None = None
@@ -42,12 +36,12 @@ class EmbedConfig:
     """Items that the devices encode at a time, together."""
 
     def __post_init__(self) -> None:
-        if self.encoder not in ENCODERS:
-            raise InputError(f"encoder={self.encoder!r}; known: {', '.join(ENCODERS)}")
-        for name in ("n_components", "resolution", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value} must be at least 1")
+        check_choice("encoder", self.encoder, ENCODERS)
+        for name in ("n_components", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        check_given("resolution", self.resolution, "keeps the size of the images")
+        check_given("weights", self.weights, "takes those of the encoder's package")
 
 
 class Encoder(NamedTuple):
@@ -59,6 +53,10 @@ class Encoder(NamedTuple):
     resolution: int | None
     bytes_per_item: int = 0
     """Bytes that encoding one item takes besides the item."""
+
+
+MakeEncoder = Callable[[EmbedConfig, Callable[[], Iterable[np.ndarray]], Devices], Encoder]
+"""Makes an encoder, with the arguments of :func:`make_encoder`."""
 
 
 def make_encoder(
@@ -74,26 +72,7 @@ def make_encoder(
     Raises:
         ValueError: the items do not suit the encoder, or its weights cannot be used.
     """
-    resolution = settings.resolution
-    if settings.encoder == "pixels":
-        return Encoder(_pixels, (), resolution)
-    if settings.encoder == "pca":
-        fitted = pca.fit_pca(
-            batches(), settings.n_components, resolution=resolution, devices=devices
-        )
-        return Encoder(pca.project, fitted, resolution)
-    try:
-        weights = settings.weights
-        params = efficientnet.load(None if weights is None else os.path.expanduser(weights))
-    except FileNotFoundError as error:
-        missing = f"embed.weights={settings.weights!r}: there is no such file"
-        raise InputError(missing if settings.weights else str(error)) from error
-    except OSError as error:
-        raise InputError(
-            f"embed.weights={settings.weights!r} cannot be read ({error.strerror})"
-        ) from error
-    resolution = resolution or 64
-    return Encoder(_efficientnet, params, resolution, _EFFICIENTNET_BYTES * resolution**2)
+    return ENCODERS[settings.encoder](settings, batches, devices)
 
 
 def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, devices: Devices) -> np.ndarray:
@@ -143,12 +122,3 @@ def _encode(
 ) -> jax.Array:
     del axis_name  # every item is on its own
     return encode(images, params, resolution=resolution)
-
-
-def _pixels(images: jax.Array, params: tuple[()], *, resolution: int | None) -> jax.Array:
-    del params
-    return pixels(images, resolution=resolution)
-
-
-def _efficientnet(images: jax.Array, params: Any, *, resolution: int) -> jax.Array:
-    return efficientnet.encode(params, images, resolution=resolution)

@@ -1,7 +1,7 @@
 """Principal components of pixels: an encoder that is fitted on the pool itself, in one pass."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from jaxcurate.checks import InputError
+from jaxcurate.encoders.base import EmbedConfig, Encoder
 from jaxcurate.encoders.pixels import pixels
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
@@ -27,6 +28,20 @@ class PCA(NamedTuple):
     """float32 ``[d]``."""
     components: np.ndarray
     """float32 ``[c, d]``, orthonormal, by falling variance."""
+
+
+def make(
+    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
+) -> Encoder:
+    """Returns the encoder, fitted in a pass over all items.
+
+    Raises:
+        InputError: there are no items, or more columns than a covariance can hold.
+    """
+    fitted = fit_pca(
+        batches(), settings.n_components, resolution=settings.resolution, devices=devices
+    )
+    return Encoder(project, fitted, settings.resolution)
 
 
 def fit_pca(

@@ -1,7 +1,21 @@
 """The plainest encoder: pixels as they are."""
 
+from collections.abc import Callable, Iterable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxcurate.encoders.base import EmbedConfig, Encoder
+from jaxcurate.runtime.devices import Devices
+
+
+def make(
+    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
+) -> Encoder:
+    """Returns the encoder, which is fitted to nothing."""
+    del batches, devices
+    return Encoder(_encode, (), settings.resolution)
 
 
 def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
@@ -27,3 +41,8 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
 def n_columns(side: int) -> int:
     """Returns the width of the rows that RGB images of so many pixels a side become."""
     return 3 * side**2
+
+
+def _encode(images: jax.Array, params: tuple[()], *, resolution: int | None) -> jax.Array:
+    del params
+    return pixels(images, resolution=resolution)

@@ -2,20 +2,26 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.config import EvaluateConfig, SampleConfig
+from jaxcurate.checks import InputError, check_whole
 from jaxcurate.curation.baselines import sample_flat, sample_uniform
-from jaxcurate.curation.mixing import indices_of, mix
+from jaxcurate.curation.mixing import SampleConfig, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
-from jaxcurate.curation.stratified_batches import Batches
+from jaxcurate.curation.stratified_batches import Batches, Equal
 from jaxcurate.neighbors.nearest_rows import Neighbors
 from jaxcurate.stateless_random import other_seed
+from jaxcurate.training import PretrainConfig
+
+ARMS: dict[str, "Arm"] = {}
+"""The arms by name; filled in `jaxcurate.evaluation`."""
+ALWAYS = ("curated", "random", "pool")
+"""Arms whose balance is told in any case."""
 
 
 class Draw(NamedTuple):
@@ -32,6 +38,32 @@ class Draw(NamedTuple):
         if self.batches is None or not len(self.batches):
             return self.rows
         return np.sort(np.concatenate(list(self.batches)))
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The comparison by pretraining."""
+
+    arms: tuple[str, ...] = field(default=ALWAYS, metadata={"known": ARMS})
+    """Arms that are pretrained on, each once. With none, the balance alone is told."""
+    flat_level: int = 1
+    """Level that the flat arm is balanced over."""
+    stratified_by: Equal = "clusters"
+    """What the stratified arm sees equally often."""
+    n_seeds: int = 5
+    """Number of pretrainings of each arm, with seeds that follow each other."""
+    probe_split: str = "probe"
+    """Split with the labeled items that the probes learn from, outside the pool."""
+    test_split: str = "test"
+    """Split with the labeled items that the probes are tested on, outside both."""
+    pretraining: PretrainConfig = field(default_factory=PretrainConfig)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.arms) - set(ARMS)
+        if unknown or len(set(self.arms)) < len(self.arms):
+            raise InputError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
+        for name in ("n_seeds", "flat_level"):
+            check_whole(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True)
@@ -122,23 +154,64 @@ class Arms:
             settings: which arms there are, beside those whose balance is told in any case.
             seed: the first.
         """
-        everything = np.arange(len(self.pool))
-        how = settings.pretraining
-        draws: dict[str, Callable[[int], Draw]] = {
-            "curated": lambda s: Draw(subset if s == seed else self.curated(s)),
-            "random": lambda s: Draw(self.random(s, len(subset))),
-            "pool": lambda s: Draw(everything),
-            "flat": lambda s: Draw(self.flat(s, settings.flat_level)),
-            "stratified": lambda s: Draw(
-                everything,
-                Batches(
-                    self.tree, how.batch_size, how.n_steps, equal=settings.stratified_by, seed=s
-                ),
-            ),
-        }
+        common = Common(self, subset, settings, seed)
         seeds = range(seed, seed + settings.n_seeds)
         return {
-            arm: [draw(s) for s in seeds]
-            for arm, draw in draws.items()
-            if arm in ("curated", "random", "pool", *settings.arms)
+            name: [arm.draw(common, s) for s in seeds]
+            for name, arm in ARMS.items()
+            if name in (*ALWAYS, *settings.arms)
         }
+
+
+class Common(NamedTuple):
+    """What the draws of all arms have in common."""
+
+    arms: Arms
+    subset: np.ndarray
+    """int64 ``[m]``: the subset that was exported, which is the first seed's."""
+    settings: EvaluateConfig
+    first_seed: int
+
+
+class Arm(NamedTuple):
+    """One arm of a comparison."""
+
+    draw: Callable[[Common, int], Draw]
+    """Returns what it trains on with a seed."""
+    words: str
+    """What it trains on, for the report."""
+
+
+def curated(common: Common, seed: int) -> Draw:
+    """Returns the subset; drawn anew for all seeds but the first."""
+    is_first = seed == common.first_seed
+    return Draw(common.subset if is_first else common.arms.curated(seed))
+
+
+def random(common: Common, seed: int) -> Draw:
+    """Returns as many rows as the subset has, uniformly at random."""
+    return Draw(common.arms.random(seed, len(common.subset)))
+
+
+def pool(common: Common, seed: int) -> Draw:
+    """Returns all rows."""
+    del seed
+    return Draw(np.arange(len(common.arms.pool)))
+
+
+def flat(common: Common, seed: int) -> Draw:
+    """Returns as many rows as the subset has, balanced over the clusters of one level alone."""
+    return Draw(common.arms.flat(seed, common.settings.flat_level))
+
+
+def stratified(common: Common, seed: int) -> Draw:
+    """Returns all rows, in batches that are balanced over the tree."""
+    settings = common.settings
+    batches = Batches(
+        common.arms.tree,
+        settings.pretraining.batch_size,
+        settings.pretraining.n_steps,
+        equal=settings.stratified_by,
+        seed=seed,
+    )
+    return Draw(np.arange(len(common.arms.pool)), batches)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 
 from jaxcurate import training
 from jaxcurate.checks import InputError
@@ -137,6 +136,8 @@ def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Inte
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf, tuple(values.tolist()))
     error = values.std(ddof=1) / np.sqrt(len(values))
+    import scipy.stats  # takes half a second, which `--help` need not wait for
+
     reach = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * error)
     return Interval(mean, mean - reach, mean + reach, tuple(values.tolist()))
 

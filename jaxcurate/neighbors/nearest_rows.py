@@ -1,6 +1,6 @@
 """Retrieval: the rows of a pool that are nearest to each query, by blocked brute force."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def nearest_rows(
         ValueError: naming the argument that cannot be used.
     """
     check_whole("n_per_query", n_per_query, 1)
-    check_choice("metric", metric, ("cosine", "euclidean"))
+    check_choice("metric", metric, get_args(Metric))
     queries = as_real(queries, "queries")
     if not isinstance(embeddings, RowView):
         embeddings = as_real(embeddings, "embeddings")

@@ -7,19 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from jaxcurate.evaluation import ARMS
+from jaxcurate.evaluation.compare import UNTRAINED
 from jaxcurate.evaluation.summary import interval_in_words
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
 MEASURES = {"knn": "k-NN", "ridge": "ridge"}
-NAMES = {
-    "curated": "the curated subset",
-    "random": "a random subset of the same size",
-    "pool": "the whole pool",
-    "flat": "a subset balanced over one level alone",
-    "stratified": "the whole pool in batches balanced over the tree",
-    "untrained": "no pretraining",
-}
+NAMES = {name: arm.words for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
 
 
 class Difference(NamedTuple):

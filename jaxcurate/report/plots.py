@@ -33,7 +33,7 @@ def shares(name: str, alt: str, counts: Counts, what: str) -> Markup:
         for arm, sizes in counts.items():
             share = sizes[order] / max(1, sizes.sum())
             there = share > 0
-            style: dict[str, Any] = {"color": COLOURS[arm]}
+            style: dict[str, Any] = {"color": COLOURS.get(arm, COLOURS["soft"])}
             if arm == "pool":
                 style["drawstyle"] = "steps-mid"
             else:
@@ -56,7 +56,7 @@ def lorenz(name: str, alt: str, counts: Counts, what: str) -> Markup:
         for arm, sizes in counts.items():
             held = np.cumsum(np.sort(sizes)[::-1]) / max(1, sizes.sum())
             x = np.linspace(0, 1, len(held) + 1)
-            axes.plot(x, np.append(0, held), color=COLOURS[arm])
+            axes.plot(x, np.append(0, held), color=COLOURS.get(arm, COLOURS["soft"]))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         _digits(axes.xaxis, percent)
         _digits(axes.yaxis, percent)
@@ -73,7 +73,8 @@ def ranked(name: str, alt: str, counts: Counts, what: str) -> Markup:
         for arm, sizes in counts.items():
             share = np.sort(sizes[sizes > 0])[::-1] / max(1, sizes.sum())
             ranks = np.arange(1, len(share) + 1)
-            axes.plot(ranks, share, color=COLOURS[arm], marker="o", markersize=2.5, linewidth=1.2)
+            shade = COLOURS.get(arm, COLOURS["soft"])
+            axes.plot(ranks, share, color=shade, marker="o", markersize=2.5, linewidth=1.2)
         axes.set_yscale("log")
         _digits(axes.yaxis, percent, log=True)
         _digits(axes.xaxis, count, whole=True)

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from jaxcurate.evaluation import ARMS
 from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
-ARMS = ("pool", "random", "flat", "stratified", "curated")
-"""In the order of the page."""
+_FIRST, _LAST = ("pool", "random"), ("curated",)
+_ORDER = (*_FIRST, *(arm for arm in ARMS if arm not in (*_FIRST, *_LAST)), *_LAST)
+"""The arms in the order of the page."""
 _FEW = 12
 _MANY = 60
 
@@ -61,7 +63,7 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
     """Returns the spread over each kind of known groups, from ``results["balance"]``."""
     kinds = []
     for number, (name, by_arm) in enumerate(balance.items()):
-        arms = [arm for arm in ARMS if arm in by_arm]
+        arms = [arm for arm in _ORDER if arm in by_arm]
         names = list(by_arm["pool"]["counts"])
         counts = {
             arm: np.array([by_arm[arm]["counts"].get(one, 0) for one in names]) for arm in arms
@@ -87,7 +89,7 @@ def arms_of(kinds: list[Kind]) -> list[str]:
     """Returns the arms that a table of all kinds has to show: these three, and others where
     known."""
     known = {"pool", "random", "curated"}.union(*(kind.arms for kind in kinds))
-    return [arm for arm in ARMS if arm in known]
+    return [arm for arm in _ORDER if arm in known]
 
 
 def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]) -> Kind:

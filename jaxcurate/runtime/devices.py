@@ -15,7 +15,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ class Devices:
     """``"shard_map"``, or ``"pmap"``, which works in one process."""
 
     def __post_init__(self) -> None:
-        check_choice("mapper", self.mapper, ("shard_map", "pmap"))
+        check_choice("mapper", self.mapper, get_args(Mapper))
 
     @classmethod
     def first(cls, n_devices: int | None = None, mapper: Mapper = "shard_map") -> "Devices":

@@ -1,12 +1,20 @@
 """Where items come from: datasets, folders and arrays, read alike."""
 
+from jaxcurate.sources import arrays, folder, tfds
 from jaxcurate.sources.arrays import ArraySource
-from jaxcurate.sources.base import Annotations, Item, Named, Skipping, Source, UnreadableItem
+from jaxcurate.sources.base import (
+    SCHEMES,
+    Annotations,
+    Item,
+    Named,
+    Skipping,
+    Source,
+    UnreadableItem,
+)
 from jaxcurate.sources.folder import WORK_DIRECTORY
 from jaxcurate.sources.open import open_source
 from jaxcurate.sources.read import Batch, Reading, Unreadable, read_images
 from jaxcurate.sources.synthetic.recipe import (
-    RECIPES,
     Domain,
     Jitter,
     Recipe,
@@ -16,8 +24,10 @@ from jaxcurate.sources.synthetic.recipe import (
 )
 from jaxcurate.sources.synthetic.weblike import prepare
 
+SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
+
 __all__ = [
-    "RECIPES",
+    "SCHEMES",
     "WORK_DIRECTORY",
     "Annotations",
     "ArraySource",

@@ -6,13 +6,14 @@ import os
 import warnings
 import zipfile
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from jaxcurate.artifacts.pool import row_ids
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.sources import files, signatures
-from jaxcurate.sources.base import Annotations, Item
+from jaxcurate.sources.base import Annotations, Item, Options, Source, local_path
 
 _BLOCK_BYTES = 1 << 24
 
@@ -70,6 +71,12 @@ class ArraySource:
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         unknown = np.full(len(rows), "", np.str_)
         return Annotations(unknown, unknown)
+
+
+def open_rows(path: str, options: Options) -> Source:
+    """Opens ``npy:PATH``."""
+    source = ArraySource(local_path(f"npy:{path}", path, options))
+    return cast(Source, source)  # of a cached property
 
 
 def _as_float32(rows: np.ndarray) -> np.ndarray:

@@ -1,9 +1,15 @@
 """Protocol of a source of items, and the annotations that are kept apart from them."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from jaxcurate.artifacts.files import is_local
+from jaxcurate.checks import InputError
+from jaxcurate.sources.synthetic.recipe import Recipe
 
 
 class Item(NamedTuple):
@@ -99,3 +105,49 @@ class Named(Protocol):
     def ids(self) -> Iterable[str]:
         """Returns the id of every row, in order."""
         ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the items of a source are read, as far as it asks for it."""
+
+    split: str = "train"
+    """Name of the split, of a dataset that has any."""
+    data_dir: str | os.PathLike | None = None
+    """Folder of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``."""
+    image_size: int = 32
+    """Side of the images in pixels."""
+    recipe: Recipe | None = None
+    """Recipe of ``tfds:weblike``; by default `jaxcurate.sources.synthetic.recipe.web_like`."""
+    image_key: str | None = None
+    """Image feature of a TFDS dataset, where it is not found by itself."""
+    label_key: str | None = None
+    """Label feature of a TFDS dataset, where it is not found by itself."""
+    leave_out: str | os.PathLike | None = None
+    """Folder in which no pictures are looked for: the work directory."""
+    download: bool = False
+    """Whether TFDS may download a dataset that is not there, and run the program that prepares
+    it."""
+
+
+SCHEMES: dict[str, Callable[[str, Options], Source]] = {}
+"""What opens a source, by what its specification begins with; filled in `jaxcurate.sources`. It
+takes what follows the colon, and the options."""
+
+
+def local_path(spec: str, path: str, options: Options) -> str:
+    """Returns the path of files on this machine that are one source, without splits.
+
+    Args:
+        spec: what errors call the source.
+        path: may begin with ``~``.
+        options: of which a split is refused.
+
+    Raises:
+        InputError: a split is asked for, or the path is on another machine.
+    """
+    if options.split != "train":
+        raise InputError(f"source {spec!r} has no splits, so no split {options.split!r}")
+    if not is_local(path):
+        raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
+    return os.path.expanduser(path)

@@ -5,13 +5,21 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
+from typing import cast
 
 import numpy as np
 
 from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, image_files
-from jaxcurate.sources.base import Annotations, Item, UnreadableItem
+from jaxcurate.sources.base import (
+    Annotations,
+    Item,
+    Options,
+    Source,
+    UnreadableItem,
+    local_path,
+)
 from jaxcurate.sources.names import printable
 
 WORK_DIRECTORY = "the work directory"
@@ -83,6 +91,13 @@ class FolderSource:
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         labels = [printable(self._files[row][0]).rpartition("/")[0] for row in rows]
         return Annotations(np.array(labels, np.str_), np.full(len(labels), "", np.str_))
+
+
+def open_pictures(path: str, options: Options) -> Source:
+    """Opens ``folder:PATH``."""
+    path = local_path(f"folder:{path}", path, options)
+    source = FolderSource(path, options.image_size, options.leave_out)
+    return cast(Source, source)  # of a cached property
 
 
 def _relative(folder: str | os.PathLike | None, root: str) -> str | None:

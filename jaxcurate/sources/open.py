@@ -1,17 +1,10 @@
 """From a short specification, such as ``folder:PATH``, to a source."""
 
 import os
-from typing import cast
 
-from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
-from jaxcurate.sources.arrays import ArraySource
-from jaxcurate.sources.base import Source
-from jaxcurate.sources.folder import FolderSource
+from jaxcurate.sources.base import SCHEMES, Options, Source
 from jaxcurate.sources.synthetic.recipe import Recipe
-from jaxcurate.sources.tfds import open_dataset
-
-SCHEMES = ("tfds", "folder", "npy")
 
 
 def open_source(
@@ -58,22 +51,7 @@ def open_source(
     if scheme not in SCHEMES or not rest:
         known = ", ".join(f"{scheme}:..." for scheme in SCHEMES)
         raise InputError(f"source {spec!r} is not one of {known}")
-    if scheme == "tfds":
-        return open_dataset(
-            rest,
-            split=split,
-            data_dir=os.path.expanduser(data_dir or os.environ.get("JAXCURATE_DATA") or "data"),
-            image_size=image_size,
-            recipe=recipe,
-            image_key=image_key,
-            label_key=label_key,
-            download=download,
-        )
-    if split != "train":
-        raise InputError(f"source {spec!r} has no splits, so no split {split!r}")
-    if not is_local(rest):
-        raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
-    path = os.path.expanduser(rest)
-    if scheme == "folder":
-        return cast(Source, FolderSource(path, image_size, leave_out))  # of a cached property
-    return cast(Source, ArraySource(path))
+    options = Options(
+        split, data_dir, image_size, recipe, image_key, label_key, leave_out, download
+    )
+    return SCHEMES[scheme](rest, options)

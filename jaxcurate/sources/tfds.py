@@ -10,10 +10,10 @@ from jaxcurate.artifacts import files
 from jaxcurate.artifacts.files import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import image_files
-from jaxcurate.sources.base import Annotations, Item, UnreadableItem
+from jaxcurate.sources.base import Annotations, Item, Options, UnreadableItem
 from jaxcurate.sources.names import printable
 from jaxcurate.sources.prepared import import_tfds, open_folder, open_prepared
-from jaxcurate.sources.synthetic.recipe import Recipe, web_like
+from jaxcurate.sources.synthetic.recipe import web_like
 from jaxcurate.sources.synthetic.weblike import NAME as WEBLIKE
 from jaxcurate.sources.synthetic.weblike import prepare, prepared, quiet
 
@@ -116,37 +116,22 @@ class DatasetSource:
         return feature.int2str(int(value)) if hasattr(feature, "int2str") else _text(value)
 
 
-def open_dataset(
-    name: str,
-    *,
-    split: str,
-    data_dir: str | os.PathLike,
-    image_size: int,
-    recipe: Recipe | None = None,
-    image_key: str | None = None,
-    label_key: str | None = None,
-    download: bool = False,
-) -> DatasetSource:
-    """Opens a TFDS dataset from its files.
+def open_named(name: str, options: Options) -> DatasetSource:
+    """Opens ``tfds:NAME`` from the dataset's files.
 
     Nothing is downloaded and no program of the dataset is run or imported unless `download` is
     set; ``weblike``, which is made of local files by this package, is made where it is not there.
 
     Args:
-        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from
-            `recipe`, and ``weblike/DIGEST`` is one made before.
-        split: of the dataset.
-        data_dir: the TFDS data directory.
-        image_size: side of the images in pixels.
-        recipe: of ``weblike``; by default `web_like`.
-        image_key: as for `DatasetSource`.
-        label_key: as for `DatasetSource`.
-        download: lets TFDS download a dataset that is not there, and run the program that
-            prepares it.
+        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from a
+            recipe, and ``weblike/DIGEST`` is one made before.
+        options: of which all but `leave_out` count.
 
     Raises:
         InputError: where there is no such dataset, or it cannot be read at random.
     """
+    data_dir = options.data_dir or os.environ.get("JAXCURATE_DATA") or "data"
+    data_dir, recipe = os.path.expanduser(data_dir), options.recipe
     if recipe is not None and name != WEBLIKE:
         raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
     if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
@@ -156,8 +141,14 @@ def open_dataset(
         folder = prepare(recipe or web_like(), data_dir) if made else prepared(name, data_dir)
         builder = open_folder(name, folder)
     else:
-        builder = _builder(name, data_dir, download)
-    return DatasetSource(builder, split, image_size, image_key=image_key, label_key=label_key)
+        builder = _builder(name, data_dir, options.download)
+    return DatasetSource(
+        builder,
+        options.split,
+        options.image_size,
+        image_key=options.image_key,
+        label_key=options.label_key,
+    )
 
 
 def _builder(name: str, data_dir: str | os.PathLike, download: bool) -> Any:

@@ -75,9 +75,11 @@ def test_pca_refuses_what_it_cannot_hold():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"encoder": "clip"}, "encoder='clip'; known: pixels, pca"),
+        ({"encoder": "clip"}, "encoder='clip'; known: 'pixels', 'pca', 'efficientnet_lite0'"),
         ({"n_components": 0}, "n_components=0"),
         ({"resolution": -1}, "resolution=-1"),
+        ({"resolution": 0}, "resolution=0 must be at least 1; None keeps the size"),
+        ({"weights": ""}, "weights='' must not be empty; None takes those"),
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_many_queries_go_in_parts(monkeypatch):
     ("change", "message"),
     [
         ({"n_per_query": 0}, "n_per_query=0"),
-        ({"metric": "dot"}, "metric='dot'; known: 'cosine', 'euclidean'"),
+        ({"metric": "dot"}, "metric='dot'; known: 'euclidean', 'cosine'"),
         ({"queries": np.ones((2, 4))}, "queries have 4 columns, the embeddings 3"),
         ({"queries": np.ones(3)}, "queries must have two axes"),
         ({"queries": np.full((1, 3), np.nan)}, "queries has a NaN"),

@@ -3,30 +3,24 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from jaxcurate.checks import InputError
-from jaxcurate.dataclass_fields import to_dataclass
-
-RAW_SOURCES = ("fashion", "digits", "clipart", "emoji")
+from jaxcurate.sources.synthetic.raw import READERS
 
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """Distance by which a copy strays from its original; zeros leave it as it is.
-
-    Attributes:
-        shift: pixels, at most, in each direction.
-        brightness: half-width of the factor's range around 1.
-        contrast: half-width of the factor's range around 1.
-        noise: standard deviation of the noise, as a share of the range of a pixel.
-    """
+    """Distance by which a copy strays from its original; zeros leave it as it is."""
 
     shift: int = 0
+    """Greatest shift in pixels, in each direction."""
     brightness: float = 0.0
+    """Half-width of the range of the brightness's factor around 1."""
     contrast: float = 0.0
+    """Half-width of the range of the contrast's factor around 1."""
     noise: float = 0.0
+    """Standard deviation of the noise, as a fraction of the range of a pixel."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -36,37 +30,34 @@ class Jitter:
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """One part of a pool, and what is held out of the same raw package.
-
-    Attributes:
-        name: prefix of ids, labels and groups.
-        source: the raw package, one of `RAW_SOURCES`.
-        n_originals: distinct originals in the pool.
-        n_items: items in the pool, dealt evenly to the originals; None: each once.
-        imbalance: None: originals are drawn as the package has them; else the ratio of the
-          largest class to the smallest, sizes falling geometrically (1: balanced).
-        jitter: applied to each item of the pool.
-        n_probe: held-out items per class, at most, for training probes.
-        n_test: held-out items per class, at most, for testing them.
-        unclassed: labels that name no class; never held out.
-    """
+    """One part of a pool, and what is held out of the same raw package."""
 
     name: str
-    source: str
+    """Prefix of ids, labels and groups."""
+    source: str = dataclasses.field(metadata={"known": READERS})
+    """Raw package that the images are from."""
     n_originals: int
+    """Number of distinct originals in the pool."""
     n_items: int | None = None
+    """Number of items in the pool, dealt evenly to the originals; by default each is there once."""
     imbalance: float | None = None
+    """Ratio of the largest class to the smallest, sizes falling geometrically; 1 balances them. By
+    default originals are drawn as the package has them."""
     jitter: Jitter = Jitter()
+    """Random changes of each item of the pool."""
     n_probe: int = 40
+    """Largest number of held-out items of a class for training probes."""
     n_test: int = 40
+    """Largest number of held-out items of a class for testing probes."""
     unclassed: tuple[str, ...] = ()
+    """Labels that name no class, which are never held out."""
 
     def __post_init__(self) -> None:
         where = f"domain {self.name!r}"
         if not self.name or "/" in self.name:
             raise InputError(f"{where}: name must be a word without '/'")
-        if self.source not in RAW_SOURCES:
-            raise InputError(f"{where}: source {self.source!r} is not one of {RAW_SOURCES}")
+        if self.source not in READERS:
+            raise InputError(f"{where}: source {self.source!r} is not one of {', '.join(READERS)}")
         if self.n_originals < 1:
             raise InputError(f"{where}: n_originals must be at least 1")
         if self.n_items is not None and self.n_items < self.n_originals:
@@ -79,17 +70,14 @@ class Domain:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A pool and its held-out items, as a function of raw images and a seed.
-
-    Attributes:
-        domains: no two of one source, so that what one holds out is in no other's pool.
-        seed: of every draw.
-        image_size: side of the images in pixels.
-    """
+    """A pool and its held-out items, as a function of raw images and a seed."""
 
     domains: tuple[Domain, ...]
+    """Parts of the pool, no two of one source, so that what one holds out is in no other's pool."""
     seed: int = 0
+    """Seed of every draw."""
     image_size: int = 32
+    """Side of the images in pixels."""
 
     def __post_init__(self) -> None:
         if not self.domains:
@@ -103,17 +91,8 @@ class Recipe:
         if self.seed < 0:
             raise InputError("recipe: seed must not be negative")
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Recipe":
-        """Makes a recipe of plain mappings, as a configuration file holds it.
-
-        Raises:
-            ValueError: naming a field that is unknown, missing or of the wrong type.
-        """
-        return to_dataclass(cls, fields, "recipe")
-
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain mappings and lists from which `from_dict` makes an equal recipe."""
+        """Returns plain mappings and lists, as JSON holds them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @property
@@ -150,7 +129,3 @@ def fashion_longtail(seed: int = 0) -> Recipe:
 def balanced(seed: int = 0) -> Recipe:
     """Returns one domain, ten classes of 1,000 distinct items: nothing for curation to repair."""
     return Recipe(seed=seed, domains=(Domain("fashion", "fashion", 10_000, imbalance=1.0),))
-
-
-RECIPES = {"web_like": web_like, "fashion_longtail": fashion_longtail, "balanced": balanced}
-"""Recipes by name; each takes a seed."""

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcurate.sources import RECIPES, Domain, Jitter, Recipe, open_source, read_images
+from jaxcurate import sources
+from jaxcurate.dataclass_fields import to_dataclass
+from jaxcurate.sources import Domain, Jitter, Recipe, open_source, read_images
 from jaxcurate.sources.synthetic import raw
 from jaxcurate.sources.synthetic.holdout import group, hold_out
 from jaxcurate.sources.synthetic.jitter import jitter
@@ -30,7 +32,7 @@ def data_dir():
 
 @pytest.fixture(scope="module")
 def web_like(data_dir):
-    return assemble(RECIPES["web_like"](), data_dir / "raw")
+    return assemble(sources.web_like(), data_dir / "raw")
 
 
 def write_fake_fashion(folder: Path, seed: int = 0) -> None:
@@ -61,12 +63,12 @@ def fake_recipe(**fields):
 # --- recipes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_survives_plain_mappings(name):
-    recipe = RECIPES[name](seed=3)
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert Recipe.from_dict(recipe.to_dict()).digest == recipe.digest
-    assert RECIPES[name](seed=4).digest != recipe.digest
+@pytest.mark.parametrize("made", [sources.web_like, sources.fashion_longtail, sources.balanced])
+def test_a_recipe_survives_plain_mappings(made):
+    recipe = made(seed=3)
+    assert to_dataclass(Recipe, recipe.to_dict(), "recipe") == recipe
+    assert to_dataclass(Recipe, recipe.to_dict(), "recipe").digest == recipe.digest
+    assert made(seed=4).digest != recipe.digest
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_wrong_field_is_named(change, message):
     whole = change.keys() & {"sead", "seed", "domains"}
     (fields if whole else domain).update(change)
     with pytest.raises(ValueError, match=message):
-        Recipe.from_dict(fields)
+        to_dataclass(Recipe, fields, "recipe")
 
 
 def test_two_domains_of_one_source_are_refused():
@@ -403,7 +405,7 @@ def test_what_is_held_out_of_the_real_pool_is_disjoint_and_labelled_alike(web_li
 
 
 def test_the_longtail_recipe_has_no_copies(data_dir):
-    pool = assemble(RECIPES["fashion_longtail"](), data_dir / "raw")["train"]
+    pool = assemble(sources.fashion_longtail(), data_dir / "raw")["train"]
     sizes = sorted(Counter(pool.label.tolist()).values())
     assert (len(sizes), sizes[0], sizes[-1], sum(sizes)) == (10, 40, 4_000, 9_928)
     assert len({image.tobytes() for image in pool.image}) == len(set(pool.group)) == 9_928
