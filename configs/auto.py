@@ -4,7 +4,7 @@
 
 The file holds floats [n, d]. The reasoning is printed; the settings are then as fixed as any
 other's: they are in the work directory's config.json, and every one can be overridden, such as
-`--config.cluster.n_clusters='(2000,200)'`. Published settings are what is followed
+`--config.cluster.levels[0].n_clusters=2000`. Published settings are what is followed
 (`jaxcurate/curation/suggest_levels.py`); 100 k x 256 takes what configs/small_2levels.py takes.
 """
 

@@ -21,8 +21,8 @@ Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 
 from ml_collections import ConfigDict
 
+from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 
 

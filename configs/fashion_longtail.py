@@ -12,8 +12,8 @@ balanced classes of 1,000 there is nothing to repair (+0.014, interval from zero
 
 from ml_collections import ConfigDict
 
+from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
-from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import balanced, fashion_longtail
 

@@ -13,8 +13,8 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
+from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 
 

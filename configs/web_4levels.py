@@ -11,10 +11,10 @@ operations, two thirds of them at level 1 (fifty iterations over 743 M x 100 k x
 chip-hours where a chip sustains 50 TFLOP/s.
 
 Embeddings are read in chunks where they take more than memory_limit, 100 GB here; give what host
-and devices have room for, or 0 where all of them fit. Besides, by counting: some 150 bytes a row
+and devices have room for, or None where all of them fit. Besides, by counting: some 150 bytes a row
 (id, labels, distances, what is sorted by them), 110 GB, and the centroids of level 1 a few times,
 41 GB each. Every iteration is a pass over the file, so that the seeding is "k-means||", six
-passes, instead of "k-means++", one for each of 100 k centres. On gs:// the pool is written and
+passes, instead of "k-means++", one for each of 100 k centroids. On gs:// the pool is written and
 read through a temporary file, for which $TMPDIR needs as much room as the embeddings take. The
 settings can be tried on fewer rows, with fewer clusters, anywhere.
 
@@ -23,8 +23,8 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 
 from ml_collections import ConfigDict
 
+from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 
 

@@ -14,8 +14,8 @@ accuracy 0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about
 
 from ml_collections import ConfigDict
 
+from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
-from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import web_like
 

@@ -137,18 +137,26 @@ def _help(command: str) -> str:
     """Returns the usage, and the fields that a command reads with their meanings."""
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import explained
+    from jaxcurate.pipeline import STAGES
 
-    sections = {"run": None, "status": None, "sample": ("sample",), "report": ()}
-    own = sections.get(command, (command,))
-    lines = [f"usage: {USAGE}", "", f"Fields of `{command}`, each given as --config.FIELD=VALUE:"]
+    reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
+    lines = [
+        f"usage: {USAGE}",
+        "",
+        f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
+    ]
     for field in explained(Config):
-        section, _, inner = field.path.partition(".")
-        if inner and own is not None and section.partition("[")[0] not in own:
+        path = field.path.replace("[0]", "")
+        if reads is not None and not any(f"{path}.".startswith(f"{read}.") for read in reads):
             continue
         default = f" = {field.default}" if field.default else ""
         lines.append(f"\n  {field.path}: {field.kind}{default}")
         lines += textwrap.wrap(field.meaning, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
+
+
+_DEVICES = ("platform", "n_devices", "mapper")
+"""Fields that every command reads."""
 
 
 def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
@@ -189,7 +197,7 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     return rest[1], settings, path.value, quiet.value, wait.value
 
 
-_FIELD = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_FIELD = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 def _nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -197,17 +205,17 @@ def _nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import kind_of, may_be_none
 
-    kept, without = [], []
-    for argument in argv:
+    kept, without, rest = [], [], list(argv)
+    while rest:
+        argument = rest.pop(0)
         given = _FIELD.fullmatch(argument)
-        is_none = False
-        if given is not None:
-            kind = kind_of(Config, given[1], "config")
-            is_none = given[2] == "None" and may_be_none(kind)
-        if given is not None and is_none:
-            without.append(given[1])
-        else:
+        kind = None if given is None else kind_of(Config, given[1], "config")
+        apart = given is not None and given[2] is None and rest[:1] == ["None"]
+        if given is None or not may_be_none(kind) or not (apart or given[2] == "None"):
             kept.append(argument)
+        else:
+            without.append(given[1])
+            del rest[: int(apart)]
     return kept, without
 
 
@@ -224,12 +232,30 @@ def _indexed(argv: Sequence[str]) -> str:
     return ", ".join(argument for argument in argv if _FIELD.match(argument) and "[" in argument)
 
 
+_NO_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+_NO_PARENT = re.compile(r"Override (\S+) can not be applied because field \"(\w+)\" is None")
+_NO_NAME = re.compile(r"cannot import name '(\w+)' from '(jaxcurate[\w.]*)'")
+
+
 def _reason(error: BaseException) -> str:
-    """Returns what an error says, without the traceback that ml_collections writes into a config's
-    own."""
+    """Returns what an error of a configuration says, in words where it names no field or class.
+
+    The traceback that ml_collections writes into such an error is left out.
+    """
+    from jaxcurate.config import OLD_NAMES, Config
+    from jaxcurate.dataclass_fields import dataclasses_in, unknown
+
     while "Traceback" in str(error) and error.__context__ is not None:
         error = error.__context__
-    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    text, known = str(error), dataclasses_in(Config)
+    if isinstance(error, TypeError) and (found := _NO_FIELD.match(text)) and found[1] in known:
+        return unknown(known[found[1]], found[2], found[1])
+    if isinstance(error, ImportError) and (found := _NO_NAME.match(text)) and found[1] in OLD_NAMES:
+        name = f"{found[2]}.{found[1]}"
+        return f"{name} is of an older release: write {found[2]}.{OLD_NAMES[found[1]]}"
+    if found := _NO_PARENT.match(text):
+        return f"config.{found[1]} cannot be set, since {found[2]} is None"
+    return f"there is no {text}" if isinstance(error, KeyError) else text
 
 
 _MOST_CPU_DEVICES = 1024

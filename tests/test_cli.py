@@ -18,6 +18,7 @@ from jaxcurate import cli
 from jaxcurate.config import Config
 from jaxcurate.dataclass_fields import explained
 from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
+from jaxcurate.pipeline import STAGES
 
 CONFIG = """
 from jaxcurate import Level
@@ -502,14 +503,25 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         ),
         (["--config.dedup.n_neighbours=3"], ["of an older release", "dedup.n_neighbors"]),
         (["--config.dedup.threshold=0"], ["threshold=0", "None leaves near-duplicates be"]),
-        (["--config.n_devices=0"], ["n_devices=0 must be at least 1"]),
+        (["--config.n_devices=0"], ["n_devices=0 must be at least 1; None takes all devices"]),
+        (["--config.memory_limit=0"], ["memory_limit=0 must be at least 1; None sets no limit"]),
+        (["--config.dedup.n_clusters=0"], ["n_clusters=0", "None takes the square root"]),
+        (["--config.embed.resolution=0"], ["resolution=0", "None keeps the size"]),
+        (["--config.data_dir="], ["config.data_dir='' must not be empty; config.data_dir=None"]),
+        (["--config.platform="], ["config.platform='' must not be empty"]),
+        (["--config.grow.source="], ["config.grow.source='' must not be empty"]),
+        (["--noconfig.downlod"], ["config.downlod is unknown; did you mean download?"]),
         (["--config.seed=None"], ["seed", "None"]),
         (["--config.nothing=3"], ["nothing"]),
+        (["--config.recipe.seed=1"], ["config.recipe.seed cannot be set, since recipe is None"]),
         (["--config.sample.size=many"], ["size", "many"]),
         (["--config.sample.size=0"], ["size"]),
         (["--config.sample.strategy=furthest"], ["config.sample.strategy", "furthest"]),
         (["--config.embed.encoder=clip"], ["encoder='clip'"]),
-        (["--config.cluster.levels[1].n_clusters=25"], ["must not grow"]),
+        (
+            ["--config.cluster.levels[1].n_clusters=25"],
+            ["config.cluster: level 2 asks for 25 clusters, but there are only 20", "at level 1"],
+        ),
         (["--config.cluster.levels=()"], ["levels is empty"]),
         (["--config.cluster.levels[0].n_resamples=-1"], ["n_resamples=-1"]),
         (["--config.cluster.levels[0].n_clusters=201"], ["n_clusters", "201", "200 item"]),
@@ -557,6 +569,55 @@ def test_a_config_that_fails_is_told(jaxcurate, place):
     assert not (place / "work").exists()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "max_iter=9",
+            "max_itr=9",
+            "ClusterConfig.max_itr is unknown; did you mean max_iter?",
+        ),
+        (
+            "levels=(Level(20),)",
+            "n_clusters=(20, 5)",
+            "ClusterConfig.n_clusters is of an older release: write ClusterConfig.levels[0]",
+        ),
+        ("levels=(Level(20),)", "n_fit=(20, 5)", "levels=(Level(n_fit=...), ...)"),
+        ("levels=(Level(20),)", "levels=(20, 5)", "Level(20) has so many clusters"),
+        (
+            "import ClusterConfig",
+            "import Clustering",
+            "jaxcurate.config.Clustering is of an older release: write jaxcurate.config.Clu",
+        ),
+        (
+            "levels=(Level(20),), max_iter=9",
+            "(20, 5), (2, 2), (3, 2)",
+            "levels[0] must be a Level, not int; Level(20) has so many clusters",
+        ),
+    ],
+)
+def test_an_old_or_mistyped_config_is_told_what_to_write(jaxcurate, place, old, new, line):
+    config = (
+        "from jaxcurate import Level\n"
+        "from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config\n"
+        "def get_config(source):\n"
+        "    cluster = ClusterConfig(levels=(Level(20),), max_iter=9)\n"
+        "    return to_config(Config(source, cluster, SampleConfig(9)))\n"
+    )
+    (place / "config.py").write_text(config)
+    assert jaxcurate("status")[0] == 0
+    (place / "config.py").write_text(config.replace(old, new))
+    refused(jaxcurate("status"), line)
+
+
+def test_what_is_given_by_default_can_be_left_out(jaxcurate, place):
+    limit = "--config.memory_limit=1_000_000"
+    for none in (["--config.memory_limit=None"], ["--config.memory_limit", "None"]):
+        assert jaxcurate("status", limit, *none)[0] == 0
+        assert jaxcurate("status", *none, "--config.dedup.threshold=None")[0] == 0
+    refused(jaxcurate("status", "--config.seed", "None"), "seed", "None")
+
+
 @pytest.mark.parametrize("command", ["", "runn", "embed cluster"])
 def test_unknown_commands(jaxcurate, command):
     refused(jaxcurate(command), "is not a command", "usage")
@@ -567,20 +628,30 @@ def test_no_arguments_and_help(capsys):
     assert "usage" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert "usage" in out and "dedup.threshold: float = 0.95" in out
+    assert "usage" in out and "dedup.threshold: float or None = 0.95" in out
+    assert "embed.encoder: pixels or pca or efficientnet_lite0 = 'pca'" in out
     assert cli.main(["cluster", "--help"]) == 0
     out = capsys.readouterr().out
     assert "  cluster.levels[0].n_clusters: int\n      Number of clusters" in out
-    assert "dedup" not in out.split("Fields of `cluster`")[1].split("memory_limit")[0]
+    assert "dedup.enabled" in out and "memory_limit" in out
+    for field in ("dedup.threshold", "source", "title", "sample.size", "evaluate.arms"):
+        assert f"  {field}: " not in out
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"{jc.__version__}\n"
 
 
 def test_every_field_is_explained():
     for field in explained(Config):
-        assert field.meaning.endswith(".") or field.path.startswith(("recipe", "evaluate.pre")), (
-            field
-        )
+        assert field.meaning.endswith(".") and field.meaning[0].isupper(), field
+
+
+def test_every_field_is_read_by_a_command():
+    paths = [field.path.replace("[0]", "") for field in explained(Config)]
+    reads = [*cli._DEVICES, *(read for stage in STAGES for read in stage.reads)]
+    for read in reads:
+        assert any(f"{path}.".startswith(f"{read}.") for path in paths), read
+    for path in paths:
+        assert any(f"{path}.".startswith(f"{read}.") for read in reads), path
 
 
 @pytest.mark.parametrize(

@@ -98,14 +98,14 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How the subset is drawn."""
+    """Settings of the balanced subset and of its folder."""
 
     size: int
     """Rows of the subset."""
     name: str = "curated"
     """Name of the folders in `subsets/` and `exports/`."""
     strategy: Strategy = "random"
-    """Which rows of a cluster are taken: any, or those closest to its centroid."""
+    """Rows of a cluster that are taken: any, or those closest to its centroid."""
     max_repeats: int = 1
     """Times that one row may be in the subset."""
     mix: MixConfig = field(default_factory=MixConfig)

@@ -49,7 +49,7 @@ class EvaluateConfig:
     flat_level: int = 1
     """Level that the flat arm is balanced over."""
     stratified_by: Equal = "clusters"
-    """What the stratified arm sees equally often."""
+    """Clusters or rows, whichever the stratified arm sees equally often."""
     n_seeds: int = 5
     """Number of pretrainings of each arm, with seeds that follow each other."""
     probe_split: str = "probe"

@@ -2,40 +2,37 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, check_choice
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Shape and precision of a :class:`ViT`.
-
-    Args:
-        image_size: side of the square images, pixels.
-        patch_size: side of a patch, pixels; divides ``image_size``.
-        width: features of a token, and of the output.
-        depth: number of transformer blocks.
-        n_heads: attention heads; divides ``width``.
-        mlp_ratio: hidden units of a block's MLP, as a multiple of ``width``.
-        precision: of activations and matrix products. Weights are float32 either way, and
-            ``"float32"`` asks the accelerator for full float32 products.
-    """
+    """Shape and precision of a :class:`ViT`."""
 
     image_size: int = 32
+    """Side of the square images in pixels."""
     patch_size: int = 8
+    """Side of a patch in pixels; divides `image_size`."""
     width: int = 64
+    """Number of features of a token, and of the output."""
     depth: int = 2
+    """Number of transformer blocks."""
     n_heads: int = 2
+    """Number of attention heads; divides `width`."""
     mlp_ratio: int = 4
+    """Hidden units of a block's MLP, as a multiple of `width`."""
     precision: Precision = "float32"
+    """Precision of activations and matrix products. Weights are float32 either way, and `float32`
+    asks the accelerator for full float32 products."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "width", "depth", "n_heads", "mlp_ratio"):
@@ -49,8 +46,7 @@ class ViTConfig:
             raise InputError(f"n_heads={self.n_heads} does not divide width={self.width}")
         if self.width % 4:
             raise InputError(f"width={self.width} must be a multiple of 4, for the positions")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision={self.precision!r}; known: 'float32', 'bfloat16'")
+        check_choice("precision", self.precision, get_args(Precision))
 
 
 def exactness(precision: Precision) -> str | None:

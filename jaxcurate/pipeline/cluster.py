@@ -27,6 +27,10 @@ class Cluster(Stage):
     """Clusters the rows, then their centroids, and so on up."""
 
     name = "cluster"
+    reads = (
+        *("cluster", "dedup.enabled", "seed", "memory_limit"),
+        *("precision", "shard_centroids", "checkpoint_minutes"),
+    )
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``tree/``."""

@@ -12,13 +12,14 @@ from jaxcurate.curation import dedup
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import check_all_read
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Dedup(Stage):
     """Finds rows of the same content, and rows that are nearly the same."""
 
     name = "dedup"
+    reads = (*ITEMS, "dedup", "seed", "memory_limit")
     disabled = "deduplication is off: config.dedup.enabled=True turns it on"
 
     def enabled(self, settings: Config) -> bool:

@@ -12,13 +12,14 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Embed(Stage):
     """Embeds the items of the source, and lists those that cannot be used."""
 
     name = "embed"
+    reads = (*ITEMS, "embed", "cluster.metric")
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``pool/``."""

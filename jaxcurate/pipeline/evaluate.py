@@ -15,7 +15,7 @@ from jaxcurate.evaluation import compare, summary
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 KIND = "evaluation"
 
@@ -24,6 +24,7 @@ class Evaluate(Stage):
     """Pretrains on each arm and probes what was learned; the only stage that reads labels."""
 
     name = "evaluate"
+    reads = (*ITEMS, "embed", "dedup.enabled", "sample", "evaluate", "seed")
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``evaluation/``."""

@@ -10,13 +10,14 @@ from jaxcurate import export, sources
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Export(Stage):
     """Writes the items of the subset, each once."""
 
     name = "export"
+    reads = (*ITEMS, "sample.name", "export")
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``exports/NAME/``."""

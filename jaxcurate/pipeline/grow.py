@@ -18,7 +18,7 @@ from jaxcurate.config import Config, GrowConfig
 from jaxcurate.curation import growth
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 KIND = "grown"
 
@@ -27,6 +27,7 @@ class Grow(Stage):
     """Lets new items join the pool and its tree, in a folder that is a work directory itself."""
 
     name = "grow"
+    reads = (*ITEMS, "embed", "cluster.metric", "grow")
     disabled = "there is nothing to grow by: config.grow.source names new items"
 
     def enabled(self, settings: Config) -> bool:

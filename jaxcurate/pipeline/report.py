@@ -11,7 +11,7 @@ from jaxcurate.artifacts import files, folders
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Page
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 _READ = ("embed", "dedup", "cluster", "sample", "export", "evaluate")
 """Stages that the page tells of."""
@@ -21,6 +21,7 @@ class Report(Stage):
     """Renders a page that stands alone."""
 
     name = "report"
+    reads = (*ITEMS, "sample.name", "title")
 
     def output(self, settings: Config, path: epath.Path) -> Page:
         """Returns ``report.html``."""

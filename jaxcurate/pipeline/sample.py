@@ -13,7 +13,7 @@ from jaxcurate.evaluation import coverage
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 _N_MEASURED = 20_000
 """Rows of the pool whose distance to the subset is measured, at most."""
@@ -23,6 +23,7 @@ class Sample(Stage):
     """Draws the subset, and measures how even it is."""
 
     name = "sample"
+    reads = (*ITEMS, "embed", "dedup.enabled", "sample", "seed")
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``subsets/NAME/``."""

@@ -10,6 +10,11 @@ from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
 
+ITEMS = (
+    *("source", "split", "data_dir", "download", "recipe"),
+    *("image_size", "image_key", "label_key", "strict"),
+)
+"""Fields that every stage reads which reads items of the source."""
 Card = Callable[..., dict[str, Any]]
 """Makes what the card of a folder tells, with any keyword arguments added."""
 
@@ -23,6 +28,9 @@ class Stage(Protocol):
 
     name: str
     """Command that runs the stage alone."""
+    reads: tuple[str, ...] = ()
+    """Fields of the settings that the stage reads, or fields around these, for `--help`; all read
+    those of the devices."""
     disabled: str = ""
     """Line that refuses the command where the settings ask for no such stage."""
 

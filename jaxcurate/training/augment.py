@@ -13,25 +13,22 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths of the random changes.
-
-    Args:
-        crop_scale: least and greatest area of the crop, as shares of the image.
-        crop_ratio: greatest ratio of the crop's sides, at least 1; its inverse is the least.
-        flip: probability of a left-right flip.
-        brightness: the image is multiplied by 1 +- so much.
-        contrast: its distance from the mean grey is multiplied by 1 +- so much.
-        saturation: its distance from its own grey is multiplied by 1 +- so much.
-        grey: probability of losing the colours altogether.
-    """
+    """Strengths of the random changes."""
 
     crop_scale: tuple[float, float] = (0.4, 1.0)
+    """Least and greatest area of the crop, as fractions of the image."""
     crop_ratio: float = 4 / 3
+    """Greatest ratio of the crop's sides, at least 1; its inverse is the least."""
     flip: float = 0.5
+    """Probability of a left-right flip."""
     brightness: float = 0.4
+    """Largest change of the factor 1 that the image is multiplied by."""
     contrast: float = 0.4
+    """Largest change of the factor 1 that distances from the mean gray are multiplied by."""
     saturation: float = 0.4
+    """Largest change of the factor 1 that distances from a pixel's own gray are multiplied by."""
     grey: float = 0.2
+    """Probability of losing the colors altogether."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale

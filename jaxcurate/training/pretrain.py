@@ -38,33 +38,29 @@ _ROW_MULTIPLE = 1024
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything about pretraining that is the same for all runs of a comparison.
-
-    Args:
-        model: shape of the encoder.
-        augmentation: strengths of the random views.
-        n_steps: updates; with 0 the encoders keep their random weights.
-        batch_size: images in a batch, each in two views.
-        learning_rate: peak rate of AdamW.
-        warmup: share of the steps over which the rate rises linearly; a cosine to 0 follows.
-        weight_decay: of AdamW, on matrices only.
-        temperature: of the loss.
-        projection: hidden units and output dimensions of the projection head.
-        runs_per_device: runs that a device trains at the same time. Two took about half the
-            time of one after another on two CPU cores; a large accelerator is better filled by
-            more.
-    """
+    """Everything about pretraining that is the same for all runs of a comparison."""
 
     model: ViTConfig = field(default_factory=ViTConfig)
+    """Shape of the encoder."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """Strengths of the random views."""
     n_steps: int = 300
+    """Number of updates; with 0 the encoders keep their random weights."""
     batch_size: int = 128
+    """Number of images in a batch, each in two views."""
     learning_rate: float = 3e-3
+    """Peak rate of AdamW."""
     warmup: float = 0.1
+    """Fraction of the steps over which the rate rises linearly; a cosine to 0 follows."""
     weight_decay: float = 0.05
+    """Weight decay of AdamW, on matrices only."""
     temperature: float = 0.2
+    """Temperature of the loss."""
     projection: tuple[int, int] = (128, 64)
+    """Hidden units and output dimensions of the projection head."""
     runs_per_device: int = 2
+    """Number of runs that a device trains at the same time. Two took about half the time of one
+    after another on two CPU cores; a large accelerator is better filled by more."""
 
     def __post_init__(self) -> None:
         if self.n_steps < 0:
