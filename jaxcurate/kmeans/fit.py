@@ -96,16 +96,16 @@ def seeded(
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
-    specs, options = (ROWS, ROWS, SAME), dict(block=rows.block)
+    specs = (ROWS, ROWS, SAME)
     if stops.state is not None and stops.phase == "seeding":
         m, d = rows.x.shape
         seeds = to_devices(
             stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.devices
         )
     else:
-        begin = rows.devices.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters, **options)
+        begin = rows.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters)
         seeds = begin(rows.x, rows.weights, key)
-    go_on = rows.devices.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS, **options)
+    go_on = rows.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS)
     # So many centroids cost as much as an iteration.
     every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.devices)
     while (done := int(seeds.n_chosen)) < n_clusters:
@@ -126,7 +126,7 @@ def fitted(
 ) -> KMeansResult:
     """Runs Lloyd's iterations from ``centroids`` ``[k, d]``, normalized as the rows are."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = rows.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=rows.block)
+    measure = rows.spmd(measured, (ROWS, SAME, ROWS), ROWS)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeansResult(
@@ -147,12 +147,11 @@ def fitted_in_a_ring(
     unit: bool,
 ) -> KMeansResult:
     """Works as :func:`fitted`, with the centroids split over the devices."""
-    kernel = rows.devices.spmd(
+    kernel = rows.spmd(
         ring_lloyd,
         (ROWS, ROWS, ROWS),
         RING_SPECS,
         max_iter=max_iter,
-        block=rows.block,
         precision=precision,
         unit=unit,
     )
@@ -223,19 +222,17 @@ def _iterated(
         like = lloyd_like(n, d, n_clusters, max_iter, rows.block, shards)
         state = to_devices(stops.state, like, LLOYD_SPECS, rows.n, rows.devices)
     else:
-        begin = rows.devices.spmd(
+        begin = rows.spmd(
             unassigned,
             (ROWS, SAME),
             LLOYD_SPECS,
             max_iter=max_iter,
-            block=rows.block,
         )
         state = begin(rows.x, np.asarray(centroids))
-    go_on = rows.devices.spmd(
+    go_on = rows.spmd(
         more_iterations,
         (ROWS, ROWS, LLOYD_SPECS, SAME),
         LLOYD_SPECS,
-        block=rows.block,
         precision=precision,
         unit=unit,
     )
@@ -254,6 +251,6 @@ def assign(
     """Returns labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
     if isinstance(rows, RowStream):
         return assign_chunks(rows, np.asarray(centroids))
-    kernel = rows.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
+    kernel = rows.spmd(assigned, (ROWS, SAME), (ROWS, ROWS))
     labels, distances = kernel(rows.x, np.asarray(centroids))
     return fetch(labels)[: rows.n], fetch(distances)[: rows.n]

@@ -25,7 +25,10 @@ from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _SKIP_FROM = 64
-"""Clusters from which on it pays to look for work that need not be done."""
+"""Clusters from which on it pays to look for distances that can be left out."""
+_SKIP_PRODUCTS = 2**28
+"""Multiplications of an assignment from which on it pays: twenty smaller ones take less time than
+the compilation of what leaves them out."""
 
 
 class LloydState(NamedTuple):
@@ -135,7 +138,9 @@ def more_iterations(
         Dhillon and Modha, Concept decompositions for large sparse text data, 2001.
     """
     k = len(state.centroids)
-    skip = (k >= _SKIP_FROM if skip is None else skip) and not plain
+    if skip is None:
+        skip = k >= _SKIP_FROM and x.size * k >= _SKIP_PRODUCTS
+    skip = skip and not plain
     rounding = rounding_of(x, precision)
     n_rows = n_flagged(weights > 0, axis_name)
 

@@ -1,6 +1,7 @@
 """Rows on the devices, padded to what the kernels take."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -8,6 +9,8 @@ from jaxcurate.runtime.devices import Devices, RowsLike
 
 SMALLEST_BLOCK = 256
 """Rows to a block where there are few."""
+_SMALL = 2**20
+"""Numbers in the rows up to which kernels take longer to compile than to run."""
 
 
 class Rows(NamedTuple):
@@ -22,6 +25,19 @@ class Rows(NamedTuple):
     devices: Devices
     block: int
     """Rows that a kernel takes at a time; each device holds a multiple of it."""
+
+    def spmd(
+        self,
+        kernel: Callable[..., Any],
+        in_specs: tuple[Any, ...],
+        out_specs: Any,
+        **static: Hashable,
+    ) -> Callable[..., Any]:
+        """Compiles a kernel for these rows and their block: :meth:`Devices.spmd`."""
+        quick = self.x.size <= _SMALL
+        return self.devices.spmd(
+            kernel, in_specs, out_specs, quick=quick, block=self.block, **static
+        )
 
 
 def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = None) -> Rows:

@@ -26,6 +26,7 @@ from jax.sharding import PartitionSpec as P
 from jaxcurate.checks import InputError, check_choice
 from jaxcurate.runtime import steps
 from jaxcurate.runtime.compile_cache import use_compile_cache
+from jaxcurate.runtime.compiler_options import quick_options
 
 Mapper = Literal["shard_map", "pmap"]
 
@@ -128,6 +129,11 @@ class Devices:
         return 1 if self.mesh is None else self.mesh.size
 
     @property
+    def platform(self) -> str:
+        """Name of the platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``."""
+        return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
+
+    @property
     def owners(self) -> dict[int, list[int]]:
         """Processes of the mesh, in order, and where in it their devices are."""
         places: dict[int, list[int]] = {}
@@ -146,6 +152,8 @@ class Devices:
         kernel: Callable[..., Any],
         in_specs: tuple[Any, ...],
         out_specs: Any,
+        *,
+        quick: bool = False,
         **static: Hashable,
     ) -> Callable[..., Any]:
         """Compiles ``kernel`` and maps it over the devices.
@@ -159,6 +167,8 @@ class Devices:
                 tree of arrays. The leading axis of a ``ROWS`` array is a multiple of the number
                 of devices.
             out_specs: the same for the results, as a tree that is a prefix of theirs.
+            quick: True where the arrays are so small that compiling takes longer than running: on
+                a CPU the kernel is compiled with less effort. The results are the same.
             **static: hashable keyword arguments, constant under jit.
 
         Raises:
@@ -167,7 +177,7 @@ class Devices:
         if self.mapper == "pmap" and self.span_processes:
             raise InputError("mapper='pmap' works in one process; use 'shard_map' over several")
         read = tuple(tell() for tell in compiled_for)
-        return _mapped(kernel, self, in_specs, out_specs, read, **static)
+        return _mapped(kernel, self, in_specs, out_specs, quick, read, **static)
 
     def put_rows(
         self, x: RowsLike, multiple: int = 1, at_least: int = 0
@@ -226,20 +236,24 @@ def _mapped(
     devices: Devices,
     in_specs: tuple[Any, ...],
     out_specs: Any,
+    quick: bool,
     read: tuple[Hashable, ...],
     **static: Hashable,
 ) -> Callable[..., Any]:
     del read  # it tells calls apart
     mesh = devices.mesh
+    options = quick_options(devices.platform) if quick else None
     if mesh is None:
-        return jax.jit(functools.partial(kernel, axis_name=None, **static))
+        alone = functools.partial(kernel, axis_name=None, **static)
+        return jax.jit(alone, compiler_options=options)
     local = functools.partial(kernel, axis_name=AXIS, **static)
     if devices.mapper == "pmap":
         return _pmapped(local, mesh, in_specs, out_specs)
     # The replication check is off since pmap, which runs the same kernels, has none either; the
     # tests hold the two against each other and against one device.
     mapped = jax.jit(
-        jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False),
+        compiler_options=options,
     )
     if not devices.span_processes:
         return mapped

@@ -65,13 +65,7 @@ def kmeans_parallel(
     rows = place(take(chosen), devices)
     weights = np.zeros(rows.x.shape[0], np.float32)
     weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
-    kernel = devices.spmd(
-        greedy_kmeans_plus_plus,
-        (ROWS, ROWS, SAME),
-        SAME,
-        n_clusters=n_clusters,
-        block=rows.block,
-    )
+    kernel = rows.spmd(greedy_kmeans_plus_plus, (ROWS, ROWS, SAME), SAME, n_clusters=n_clusters)
     return np.asarray(kernel(rows.x, weights, key))
 
 

@@ -34,7 +34,7 @@ def run(x, devices, precision="float32", **options):
         max_iter=15,
         block=BLOCK,
         precision=precision,
-        **options,
+        **({"skip": True} | options),
     )
     return kernel(rows.x, rows.weights, start)
 
@@ -142,7 +142,9 @@ def test_goes_on_bit_for_bit_and_elsewhere_anew():
     x = jnp.asarray(long_tailed())
     weights, options = jnp.ones(N), dict(block=BLOCK, axis_name=None)
     start = x[np.random.default_rng(1).choice(N, K, replace=False)]
-    more = jax.jit(lambda state, stop: more_iterations(x, weights, state, stop, **options))
+    more = jax.jit(
+        lambda state, stop: more_iterations(x, weights, state, stop, skip=True, **options)
+    )
     begin = unassigned(x, start, max_iter=12, **options)
     half = more(begin, 6)
     whole, on = more(begin, 12), more(half, 12)
