@@ -46,7 +46,7 @@ def same_partition(a, b):
     return n == len(np.unique(b)) == len(np.unique(np.stack([a, b]), axis=1).T)
 
 
-def test_all_neighbours_find_what_brute_force_finds(x):
+def test_all_neighbors_find_what_brute_force_finds(x):
     found = deduplicate(x, 0.97, n_neighbors=600, all_pairs=True)
     expected = brute_force(x, 0.97)
     assert len(expected) > 900
@@ -58,12 +58,12 @@ def test_all_neighbours_find_what_brute_force_finds(x):
     assert agreement(found, x, 0.97)[:2] == (1, 1)
 
 
-def test_neighbours_across_clusters_are_found(x):
+def test_neighbors_across_clusters_are_found(x):
     alone = agreement(deduplicate(x, 0.97, n_neighbors=0, n_clusters=300), x, 0.97)
-    with_neighbours = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)
-    assert alone.precision == with_neighbours.precision == 1
+    with_neighbors = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)
+    assert alone.precision == with_neighbors.precision == 1
     assert alone.recall < 0.97
-    assert with_neighbours.recall > 0.995
+    assert with_neighbors.recall > 0.995
     assert alone.n_alike == 2 * len(brute_force(x, 0.97))
 
 
@@ -130,7 +130,7 @@ def test_equal_rows_are_searched_once(x):
 
 
 def test_equal_rows_of_different_clusters_are_each_searched():
-    """A tree tells lengths apart: the copy may have neighbours that the first one has not."""
+    """A tree tells lengths apart: the copy may have neighbors that the first one has not."""
     x = np.array([[1, 0], [1, 0.01], [50, 0], [50, 1], [90, 1], [1, 0]], np.float32)
     leaf = np.array([0, 0, 1, 1, 2, 0], np.int32)
     centroids = np.array([[1, 0], [50, 0.5], [90, 1]], np.float32)
@@ -201,7 +201,7 @@ def test_what_does_not_fit_in_memory_streams(x):
     assert abs(len(whole.kept) - len(streamed.kept)) <= 2
 
 
-def test_neighbouring_clusters_by_hand():
+def test_neighboring_clusters_by_hand():
     centroids = np.array([[0.0], [1.0], [3.0], [50.0], [7.0]])
     found = neighboring_clusters(centroids, np.array([1, 1, 0, 1, 4]), 1)
     expected = [[0, 0], [0, 1], [1, 1], [1, 4], [3, 3], [3, 4], [4, 4]]
