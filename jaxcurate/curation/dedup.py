@@ -272,12 +272,12 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement(
-    found: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
+    duplicates: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
 ) -> Agreement:
     """Compares detected duplicates with brute force over every pair of a query and a row.
 
     Args:
-        found: result of :func:`deduplicate`.
+        duplicates: result of :func:`deduplicate`.
         x: rows ``[n, d]``.
         threshold: cosine similarity at or above which two rows are duplicates. Rows of equal
             content are duplicates in any case.
@@ -301,20 +301,20 @@ def agreement(
     for begin in range(0, len(queries), block):
         rows = queries[begin : begin + block]
         alike = (wide[rows] @ wide.T >= threshold) | (group[rows][:, None] == group[None, :])
-        joined = found.components[rows][:, None] == found.components[None, :]
+        joined = duplicates.components[rows][:, None] == duplicates.components[None, :]
         for pairs in (alike, joined):
             pairs[np.arange(len(rows)), rows] = False  # no row counts as its own duplicate
         n_alike += int(alike.sum())
         n_joined += int(joined.sum())
         n_both += int((alike & joined).sum())
-    for begin in range(0, len(found.pairs), _CHUNK):
-        i, j = found.pairs[begin : begin + _CHUNK].T
+    for begin in range(0, len(duplicates.pairs), _CHUNK):
+        i, j = duplicates.pairs[begin : begin + _CHUNK].T
         cosine = np.einsum("pd,pd->p", wide[i], wide[j])
         n_right += int(np.sum((cosine >= threshold) | (group[i] == group[j])))
     fraction = lambda part, whole: part / whole if whole else 1.0
     return Agreement(
         fraction(n_both, n_alike),
-        fraction(n_right, len(found.pairs)),
+        fraction(n_right, len(duplicates.pairs)),
         fraction(n_both, n_joined),
         n_alike,
     )

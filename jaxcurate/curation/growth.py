@@ -51,7 +51,7 @@ class LevelDrift(NamedTuple):
     branches: np.ndarray
     """int64: clusters without which few new rows would be far, the worst first."""
     verdict: Verdict
-    """Whether to keep the level, to refit the branches, or to refit everything."""
+    """Advice to keep the level, to refit the branches, or to refit everything."""
     reason: str
     """Verdict with its numbers, in one line."""
 

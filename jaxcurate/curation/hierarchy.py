@@ -293,7 +293,7 @@ def _fit_rounds(
                 words = jax.random.key_data(key).tolist()
                 order = np.random.default_rng([*words, round_]).random(len(labels))
             first = closest_rows(labels, order, level.n_per_cluster)
-            # All rounds are padded to the most rows that one can have, to share one compilation.
+            # All rounds are padded to the largest possible round, to share one compilation.
             rows = within_limit(normalized.select(first), in_a_round)
         centroids = fit(rows, round_)
         watch.run_done(TreeLevel(centroids, *assign(everything, centroids)))

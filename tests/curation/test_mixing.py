@@ -48,7 +48,7 @@ def test_parts_are_disjoint_and_exact(tree, neighbors, seed, size, tenths):
     rows = np.sort(np.random.default_rng(seed).permutation(300)[:290])
     size = min(size, 290)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ShortfallWarning)  # of what the queries name
+        warnings.simplefilter("ignore", ShortfallWarning)  # queries with too few neighbors
         parts = mix(tree, size, fractions, neighbors, seed=seed, rows=rows)
     taken = indices_of(parts)
     assert len(taken) == len(np.unique(taken)) == size and np.isin(taken, rows).all()
@@ -67,7 +67,7 @@ def test_curated_part_is_the_balanced_sample(tree, neighbors):
 
 
 def test_the_raw_part_is_a_fair_draw_of_what_is_left():
-    """Whatever the curated part passed over has the same chance, in clusters of any size."""
+    """All rows that the curated part passed over are equally likely, in clusters of any size."""
     labels = np.repeat(np.arange(11), [1000] + [20] * 10)
     tree = jc.ClusterTree.from_labels([labels])
     drawn = np.zeros(11)

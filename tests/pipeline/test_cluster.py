@@ -1,4 +1,4 @@
-"""The stage `cluster` goes on within a level, with the bits of a run that was not disturbed."""
+"""The stage `cluster` continues within a level as if it had not been interrupted."""
 
 from importlib import metadata
 

@@ -1,4 +1,4 @@
-"""The command line never replaces, removes or changes what is the user's."""
+"""The command line never replaces, removes or changes files of the user."""
 
 import hashlib
 import json
@@ -207,7 +207,7 @@ def test_the_work_of_another_run_stays(jaxcurate, place):
 
 
 def test_an_older_work_directory_is_gone_on_with(jaxcurate, place):
-    """Its cards and its config.json tell no run."""
+    """Its cards and its config.json have no id of the run."""
     assert jaxcurate("run")[0] == 0
     for file in place.glob("work/**/*.json"):
         plain = json.loads(file.read_text())
