@@ -26,6 +26,16 @@ def swap(fresh: epath.Path, path: epath.Path, aside: epath.Path) -> None:
 
     Raises:
         OSError: neither way works. Both folders are then as before.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     fresh, path = epath.Path(work) / "fresh", epath.Path(work) / "path"
+        ...     (fresh / "new").mkdir(parents=True)
+        ...     path.mkdir()
+        ...     swap(fresh, path, epath.Path(work) / "aside")
+        ...     [entry.name for entry in path.iterdir()]
+        ['new']
     """
     try:
         exchange(os.fspath(fresh), os.fspath(path))

@@ -142,6 +142,13 @@ def check_text(path: epath.Path, is_ours: Callable[[str], bool]) -> None:
 
     Raises:
         InputError: the path holds a folder, a link or another file.
+
+    Examples:
+        >>> check_text(epath.Path("/"), lambda text: True)
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: / is a folder in the place of a file: move it away, or choose \
+another work directory
     """
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
@@ -192,6 +199,13 @@ def allocate(path: epath.Path, n_bytes: int) -> None:
 
     Raises:
         InputError: the disk has too little space.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     allocate(epath.Path(work) / "rows", 4096)
+        ...     os.path.getsize(f"{work}/rows")
+        4096
     """
     with write_errors(path, n_bytes), open(path, "xb") as file:
         if hasattr(os, "posix_fallocate"):

@@ -306,6 +306,13 @@ def check_sizes(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
         DamagedError: a file, or the card, is missing or has another size; the message names it.
+
+    Examples:
+        >>> check_sizes("/nowhere")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.artifacts.files.DamagedError: /nowhere/card.json is missing: the folder was \
+never completed
     """
     card = read_card(path)
     if card is None:
@@ -318,6 +325,14 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
 
     Raises:
         DamagedError: a file is missing, truncated or altered; the message names it.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {"seed": 7}, "notes") as folder:
+        ...         folder.write_text("a.txt", "hello")
+        ...     check_files(f"{work}/notes")["files"]["a.txt"]["bytes"]
+        5
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():

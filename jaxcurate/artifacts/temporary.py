@@ -30,7 +30,15 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
         path: target that the content will be moved to. Its parent folder exists.
 
     Yields:
-        An empty temporary folder on the file system of ``path``.
+        A temporary folder on the file system of ``path``, empty but for its mark.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with beside(epath.Path(work) / "tree") as folder:
+        ...         before = folder.exists(), is_temporary(folder.name)
+        ...     before, folder.exists()
+        ((True, True), False)
     """
     clean(path.parent)
     owner, token = Owner.current(), uuid.uuid4().hex

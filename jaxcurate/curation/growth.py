@@ -214,6 +214,20 @@ def refit_branch(
 
     Raises:
         InputError: an argument cannot be used; the message names it.
+
+    Examples:
+        The top cluster has two leaves that do not separate the two groups of its rows:
+
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import refit_branch
+        >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]], np.float32)
+        >>> leaves = jc.TreeLevel(x[[0, 2]], np.array([0, 1, 0, 1], np.int32), np.zeros(4))
+        >>> top = jc.TreeLevel(x[:1], np.zeros(2, np.int32), np.zeros(2))
+        >>> tree = refit_branch(jc.ClusterTree((leaves, top)), x, level=2, cluster=0)
+        >>> labels = tree.levels[0].labels
+        >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+        True
     """
     x = _checked_rows(tree, x, all_of=True)
     devices = Devices.all() if devices is None else devices

@@ -60,6 +60,12 @@ def open_regular(path: str) -> BinaryIO:
     Raises:
         InputError: the file is not regular.
         OSError: the file cannot be opened.
+
+    Examples:
+        >>> open_regular("/")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: a folder, not a file
     """
     with _parent(path) as (folder, name):
         mode = os.stat(name, dir_fd=folder).st_mode
@@ -80,6 +86,14 @@ def scan(path: str) -> Iterator[Iterator[os.DirEntry]]:
 
     Raises:
         OSError: the folder cannot be opened.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.mkdir(f"{folder}/cats")
+        ...     with scan(folder) as entries:
+        ...         [entry.name for entry in entries]
+        ['cats']
     """
     with _parent(path) as (parent, name):
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
