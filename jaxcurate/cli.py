@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, _Terminated)
         event = "terminated" if terminated else "interrupted"
-        print(f"jaxcurate: {event}; the same command goes on from here", file=sys.stderr)
+        print(f"jaxcurate: {event}; the same command continues from here", file=sys.stderr)
         return 143 if terminated else 130
     except Exception as error:
         line = _line(error)
@@ -301,7 +301,7 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
     except (RuntimeError, AssertionError) as error:  # AssertionError without the plugin of CUDA
         reason = (str(error).splitlines() or ["no such device or no plugin for it"])[0]
         raise InputError(
-            f"JAX_PLATFORMS asks for {asked!r}, which is not here: {reason}"
+            f"JAX_PLATFORMS asks for {asked!r}, which does not exist here: {reason}"
         ) from error
     if platform and backend != platform:
         raise InputError(f"config.platform asks for {platform!r}, but jax runs on {backend!r}")

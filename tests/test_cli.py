@@ -795,9 +795,7 @@ def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
     jaxcurate("run")
     pools = [json.loads((place / "work/pool/card.json").read_text())["pool"]]
     np.save(place / "x.npy", np.load(place / "x.npy")[::-1])
-    refused(
-        jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "`embed` comes first"
-    )
+    refused(jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "run `embed` first")
     jaxcurate("embed")
     pools.append(json.loads((place / "work/pool/card.json").read_text())["pool"])
     before = everything_in(place / "work")
@@ -813,7 +811,7 @@ def test_a_pool_that_was_saved_by_hand(jaxcurate, place):
     before = everything_in(place)
     for stage in ("export", "evaluate", "report", "grow", "dedup"):
         flags = [DEDUP] if stage == "dedup" else [f"--config.grow.source=npy:{place}/x.npy"]
-        refused(jaxcurate(stage, *flags), "made from source None", "`embed` comes first")
+        refused(jaxcurate(stage, *flags), "made from source None", "run `embed` first")
     assert everything_in(place) == before
 
 

@@ -105,12 +105,12 @@ class Cluster(Stage):
             saved = checkpoint.load()
         except DamagedError as error:
             context.progress.line(
-                f"  the checkpoint is of no use, and the tree begins anew: {error}"
+                f"  the checkpoint cannot be used, and the tree is made from the start: {error}"
             )
             return None
         if saved is None:
             return None
-        context.progress.line("  going on from the last checkpoint")
+        context.progress.line("  continuing from the last checkpoint")
         return TreeState.from_arrays(saved)
 
     def _checkpoint(self, context: Context) -> Checkpoint:

@@ -127,8 +127,7 @@ class Context:
         pool = self.card("embed").get("pool")
         if card["pool"] != pool:
             raise InputError(
-                f"{self.folder(stage)} was made from pool {card['pool']}, but the pool here is "
-                f"{pool}"
+                f"{self.folder(stage)} was made from pool {card['pool']}, but the pool is {pool}"
             )
 
     def check_apart(self) -> None:
@@ -165,8 +164,8 @@ class Context:
         folder, settings = self.folder("embed"), self.settings
         if self._has_grown():
             raise InputError(
-                f"{folder} has grown by items that {settings.source} does not have: from here go "
-                "on `cluster`, `sample` and, by embeddings, `dedup`"
+                f"{folder} has grown by items that {settings.source} does not have: only "
+                "`cluster`, `sample` and, by embeddings, `dedup` can follow"
             )
         if "embed" in chosen:
             return
@@ -175,12 +174,12 @@ class Context:
         if made_from.get("source") != self.items.source.fingerprint:
             raise InputError(
                 f"{folder} was made from source {made_from.get('source')}, but {settings.source} "
-                f"is now {self.items.source.fingerprint}: `embed` comes first"
+                f"is now {self.items.source.fingerprint}: run `embed` first"
             )
         if embeds and made_from.get("embed") != as_json(self.plain("embed")):
             raise InputError(
-                f"{folder} was made with other settings of config.embed, by which other items are "
-                "embedded: `embed` comes first"
+                f"{folder} was made with other settings of config.embed than those of the run: "
+                "run `embed` first"
             )
 
     def _has_grown(self) -> bool:
