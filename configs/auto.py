@@ -1,11 +1,12 @@
-"""Levels proposed for your own embeddings, from their number and how many rows you want.
+"""Levels proposed for your own embeddings, by their number and the size of the subset.
 
     .venv/bin/jaxcurate run --config=configs/auto.py:embeddings.npy,5000 --workdir=runs/auto
 
-The file holds floats [n, d]. The reasoning is printed; the settings are then as fixed as any
-other's: they are in the work directory's config.json, and every one can be overridden, such as
-`--config.cluster.levels[0].n_clusters=2000`. Published settings are what is followed
-(`jaxcurate/curation/suggest_levels.py`); 100 k x 256 takes what configs/small_2levels.py takes.
+The file holds floats [n, d]. The reasons are printed. The proposed settings are then written to
+config.json of the work directory, like those of any other configuration, and each of them can be
+overridden, such as `--config.cluster.levels[0].n_clusters=2000`. The proposal follows the
+published settings (`jaxcurate/curation/suggest_levels.py`). For 100 k x 256 it costs as much as
+configs/small_2levels.py.
 """
 
 import sys

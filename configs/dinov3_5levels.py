@@ -1,20 +1,21 @@
-"""DINOv3's levels for about 17 B images: 200 M, 8 M, 800 k, 100 k and 25 k clusters.
+"""Levels of DINOv3 for about 17 B images: 200 M, 8 M, 800 k, 100 k and 25 k clusters.
 
     jaxcurate run --config=configs/dinov3_5levels.py:embeddings.npy --workdir=gs://bucket/web17b
 
-The numbers of clusters are those of the paper. The rest is this project's: how the two lowest
-levels are split (20 k clusters in 10 k each, 80 k in 100 each, so that no k-means is dearer than
-a few times the largest published one), ten rounds of resampling above them, and for r half of an
-average cluster's members. 1 B rows are kept; --config.sample.size keeps another number.
+The numbers of clusters are those of the paper. The other settings are choices of this project: the
+splits of the two lowest levels (20 k clusters into 10 k parts each, 80 k into 100 each, so that no
+k-means is more than a few times larger than the largest published one), ten rounds of resampling
+above them, and half of the members of an average cluster for r. 1 B rows are kept;
+--config.sample.size changes that.
 
-Cost, by counting and not by measurement: 70 TB of float32 at 1024 dimensions, and about 7e19
-floating-point operations: 400 chip-hours where a chip sustains 50 TFLOP/s.
+Cost, counted and not measured: 70 TB of float32 at 1024 dimensions, and about 7e19 floating-point
+operations: 400 chip-hours if a chip sustains 50 TFLOP/s.
 
-Embeddings are read in chunks where they take more than memory_limit, 1 TB here, seeded by
-"k-means||", which takes six passes over the rows. Besides, by counting: some 150 bytes a row,
-2.6 TB, and the centroids of level 1 a few times, 820 GB each; ids, labels and centroids are not
-streamed, so that this is for a machine that has as much. The settings can be tried on fewer rows,
-with fewer clusters, anywhere.
+Embeddings are read in chunks if they take more than memory_limit, here 1 TB. The seeding is
+"k-means||", which takes six passes over the rows. In addition, by count, some 150 bytes a row
+(2.6 TB) and a few copies of the centroids of level 1 (820 GB each) stay in memory: ids, labels and
+centroids are not streamed, so that these settings need a machine with that much memory. With fewer
+rows and clusters they can be tried anywhere.
 
 Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 """

@@ -1,13 +1,14 @@
-"""The harder case: one domain, ten classes from 4,000 images down to 40, no duplicates.
+"""Long-tailed pool: one domain, ten classes from 4,000 images down to 40, no duplicates.
 
     scripts/fetch --only fashion
     .venv/bin/jaxcurate run --config=configs/fashion_longtail.py --workdir=runs/longtail
     .venv/bin/jaxcurate run --config=configs/fashion_longtail.py:balanced --workdir=runs/balanced
 
-About 4 minutes each on two CPU cores. Pixels say little of rare classes: normalised class entropy
-rises from 0.71 to 0.83 only, and whether curated beats random changes with the images (k-NN +0.036
-with the recipe's seed 0, interval above zero; +0.021 with seed 1, interval around it). On ten
-balanced classes of 1,000 there is nothing to repair (+0.014, interval from zero up).
+About 4 minutes each on two CPU cores. Pixels say little about rare classes: normalized class
+entropy rises only from 0.71 to 0.83, and the difference between curated and random depends on the
+images (k-NN +0.036 with seed 0 of the recipe, interval above zero; +0.021 with seed 1, interval
+around zero). On ten balanced classes of 1,000, curation has nothing to improve (+0.014, interval
+from zero up).
 """
 
 from ml_collections import ConfigDict

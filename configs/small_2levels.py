@@ -1,12 +1,12 @@
-"""The published small example: 100 k embeddings of 256 dimensions, levels of 5000 and 1000.
+"""Published small example: 100 k embeddings of 256 dimensions, levels of 5000 and 1000 clusters.
 
     .venv/bin/jaxcurate run --config=configs/small_2levels.py:embeddings.npy --workdir=runs/small
 
-The file holds floats [100 k, 256]; other numbers will do as well, and configs/auto.py proposes
-levels for them. Ten rounds of resampling with 10 and 3 rows a cluster. 10 k rows are kept.
+The file holds floats [100 k, 256]. Other sizes work too, and configs/auto.py proposes levels for
+them. There are ten rounds of resampling with 10 and 3 rows a cluster. 10 k rows are kept.
 
-Cost, by counting and not by measurement: 100 MB of float32, and at most 1e14 floating-point
-operations: some ten minutes on two CPU cores, seconds on an accelerator.
+Cost, counted and not measured: 100 MB of float32, and at most 1e14 floating-point operations: some
+ten minutes on two CPU cores, seconds on an accelerator.
 
 Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, arXiv 2405.15613.
 """

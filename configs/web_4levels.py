@@ -1,22 +1,22 @@
-"""The published levels for web images: 743 M embeddings, four levels, 10 M clusters at the bottom.
+"""Published levels for web images: 743 M embeddings, four levels, 10 M clusters at the bottom.
 
     jaxcurate run --config=configs/web_4levels.py:embeddings.npy --workdir=gs://bucket/web
 
-The file holds floats [743 M, 1024]. Level 1 is 100 k clusters, each split in 100, not resampled;
-above it 500 k, 50 k and 10 k clusters with ten rounds of resampling. 100 M rows are kept;
---config.sample.size keeps another number, and a larger sample holds a smaller one.
+The file holds floats [743 M, 1024]. Level 1 has 100 k clusters, each split into 100, without
+resampling. The levels above have 500 k, 50 k and 10 k clusters, with ten rounds of resampling.
+100 M rows are kept; --config.sample.size changes that, and a larger sample contains a smaller one.
 
-Cost, by counting and not by measurement: 3 TB of float32, and about 1.4e19 floating-point
-operations, two thirds of them at level 1 (fifty iterations over 743 M x 100 k x 1024): 80
-chip-hours where a chip sustains 50 TFLOP/s.
+Cost, counted and not measured: 3 TB of float32, and about 1.4e19 floating-point operations, two
+thirds of them at level 1 (fifty iterations over 743 M x 100 k x 1024): 80 chip-hours if a chip
+sustains 50 TFLOP/s.
 
-Embeddings are read in chunks where they take more than memory_limit, 100 GB here; give what host
-and devices have room for, or None where all of them fit. Besides, by counting: some 150 bytes a row
-(id, labels, distances, what is sorted by them), 110 GB, and the centroids of level 1 a few times,
-41 GB each. Every iteration is a pass over the file, so that the seeding is "k-means||", six
-passes, instead of "k-means++", one for each of 100 k centroids. On gs:// the pool is written and
-read through a temporary file, for which $TMPDIR needs as much room as the embeddings take. The
-settings can be tried on fewer rows, with fewer clusters, anywhere.
+Embeddings are read in chunks if they take more than memory_limit, here 100 GB. Set it to the memory
+of host and devices, or to None if all embeddings fit. In addition, by count, some 150 bytes a row
+(ids, labels, distances, sorted copies; 110 GB) and a few copies of the centroids of level 1 (41 GB
+each) stay in memory. Every iteration is a pass over the file. The seeding is therefore "k-means||",
+which takes six passes, and not "k-means++", which takes one for each of 100 k centroids. On gs://
+the pool is written and read through a temporary file, for which $TMPDIR needs as much space as the
+embeddings take. With fewer rows and clusters these settings can be tried anywhere.
 
 Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, arXiv 2405.15613.
 """

@@ -1,15 +1,15 @@
-"""A web-like pool: a crushing head of near-duplicates, a thin tail of three other domains.
+"""Web-like pool: a large head of near-duplicates, and a small tail of three other domains.
 
-20,000 weakly jittered copies of 20 Fashion-MNIST images stand against 200 digits, 600 pieces of
-clip art and 200 emoji (`jaxcurate/sources/synthetic/recipe.py`). 500 of the 21,000 are kept.
+It has 20,000 weakly jittered copies of 20 Fashion-MNIST images, 200 digits, 600 pieces of clip art
+and 200 emoji (`jaxcurate/sources/synthetic/recipe.py`). 500 of the 21,000 items are kept.
 
     scripts/fetch
     .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike
 
-About 4 minutes on two CPU cores, most of it 15 pretrainings. What to expect: normalized domain
-entropy 0.17 in the pool, 0.18 in a random subset, 0.88 to 0.95 in the curated one; macro k-NN
-accuracy 0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about +0.04 by k-NN, its
-95 % interval above zero.
+About 4 minutes on two CPU cores, most of it for 15 pretrainings. Expected results: normalized
+domain entropy 0.17 in the pool, 0.18 in a random subset, 0.88 to 0.95 in the curated one; macro
+k-NN accuracy 0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about +0.04 by k-NN,
+its 95 % interval above zero.
 """
 
 from ml_collections import ConfigDict

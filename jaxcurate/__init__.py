@@ -1,4 +1,4 @@
-"""Curate data for self-supervised learning: hierarchical k-means and balanced sampling in JAX."""
+"""Data curation for self-supervised learning: hierarchical k-means and balanced sampling in JAX."""
 
 from jaxcurate.artifacts.pool import Pool, make_pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel

@@ -1,7 +1,7 @@
-"""The command line: flags, configuration, errors in one line.
+"""Command line: flags, configuration, and errors in one line.
 
-The only place where a ConfigDict is turned into plain frozen dataclasses, and the only one where
-an error is turned into a line and an exit code.
+It is the only module that turns a ConfigDict into frozen dataclasses, and the only one that turns
+an error into a line and an exit code.
 """
 
 import contextlib
@@ -31,8 +31,18 @@ USAGE = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
-    It is 0; 2 for what the user can mend, told in one line; 130 after SIGINT and 143 after
-    SIGTERM, in one line as well. Any other exception is a bug, and is raised.
+    The exit code is 0 on success, 2 after an error that the user can fix, 130 after SIGINT and
+    143 after SIGTERM. Such errors are printed as one line. Any other exception is a bug, and is
+    raised.
+
+    Args:
+        argv: arguments of the command. Those of the process by default.
+
+    Examples:
+        Without arguments it prints the usage to standard error:
+
+        >>> main([])
+        2
     """
     argv = sys.argv if argv is None else ["jaxcurate", *argv]
     if len(argv) < 2:
@@ -49,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _command(argv)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, _Terminated)
-        how = "terminated" if terminated else "interrupted"
-        print(f"jaxcurate: {how}; the same command goes on from here", file=sys.stderr)
+        event = "terminated" if terminated else "interrupted"
+        print(f"jaxcurate: {event}; the same command continues from here", file=sys.stderr)
         return 143 if terminated else 130
     except Exception as error:
         line = _line(error)
@@ -62,14 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after an interrupt does so after this as well."""
+    """Exception of SIGTERM, a KeyboardInterrupt so that the same code cleans up after both."""
 
 
 @contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Lets SIGTERM end the block by an exception, so that temporary files are removed."""
+    """Raises an exception in the block on SIGTERM, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
+        yield  # only the main thread may set signal handlers
         return
 
     def terminate(number: int, frame: object) -> None:
@@ -83,7 +93,7 @@ def _terminated_by_exception() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str | None:
-    """Returns the line for an error that the user can mend; None where it is a bug."""
+    """Returns the line of an error that the user can fix, or None if the error is a bug."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -134,7 +144,7 @@ def _command(argv: Sequence[str]) -> None:
 
 
 def _help(command: str) -> str:
-    """Returns the usage, and the fields that a command reads with their meanings."""
+    """Returns the usage, and the fields that a command reads, with their meanings."""
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import explained
     from jaxcurate.pipeline import STAGES
@@ -160,8 +170,8 @@ _DEVICES = ("platform", "n_devices", "mapper")
 
 
 def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
-    """Returns the command, the configuration as plain values, the work directory, quiet and
-    wait."""
+    """Returns the command, the configuration as plain values, the work directory, and the flags
+    quiet and wait."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -186,7 +196,7 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
         raise InputError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
     try:
         settings = None if config.value is None else config.value.to_dict()
-    except OSError as error:  # told at the first look
+    except OSError as error:  # the file is read when its value is used
         raise InputError(str(error)) from error
     if settings is None:
         raise InputError(f"--config is missing; usage: {USAGE}")
@@ -201,7 +211,11 @@ _FIELD = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 def _nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Takes out fields that are set to None, which flags cannot be, and refuses unknown ones."""
+    """Returns the arguments without fields set to None, which flags cannot be, and these fields.
+
+    Raises:
+        InputError: a field is unknown.
+    """
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import kind_of, may_be_none
 
@@ -228,7 +242,7 @@ def _set_none(settings: dict[str, Any], path: str) -> None:
 
 
 def _indexed(argv: Sequence[str]) -> str:
-    """Returns the flags that count levels."""
+    """Returns the flags that index levels."""
     return ", ".join(argument for argument in argv if _FIELD.match(argument) and "[" in argument)
 
 
@@ -238,7 +252,7 @@ _NO_NAME = re.compile(r"cannot import name '(\w+)' from '(jaxcurate[\w.]*)'")
 
 
 def _reason(error: BaseException) -> str:
-    """Returns what an error of a configuration says, in words where it names no field or class.
+    """Returns the message of an error of a configuration, which names the unknown field or class.
 
     The traceback that ml_collections writes into such an error is left out.
     """
@@ -248,33 +262,34 @@ def _reason(error: BaseException) -> str:
     while "Traceback" in str(error) and error.__context__ is not None:
         error = error.__context__
     text, known = str(error), dataclasses_in(Config)
-    if isinstance(error, TypeError) and (found := _NO_FIELD.match(text)) and found[1] in known:
-        return unknown(known[found[1]], found[2], found[1])
-    if isinstance(error, ImportError) and (found := _NO_NAME.match(text)) and found[1] in OLD_NAMES:
-        name = f"{found[2]}.{found[1]}"
-        return f"{name} is of an older release: write {found[2]}.{OLD_NAMES[found[1]]}"
-    if found := _NO_PARENT.match(text):
-        return f"config.{found[1]} cannot be set, since {found[2]} is None"
+    if isinstance(error, TypeError) and (match := _NO_FIELD.match(text)) and match[1] in known:
+        return unknown(known[match[1]], match[2], match[1])
+    if isinstance(error, ImportError) and (match := _NO_NAME.match(text)) and match[1] in OLD_NAMES:
+        name = f"{match[2]}.{match[1]}"
+        return f"{name} is of an older release: write {match[2]}.{OLD_NAMES[match[1]]}"
+    if match := _NO_PARENT.match(text):
+        return f"config.{match[1]} cannot be set, since {match[2]} is None"
     return f"there is no {text}" if isinstance(error, KeyError) else text
 
 
 _MOST_CPU_DEVICES = 1024
-"""Ten thousand take half a minute to make; where more are asked for, the mesh refuses them."""
+"""Largest number of CPU devices that are made. Making ten thousand would take half a minute, and
+a request for more devices than exist is refused later."""
 
 
 def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
-    """Makes sure that there are the devices that were asked for.
+    """Sets up the devices that the settings ask for.
 
-    On a CPU, makes a device of each core: a run of the comparison then has one to itself.
+    On a CPU it makes a device of each core, so that runs of the comparison do not share a core.
 
     Raises:
-        InputError: a device that the configuration or ``JAX_PLATFORMS`` asks for is not there.
+        InputError: a device that the configuration or ``JAX_PLATFORMS`` asks for does not exist.
     """
     import jax
 
     if cast(Any, jax.config).jax_num_cpu_devices < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        # Where jax has run already, as in a notebook, its devices are what they are.
+        # If jax has run already, as in a notebook, its devices can no longer change.
         with contextlib.suppress(RuntimeError):
             wanted = min(cores or 1, 8) if n_devices is None else n_devices
             jax.config.update("jax_num_cpu_devices", min(wanted, _MOST_CPU_DEVICES))
@@ -282,14 +297,14 @@ def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
         jax.config.update("jax_platforms", "cpu")
     asked = cast(Any, jax.config).jax_platforms
     try:
-        found = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # the latter without CUDA's plugin
+        backend = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # AssertionError without the plugin of CUDA
         reason = (str(error).splitlines() or ["no such device or no plugin for it"])[0]
         raise InputError(
-            f"JAX_PLATFORMS asks for {asked!r}, which is not here: {reason}"
+            f"JAX_PLATFORMS asks for {asked!r}, which does not exist here: {reason}"
         ) from error
-    if platform and found != platform:
-        raise InputError(f"config.platform asks for {platform!r}, but jax runs on {found!r}")
+    if platform and backend != platform:
+        raise InputError(f"config.platform asks for {platform!r}, but jax runs on {backend!r}")
 
 
 def _devices() -> str:
@@ -297,11 +312,11 @@ def _devices() -> str:
     import jax
 
     devices = jax.devices()
-    of_device = (devices[0].memory_stats() or {}).get("bytes_limit")
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = f"{of_device / 1e9:.1f} GB each, " if of_device else ""
+    n_bytes = (devices[0].memory_stats() or {}).get("bytes_limit")
+    n_host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = f"{n_bytes / 1e9:.1f} GB each, " if n_bytes else ""
     kind = f"{jax.default_backend().upper()} ({devices[0].device_kind})"
-    return f"{len(devices)} x {kind}, {memory}{pages / 1e9:.1f} GB of host memory"
+    return f"{len(devices)} x {kind}, {memory}{n_host_bytes / 1e9:.1f} GB of host memory"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of a whole run, one frozen dataclass for each stage."""
+"""Settings of a whole run, a frozen dataclass for each stage."""
 
 import math
 from dataclasses import dataclass, field
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _MOST_PIXELS = 2**15
-"""A side of a picture, at most: one of these takes 3 GB."""
-
+"""Largest side of a picture. A single picture of this size takes 3 GB."""
 
 OLD_NAMES = {
     "Settings": "Config",
@@ -55,15 +54,15 @@ OLD_NAMES = {
     "Pretraining": "PretrainConfig",
     "Sampling": "SampleConfig",
 }
-"""What a configuration file of an older release calls a class, and what it is called now."""
+"""New name of each class that has another name in configuration files of older releases."""
 
 
 @dataclass(frozen=True)
 class DedupConfig:
-    """Settings of deduplication, which leaves duplicates out of clustering and sampling."""
+    """Settings of deduplication, which excludes duplicates from clustering and sampling."""
 
     enabled: bool = False
-    """Whether there is this stage at all."""
+    """True to remove duplicates. By default the stage is skipped."""
     content: Literal["items", "embeddings"] = "items"
     """Content that exact duplicates share: the items, which are read once more, or their
     embeddings."""
@@ -71,8 +70,8 @@ class DedupConfig:
     """Cosine similarity at or above which two rows are near-duplicates. None disables the removal
     of near-duplicates."""
     n_clusters: int | None = None
-    """Clusters of the quick k-means whose neighborhoods are searched; by default the square root
-    of the number of rows."""
+    """Number of clusters of the quick k-means whose neighborhoods are searched. By default the
+    square root of the number of rows."""
     n_neighbors: int = 8
     """Number of neighboring clusters that each cluster is compared with."""
 
@@ -81,8 +80,8 @@ class DedupConfig:
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise InputError(
-                f"threshold={self.threshold} must be above 0 and at most 1; None leaves "
-                "near-duplicates be"
+                f"threshold={self.threshold} must be above 0 and at most 1; None keeps "
+                "near-duplicates"
             )
         check_given("n_clusters", self.n_clusters, "takes the square root of the number of rows")
         check_whole("n_neighbors", self.n_neighbors, 0)
@@ -90,17 +89,17 @@ class DedupConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Levels of hierarchical k-means, and what they have in common."""
+    """Settings of hierarchical k-means."""
 
     levels: tuple[Level, ...]
-    """Levels, bottom up. Another number of levels needs a configuration file of its own, or all
-    fields of each on the command line: `--config.cluster.levels="({'n_clusters': 100},)"`."""
+    """Levels, bottom up. Another number of levels needs another configuration file, or all levels
+    on the command line: `--config.cluster.levels="({'n_clusters': 100},)"`."""
     max_iter: int = 50
-    """Lloyd's iterations at most, each time."""
+    """Largest number of Lloyd's iterations of each k-means."""
     init: InitName = "k-means++"
     """Seeding: `k-means++` takes a pass over the rows for each cluster, `k-means||` six in all."""
     metric: Metric = "euclidean"
-    """Distance; `cosine` brings rows and centroids to length 1."""
+    """Distance: `euclidean`, or `cosine`, which scales rows and centroids to length 1."""
 
     OLD_FIELDS: ClassVar[dict[str, str]] = {
         name: f"levels[0].{name}=... and so on, one for each level, which a configuration file "
@@ -115,10 +114,11 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Settings of the export of the subset's items."""
+    """Settings of the export of the items of the subset."""
 
     format: str = field(default="auto", metadata={"known": FORMATS})
-    """Format of the files: one for each image, one for all items, or what suits the items."""
+    """Format of the files: a file of each image, one file of all items, or the one that fits the
+    items."""
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, FORMATS)
@@ -126,14 +126,15 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class GrowConfig:
-    """New items that join the pool and its tree, which is not refitted."""
+    """Settings of growth, by which new items join the pool and its tree without a refit."""
 
     source: str | None = None
-    """Source of the new items, named as the pool's; without it there is no such stage."""
+    """Name of the source of the new items, in the same form as that of the pool. None skips the
+    stage."""
     split: str = "train"
     """Split of a TFDS dataset that holds the new items."""
     prefix: str = ""
-    """Text that the ids of new items begin with, to tell them from those of the pool."""
+    """Prefix of the ids of new items, which distinguishes them from those of the pool."""
     name: str = "grown"
     """Name of the folder in `grown/`."""
 
@@ -144,7 +145,17 @@ class GrowConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run depends on."""
+    """Settings of a whole run.
+
+    Examples:
+        >>> config = Config(
+        ...     source="npy:embeddings.npy",
+        ...     cluster=ClusterConfig(levels=(Level(1000), Level(100))),
+        ...     sample=SampleConfig(size=500),
+        ... )
+        >>> config.cluster.metric, config.dedup.enabled
+        ('euclidean', False)
+    """
 
     source: str
     """Source of the items: `tfds:NAME`, `folder:PATH` or `npy:PATH`."""
@@ -153,21 +164,20 @@ class Config:
     split: str = "train"
     """Split of a TFDS dataset that is the pool."""
     data_dir: str | None = None
-    """Folder of TFDS datasets; by default `$JAXCURATE_DATA`, or else `data`."""
+    """Folder of TFDS datasets. By default `$JAXCURATE_DATA`, or `data` if it is not set."""
     download: bool = False
-    """Whether TFDS may download a dataset that is not in `data_dir`, and run the program that
+    """True to let TFDS download a dataset that is not in `data_dir`, and run the program that
     prepares it."""
     strict: bool = False
-    """Whether to refuse the first item that cannot be used instead of leaving it out and listing
-    it."""
+    """True to refuse the first item that cannot be used, instead of skipping and listing it."""
     image_size: int = 32
-    """Pixels a side that pictures are read at."""
+    """Side in pixels to which pictures are resized."""
     image_key: str | None = None
-    """Image feature of a TFDS dataset, where it is not found by itself."""
+    """Image feature of a TFDS dataset. By default it is found automatically."""
     label_key: str | None = None
-    """Label feature of a TFDS dataset, where it is not found by itself."""
+    """Label feature of a TFDS dataset. By default it is found automatically."""
     recipe: Recipe | None = None
-    """Recipe of the made-up pool `tfds:weblike`."""
+    """Recipe of the synthetic pool `tfds:weblike`."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -176,27 +186,28 @@ class Config:
     title: str = "Curated pool"
     """Heading of the report."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
-    """Kind of device that has to be there; by default the best that is."""
+    """Kind of device that is required. By default the best kind that exists."""
     n_devices: int | None = None
-    """Number of devices; by default all, and on a CPU a device for each core."""
+    """Number of devices. By default all, and on a CPU a device for each core."""
     memory_limit: int | None = None
-    """Bytes of host and device memory that embeddings may take in `dedup` and `cluster`, where
-    they are read in chunks beyond it; by default there is no limit. The other stages read a few
-    megabytes at a time in any case. As with the number of devices, a change is no reason to do a
-    stage again: the results are the same up to the order of float32 sums."""
+    """Bytes of host and device memory that embeddings may take in `dedup` and `cluster`. If they
+    take more, they are read in chunks. By default there is no limit. The other stages read a few
+    megabytes at a time in any case. As with the number of devices, a new value does not make a
+    stage run again: the results are the same up to the order of float32 sums."""
     mapper: Mapper = "shard_map"
-    """Transformation that spreads kernels over devices."""
+    """Transformation that distributes kernels over devices."""
     precision: Precision = "float32"
-    """Precision of the distances that `cluster` tries first; the labels are the same."""
+    """Precision of the first computation of distances in `cluster`. Labels do not depend on it."""
     shard_centroids: bool = False
-    """Split centroids over the devices in `cluster`, for more than one of them can hold."""
+    """True to split the centroids over the devices in `cluster`, for more centroids than one
+    device can hold."""
     checkpoint_minutes: float = 5.0
-    """Minutes between two checkpoints of `cluster`, from which it goes on after a kill."""
+    """Minutes between two checkpoints of `cluster`, from which it continues after a kill."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**31:  # those of further arms and runs count on from it
+        if not 0 <= self.seed < 2**31:  # seeds of further arms and runs are larger
             raise InputError(f"seed={self.seed} must be within [0, 2**31)")
         for name, otherwise in (
             ("data_dir", "takes $JAXCURATE_DATA, or else data"),
@@ -222,7 +233,7 @@ class Config:
             )
 
     def _check_pca(self) -> None:
-        """Refuses more columns of pixels than `pca` takes, before any of them is read."""
+        """Refuses more columns of pixels than `pca` can use, before any item is read."""
         if self.embed.encoder != "pca" or self.source.startswith("npy:"):
             return
         side = self.embed.resolution or self.image_size
@@ -236,7 +247,21 @@ class Config:
 
 
 def to_config(settings: Config) -> "ConfigDict":
-    """Returns a ConfigDict, whose fields can be set on the command line."""
+    """Returns settings as a ConfigDict, whose fields can be set on the command line.
+
+    Args:
+        settings: settings of a run.
+
+    Returns:
+        A ConfigDict with the fields of ``settings``, and a placeholder for each that is None.
+
+    Examples:
+        >>> cluster, sample = ClusterConfig(levels=(Level(10),)), SampleConfig(size=5)
+        >>> config = to_config(Config("npy:x.npy", cluster, sample))
+        >>> config.cluster.levels[0].n_clusters = 20
+        >>> config.cluster.levels[0].n_clusters, config.seed
+        (20, 0)
+    """
     from ml_collections import ConfigDict
 
     return ConfigDict(placeholders(settings))

@@ -40,7 +40,7 @@ def get_config(source):
 
 
 def everything_in(path):
-    """Every file below a folder with its contents' digest."""
+    """Returns the digest of every file below a folder."""
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(path.rglob("*"))
@@ -59,7 +59,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def jaxcurate(place, capsys):
-    """Runs a command on the array; returns its exit code and what it said on each stream."""
+    """Runs a command on the array, and returns its exit code and the text on each stream."""
 
     def run(command, *flags, source=f"npy:{place}/x.npy"):
         config = f"--config={place}/config.py:{source}"
@@ -71,7 +71,7 @@ def jaxcurate(place, capsys):
 
 
 def refused(outcome, *words):
-    """Exit code 2 and one line on standard error that has the words."""
+    """Checks for exit code 2 and one line on standard error that has the words."""
     code, out, err = outcome
     assert code == 2, (out, err)
     assert out == ""
@@ -134,7 +134,7 @@ def test_only_what_changed_is_done_again(jaxcurate, place):
 
 
 def test_a_memory_limit_changes_no_more_than_float_order(jaxcurate, place):
-    """It is no reason to do anything again either."""
+    """It does not make a stage run again either."""
     np.save(place / "x.npy", np.random.default_rng(0).normal(size=(3000, 6)).astype(np.float32))
     jaxcurate("run")
     limit = "--config.memory_limit=30_000"
@@ -210,7 +210,7 @@ def test_a_folder_of_pictures(jaxcurate, place):
 
 @pytest.fixture
 def duplicates(place):
-    """Of the 200 rows 50 are there twice, and 20 of the others are 20 more at another length."""
+    """50 of the 200 rows are there twice, and 20 others are there again at another length."""
     x = np.load(place / "x.npy")
     x[:50] = x[50:100]
     x[100:120] = 3 * x[120:140]
@@ -284,7 +284,7 @@ def test_the_card_measures_the_subset(jaxcurate, place):
 
 
 def test_the_card_of_a_pool_in_space_has_its_kl(jaxcurate, place):
-    """By angles as well: the tree and the coverage do not see lengths."""
+    """The tree and the coverage depend on angles alone, and not on lengths."""
     x = np.load(place / "x.npy")[:, :3]
     np.save(place / "x.npy", x)
     one_level = "--config.cluster.levels=({'n_clusters': 5},)"
@@ -303,7 +303,7 @@ def test_the_card_of_a_pool_in_space_has_its_kl(jaxcurate, place):
 
 
 def nearest(x, queries, n):
-    """By brute force: the rows at the smallest angles to each query."""
+    """Returns the rows at the smallest angles to each query, by brute force."""
     unit = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
     return np.argsort(-(unit(queries) @ unit(x).T), axis=1)[:, :n]
 
@@ -502,7 +502,7 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
             ["of an older release: write config.cluster.levels[0].n_clusters=..."],
         ),
         (["--config.dedup.n_neighbours=3"], ["of an older release", "dedup.n_neighbors"]),
-        (["--config.dedup.threshold=0"], ["threshold=0", "None leaves near-duplicates be"]),
+        (["--config.dedup.threshold=0"], ["threshold=0", "None keeps near-duplicates"]),
         (["--config.n_devices=0"], ["n_devices=0 must be at least 1; None takes all devices"]),
         (["--config.memory_limit=0"], ["memory_limit=0 must be at least 1; None sets no limit"]),
         (["--config.dedup.n_clusters=0"], ["n_clusters=0", "None takes the square root"]),
@@ -795,9 +795,7 @@ def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
     jaxcurate("run")
     pools = [json.loads((place / "work/pool/card.json").read_text())["pool"]]
     np.save(place / "x.npy", np.load(place / "x.npy")[::-1])
-    refused(
-        jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "`embed` comes first"
-    )
+    refused(jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "run `embed` first")
     jaxcurate("embed")
     pools.append(json.loads((place / "work/pool/card.json").read_text())["pool"])
     before = everything_in(place / "work")
@@ -813,11 +811,11 @@ def test_a_pool_that_was_saved_by_hand(jaxcurate, place):
     before = everything_in(place)
     for stage in ("export", "evaluate", "report", "grow", "dedup"):
         flags = [DEDUP] if stage == "dedup" else [f"--config.grow.source=npy:{place}/x.npy"]
-        refused(jaxcurate(stage, *flags), "made from source None", "`embed` comes first")
+        refused(jaxcurate(stage, *flags), "made from source None", "run `embed` first")
     assert everything_in(place) == before
 
 
-def test_more_neighbourhoods_than_items_change_nothing(jaxcurate, place):
+def test_more_neighborhoods_than_items_change_nothing(jaxcurate, place):
     before = everything_in(place)
     flags = [DEDUP, "--config.dedup.n_clusters=201"]
     for command in ("run", "embed"):  # later stages are asked before a pool is made for them

@@ -1,4 +1,4 @@
-"""State of long work that is not finished, kept in a folder until the work is."""
+"""Checkpoints of long work, kept in a folder until the work is finished."""
 
 import contextlib
 import time
@@ -16,14 +16,23 @@ KIND = "checkpoint"
 
 
 class Checkpoint:
-    """Arrays of a state, saved now and then, and found again by the same work.
+    """Arrays of a state, saved now and then, and loaded again by the same work.
 
     Args:
-        path: folder that the state is kept in.
-        made_from: all that the outcome of the work depends on. A state that was made from
-            anything else is not found.
-        run: run that writes; a folder of another run is not replaced.
+        path: folder of the state.
+        made_from: everything that the result of the work depends on. A state that was made from
+            anything else is not loaded.
+        run: id of the run that writes. A folder of another run is not replaced.
         seconds: time between two states.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     checkpoint = Checkpoint(f"{work}/state", {"seed": 0}, None, seconds=600)
+        ...     checkpoint.save({"step": np.array(7)})
+        ...     other = Checkpoint(f"{work}/state", {"seed": 1}, None, seconds=600)
+        ...     checkpoint.load(), other.load()
+        ({'step': array(7)}, None)
     """
 
     def __init__(
@@ -34,14 +43,14 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Tells whether it is time for another state."""
+        """Returns whether it is time for another state."""
         return time.monotonic() - self._saved >= self._seconds
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes a state in the place of the one before.
+        """Writes a state, which replaces the last one.
 
         Raises:
-            InputError: something that must not be replaced stands in the way.
+            InputError: the path holds something that must not be replaced.
         """
         about = {"made_from": self._made_from, "run": self._run}
         with folders.new_folder(self._path, about, KIND) as folder:
@@ -50,10 +59,10 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Returns the state of this work; None where there is none.
+        """Returns the state of this work, or None if there is none.
 
         Raises:
-            DamagedError: a file of it is missing, truncated or altered.
+            DamagedError: a file of the state is missing, truncated or altered.
         """
         card = folders.read_card(self._path)
         if card is None or card.get("made_from") != self._made_from:
@@ -63,7 +72,7 @@ class Checkpoint:
         return {name: files.load_array(self._path / f"{name}.npy") for name in names}
 
     def remove(self) -> None:
-        """Removes the state, whatever it was made from; what this run did not write stays."""
+        """Removes the state, whatever it was made from, unless another run wrote it."""
         with contextlib.suppress(InputError):
             folders.check_replaceable(self._path, KIND, self._run)
             if not self._path.exists():

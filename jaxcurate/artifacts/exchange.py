@@ -1,4 +1,4 @@
-"""Exchanges two folders so that at no moment either name stands for nothing."""
+"""Exchange of two folders such that both names exist at every moment."""
 
 import ctypes
 import errno
@@ -13,11 +13,11 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 
 
 def swap(fresh: epath.Path, path: epath.Path, aside: epath.Path) -> None:
-    """Puts ``fresh`` in the place of ``path``; what stood there is then at ``fresh``.
+    """Exchanges the folders ``fresh`` and ``path``.
 
-    Where the system cannot exchange two names at once (some network file systems), ``path`` is
-    moved to ``aside`` first, from where :func:`jaxcurate.artifacts.temporary.clean` puts it back
-    when the process dies before the second move; it then stays at ``aside``.
+    Some network file systems cannot exchange two names in one step. Then ``path`` is moved to
+    ``aside`` and stays there, and ``fresh`` is moved to ``path``. If the process dies between the
+    two moves, :func:`jaxcurate.artifacts.temporary.clean` moves ``aside`` back.
 
     Args:
         fresh: a folder.
@@ -25,7 +25,17 @@ def swap(fresh: epath.Path, path: epath.Path, aside: epath.Path) -> None:
         aside: a free name on the same file system.
 
     Raises:
-        OSError: neither way works; both are as they were.
+        OSError: neither way works. Both folders are then as before.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     fresh, path = epath.Path(work) / "fresh", epath.Path(work) / "path"
+        ...     (fresh / "new").mkdir(parents=True)
+        ...     path.mkdir()
+        ...     swap(fresh, path, epath.Path(work) / "aside")
+        ...     [entry.name for entry in path.iterdir()]
+        ['new']
     """
     try:
         exchange(os.fspath(fresh), os.fspath(path))
@@ -40,21 +50,21 @@ def swap(fresh: epath.Path, path: epath.Path, aside: epath.Path) -> None:
             raise
 
 
-def exchange(one: str, other: str) -> None:
-    """Exchanges what two names of one file system stand for, in one step.
+def exchange(first: str, second: str) -> None:
+    """Exchanges two files or folders of one file system in one step.
 
     Raises:
-        OSError: with ENOSYS where the system has no such call.
+        OSError: with ENOSYS if the system has no such call.
     """
-    first, second = os.fsencode(one), os.fsencode(other)
+    names = os.fsencode(first), os.fsencode(second)
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
-        call, arguments = "renamex_np", (first, second, _RENAME_EXCHANGE)
+        call, arguments = "renamex_np", (*names, _RENAME_EXCHANGE)
     else:
         call = "renameat2"
-        arguments = (_AT_FDCWD, first, _AT_FDCWD, second, _RENAME_EXCHANGE)
-    if "://" in one or not hasattr(libc, call):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), one)
+        arguments = (_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if "://" in first or not hasattr(libc, call):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), first)
     if getattr(libc, call)(*arguments):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), one, None, other)
+        raise OSError(number, os.strerror(number), first, None, second)

@@ -1,4 +1,4 @@
-"""Single files: written so that they are on the disk, arrays without pickles, digests."""
+"""Single files: durable writing, arrays without pickles, and digests."""
 
 import errno
 import hashlib
@@ -14,29 +14,29 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import temporary
-from jaxcurate.artifacts.local import is_local, told
+from jaxcurate.artifacts.local import is_local, write_errors
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 
 _BLOCK_BYTES = 2**24
 _IN_TURN = 64
-"""Files that are synchronized one by one; beyond it the whole file system is."""
+"""Largest number of files that are synchronized one by one, not with their whole file system."""
 
 
 class DamagedError(InputError):
-    """Tells which file is missing, truncated or altered."""
+    """Error that names a file that is missing, truncated or altered."""
 
 
 class NewFile(io.RawIOBase):
-    """A new file that is hashed while it is written; errors name it and the bytes wanted.
+    """New file that is hashed while it is written, with errors that name it and its size.
 
-    On a path that is not local the bytes are gathered in a temporary file and copied at the end.
+    If the path is not local, the bytes are gathered in a temporary file and copied at the end.
 
     Args:
-        path: where nothing stands yet.
+        path: path that does not exist yet.
 
     Raises:
-        InputError: the file cannot be made, or, while it is written, the disk is full.
+        InputError: the file cannot be made, or the disk becomes full while it is written.
     """
 
     def __init__(self, path: epath.Path) -> None:
@@ -44,17 +44,17 @@ class NewFile(io.RawIOBase):
         self.path = path
         self.n_bytes = 0
         """Size of the file so far."""
-        self._sha256: Any = hashlib.sha256()  # None once a part was written anew
-        with told(path):
+        self._sha256: Any = hashlib.sha256()  # None once a part is overwritten
+        with write_errors(path):
             local = is_local(path)
             # Closed by close(), with this object.
             file = open(path, "xb") if local else tempfile.TemporaryFile()  # noqa: SIM115
             self._file: IO[bytes] = file
 
     def write(self, data: Any) -> int:
-        """Writes all of ``data``; returns its size in bytes."""
+        """Writes all of ``data`` and returns its size in bytes."""
         data = memoryview(data).cast("B")
-        with told(self.path, len(data)):
+        with write_errors(self.path, len(data)):
             begin = self._file.tell()
             self._file.write(data)
         if begin < self.n_bytes:
@@ -65,11 +65,11 @@ class NewFile(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to another place, which must not be beyond the end."""
+        """Moves to another position, which must not be beyond the end, and returns it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Returns the place of the next byte."""
+        """Returns the position of the next byte."""
         return self._file.tell()
 
     def seekable(self) -> bool:
@@ -81,11 +81,11 @@ class NewFile(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Gives everything to the file system, which may still hold it in memory."""
+        """Passes all bytes to the file system, which may still have them in memory."""
         if self.closed:
             return
         try:
-            with told(self.path, self.n_bytes), self._file:
+            with write_errors(self.path, self.n_bytes), self._file:
                 self._file.flush()
                 if not is_local(self.path):
                     self._file.seek(0)
@@ -95,23 +95,30 @@ class NewFile(io.RawIOBase):
             super().close()
 
     def sha256(self) -> str:
-        """Returns the SHA-256 of what was written, in hexadecimal, once the file is closed."""
+        """Returns the SHA-256 of the closed file, in hexadecimal."""
         return sha256(self.path) if self._sha256 is None else self._sha256.hexdigest()
 
 
 def write_text(
     path: epath.PathLike, text: str, is_ours: Callable[[str], bool] | None = None
 ) -> None:
-    """Writes one file so that it appears whole or not at all, also after a power cut.
+    """Writes a file such that it appears whole or not at all, even after a power failure.
 
     Args:
-        path: the file.
-        text: its content.
-        is_ours: tells from a text whether it may be replaced.
+        path: path of the file.
+        text: content of the file.
+        is_ours: returns whether a file with a given text may be replaced.
 
     Raises:
-        InputError: another file stands there, the disk is full, or the lock of the work directory
-            was lost.
+        InputError: the path holds another file, the disk is full, or the lock of the work
+            directory was lost.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     write_text(f"{work}/config.json", "{}")
+        ...     (epath.Path(work) / "config.json").read_text()
+        '{}'
     """
     path = epath.Path(path)
     if is_ours is not None:
@@ -129,8 +136,19 @@ def write_text(
 def check_text(path: epath.Path, is_ours: Callable[[str], bool]) -> None:
     """Refuses to replace a file that jaxcurate did not write.
 
+    Args:
+        path: path of the file.
+        is_ours: returns whether a file with a given text may be replaced.
+
     Raises:
-        InputError: a folder, a link or another file stands at ``path``.
+        InputError: the path holds a folder, a link or another file.
+
+    Examples:
+        >>> check_text(epath.Path("/"), lambda text: True)
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: / is a folder in the place of a file: move it away, or choose \
+another work directory
     """
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
@@ -148,21 +166,20 @@ def check_text(path: epath.Path, is_ours: Callable[[str], bool]) -> None:
 
 
 MOVE_AWAY = "move it away, or choose another work directory"
-"""Tells what to do about something that would have to be replaced."""
+"""Advice in errors about a file or folder that must not be replaced."""
 
 
 def sync(files: list[epath.Path], folders: list[epath.Path]) -> None:
-    """Waits until files, and the names in folders, would outlast a power cut.
+    """Waits until files, and the names in folders, would survive a power failure.
 
-    Where there are many files, the file systems are synchronized as a whole, which takes the time
-    of what they hold instead of a wait for each file.
+    With many files, whole file systems are synchronized instead, in a single wait.
     """
     paths = [path for path in (*files, *folders) if is_local(path)]
     if len(paths) > _IN_TURN:
         os.sync()
         return
     for path in paths:
-        with told(path):
+        with write_errors(path):
             number = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(number)
@@ -175,15 +192,22 @@ def sync(files: list[epath.Path], folders: list[epath.Path]) -> None:
 
 
 def allocate(path: epath.Path, n_bytes: int) -> None:
-    """Makes a local file of zeros that has all its room on the disk.
+    """Makes a local file of zeros with all of its space reserved on the disk.
 
-    A file that is sparse ends the process by SIGBUS when the disk fills while it is written
-    through a memory map. (macOS has no such call: the file is sparse there.)
+    If a disk becomes full while a sparse file is written through a memory map, SIGBUS kills the
+    process. (macOS cannot reserve space: there the file is sparse.)
 
     Raises:
-        InputError: the disk has less room.
+        InputError: the disk has too little space.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     allocate(epath.Path(work) / "rows", 4096)
+        ...     os.path.getsize(f"{work}/rows")
+        4096
     """
-    with told(path, n_bytes), open(path, "xb") as file:
+    with write_errors(path, n_bytes), open(path, "xb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         else:
@@ -199,11 +223,20 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
     """Reads a ``.npy`` file, never a pickle.
 
     Args:
-        path: the file.
-        mmap: read lazily; a file that is not local from a temporary copy.
+        path: path of the file.
+        mmap: open the file as a memory map. A file that is not local is copied first.
 
     Raises:
-        DamagedError: the file is not a whole ``.npy`` file.
+        DamagedError: the file is no complete ``.npy`` file.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     path = epath.Path(work) / "a.npy"
+        ...     with NewFile(path) as file:
+        ...         save_array(file, np.arange(3))
+        ...     load_array(path)
+        array([0, 1, 2])
     """
     try:
         if mmap and is_local(path):
@@ -211,7 +244,7 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
         with path.open("rb") as file:
             if not mmap:
                 return np.load(file, allow_pickle=False)
-            with tempfile.NamedTemporaryFile() as copy:  # the map outlives its name
+            with tempfile.NamedTemporaryFile() as copy:  # the map stays valid without the name
                 shutil.copyfileobj(file, copy, _BLOCK_BYTES)
                 copy.flush()
                 return np.load(copy.name, mmap_mode="r", allow_pickle=False)
@@ -220,23 +253,32 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
 
 
 def sha256(path: epath.Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     (epath.Path(work) / "a.txt").write_text("a")
+        ...     sha256(epath.Path(work) / "a.txt")[:16]
+        1
+        'ca978112ca1bbdca'
+    """
     with path.open("rb") as file:
         readable = cast(io.BufferedReader, file)  # etils types it more widely
         return hashlib.file_digest(readable, "sha256").hexdigest()
 
 
 class ArrayDigest:
-    """The SHA-256 of an array that comes block by block: of its contents, then type and shape.
+    """SHA-256 of an array that is given block by block: of its contents, then type and shape.
 
-    In this order, since how many rows there are may be known at the end only.
+    The contents come first, because the number of rows may be known at the end only.
     """
 
     def __init__(self) -> None:
         self._sha256, self._n, self._rows = hashlib.sha256(), 0, ("", ())
 
     def update(self, rows: np.ndarray) -> None:
-        """Takes further rows ``[b, ...]``, of the type and shape of those before."""
+        """Adds rows ``[b, ...]`` of the same type and shape as the rows before."""
         self._sha256.update(np.ascontiguousarray(rows).view(np.uint8).data)
         self._n += len(rows)
         self._rows = rows.dtype.str, rows.shape[1:]
@@ -254,21 +296,37 @@ class ArrayDigest:
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Returns the SHA-256 of an array's contents, type and shape, in hexadecimal."""
+    """Returns the SHA-256 of an array's contents, type and shape, in hexadecimal.
+
+    Examples:
+        >>> a = np.arange(3)
+        >>> array_digest(a) == array_digest(a.copy()), array_digest(a) == array_digest(a * 1.0)
+        (True, False)
+    """
     digest = ArrayDigest()
-    for part in blocks(array):
-        digest.update(array[part])
+    for block in blocks(array):
+        digest.update(array[block])
     return digest.hexdigest()
 
 
 def blocks(array: np.ndarray) -> Iterator[slice]:
-    """Yields slices of some megabytes of rows: at least one, be it of nothing."""
+    """Yields slices of some megabytes of rows, and at least one slice, possibly empty.
+
+    Examples:
+        >>> list(blocks(np.zeros((2**22, 4), np.float32)))[:2]
+        [slice(0, 1048576, None), slice(1048576, 2097152, None)]
+    """
     rows = max(1, _BLOCK_BYTES * len(array) // max(1, array.nbytes))
     for begin in range(0, max(1, len(array)), rows):
         yield slice(begin, begin + rows)
 
 
 def fingerprint(value: Any) -> str:
-    """Returns sixteen hexadecimal digits that change when the JSON form of ``value`` does."""
+    """Returns a fingerprint of a value, sixteen hexadecimal digits of the hash of its JSON form.
+
+    Examples:
+        >>> fingerprint({"k": 10, "seed": 0}) == fingerprint({"seed": 0, "k": 10})
+        True
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

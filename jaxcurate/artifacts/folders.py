@@ -1,4 +1,4 @@
-"""Folders with a card: whole or not there, replaced only where jaxcurate wrote all of them."""
+"""Folders with a card, which appear whole or not at all and never replace foreign files."""
 
 import json
 import os
@@ -25,27 +25,27 @@ from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 
 CARD = "card.json"
-"""The file that makes a folder whole: written last, it names all others."""
+"""Name of the file that is written last to a folder and lists all its other files."""
 _CHECKSUM = "checksum"
-"""The card's entry for itself: the fingerprint of all that it tells besides."""
+"""Entry of a card with the fingerprint of its other entries."""
 _WRITER = "jaxcurate"
 NO_RUN = ""
-"""A run that has written nothing yet: no folder is its own."""
+"""Id of a run that has written nothing yet, so that no folder belongs to it."""
 
 
 class NewFolder:
-    """A folder while it is written. It remembers what was written, for its card.
+    """Folder that is being written, with the sizes and hashes of its files for its card.
 
     Args:
         path: the empty folder.
-        kind: what the folder holds, such as ``"pool"``.
+        kind: kind of its content, such as ``"pool"``.
     """
 
     def __init__(self, path: epath.Path, kind: str) -> None:
         self.path = path
         self.kind = kind
         self.files: dict[str, dict[str, Any]] = {}
-        """Size and SHA-256 of every file by its name, as in the card."""
+        """Size and SHA-256 of every file, by its name, as in the card."""
 
     @contextmanager
     def create(self, name: str) -> Iterator[NewFile]:
@@ -62,7 +62,7 @@ class NewFolder:
             save_array(file, array)
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text in UTF-8."""
+        """Writes a text file in UTF-8."""
         with self.create(name) as file:
             file.write(text.encode())
 
@@ -74,7 +74,7 @@ class NewFolder:
 
     @contextmanager
     def subfolder(self, name: str, about: Mapping[str, Any], kind: str) -> Iterator["NewFolder"]:
-        """Yields a folder below, which gets a card of its own on leaving the block."""
+        """Yields a subfolder, which gets its own card at the end of the block."""
         below = NewFolder(self.path / name, kind)
         below.path.mkdir()
         yield below
@@ -82,10 +82,10 @@ class NewFolder:
         self.files |= {f"{name}/{file}": entry for file, entry in below.files.items()}
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Writes the card, after a look at whether everything that was written lies there.
+        """Writes the card, after a check that the folder has the files that were written.
 
         Raises:
-            DamagedError: a file is gone, another one is there, or a size is another.
+            DamagedError: a file is missing or was added, or its size has changed.
         """
         there = sizes_in(self.path)
         written = {name: entry["bytes"] for name, entry in self.files.items()}
@@ -96,30 +96,39 @@ class NewFolder:
                 f"{written.get(name, 'no')} bytes were written, {there.get(name, 'none')} are there"
             )
         card = {**about, "kind": self.kind, "written_by": _WRITER, "files": dict(self.files)}
-        card = json.loads(json.dumps(card))  # as it will be read
+        card = json.loads(json.dumps(card))  # equal to the card that will be read
         card[_CHECKSUM] = fingerprint(card)
         self.write_text(CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
 def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Iterator[NewFolder]:
-    """Yields a folder to write into, which takes the place of ``path`` once it is whole.
+    """Yields a temporary folder and renames it to ``path`` on success.
 
-    On leaving the block every file gets its size and SHA-256 into ``card.json`` beside ``about``.
-    Where the block raises, the process dies or the power fails, ``path`` is what it was.
+    At the end of the block, ``card.json`` is written with ``about`` and the size and SHA-256 of
+    every file. If the block raises, the process dies or the power fails, ``path`` stays as it was.
 
     Args:
-        path: where the folder will stand.
-        about: what the folder was made from, and anything else for its card. It is read on
-            leaving the block, which may add to it what it has found.
-        kind: what the folder holds, such as ``"pool"``; only a folder of this kind is replaced.
+        path: path of the folder.
+        about: entries of its card, such as everything that the folder was made from. They are
+            read at the end of the block, which may add entries.
+        kind: kind of its content, such as ``"pool"``. Only a folder of this kind is replaced.
 
     Yields:
         An empty folder.
 
     Raises:
-        InputError: something that must not be replaced stands at ``path``
-            (:func:`check_replaceable`), or it cannot be written.
+        InputError: ``path`` must not be replaced (:func:`check_replaceable`), or cannot be
+            written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {"seed": 7}, "notes") as folder:
+        ...         folder.write_text("a.txt", "hello")
+        ...     card = check_files(f"{work}/notes")
+        >>> card["kind"], card["seed"], list(card["files"])
+        ('notes', 7, ['a.txt'])
     """
     path = epath.Path(path).expanduser()
     run = about.get("run")
@@ -154,7 +163,7 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
 def _check_after(
     fresh: epath.Path, path: epath.Path, place: epath.Path, kind: str, run: str | None
 ) -> None:
-    """Puts back what was replaced where somebody has added to it in the last moment."""
+    """Moves the replaced folder back if it was changed at the last moment."""
     old = fresh if fresh.exists() else place / temporary.OLD
     try:
         check_replaceable(old, kind, run)
@@ -164,20 +173,27 @@ def _check_after(
 
 
 def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -> None:
-    """Refuses a path at which something stands that jaxcurate did not write.
+    """Refuses a path that holds something that jaxcurate did not write.
 
-    A folder may be replaced where it is empty; or where its card says that jaxcurate wrote it, as
-    a folder of the same kind and in the same run, and it holds nothing that the card does not
-    name. Files that are missing or damaged are no obstacle.
+    A folder may be replaced if it is empty. It may also be replaced if its card says that
+    jaxcurate wrote it with the same kind and in the same run, and if it has only files that the
+    card lists. Files may be missing or damaged.
 
     Args:
-        path: of a folder.
-        kind: what is to be written there.
-        run: the run that is to write; None for none in particular, :data:`NO_RUN` for one that
-            has no name yet.
+        path: path of a folder.
+        kind: kind of the folder that is to be written.
+        run: id of the run that is to write. None for any run, :data:`NO_RUN` for a run without an
+            id so far.
 
     Raises:
-        InputError: telling what stands there.
+        InputError: the path must not be replaced; the message names the reason.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {}, "notes"):
+        ...         pass
+        ...     check_replaceable(f"{work}/notes", "notes")
     """
     path = epath.Path(path)
     if is_local(path) and os.path.islink(path):
@@ -206,7 +222,7 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
         raise InputError(f"{path} was not {wrote}, by its {CARD}: {MOVE_AWAY}")
     if card.get("kind", kind) != kind:
         raise InputError(f"{path} was {wrote} as a {card['kind']}, not as a {kind}: {MOVE_AWAY}")
-    # Cards of older releases tell no run; those of the library have none, and no stage either.
+    # Cards of older releases have no run. Cards of the library have no run and no stage.
     other = card.get("run") != run if "run" in card else "stage" not in card
     if run is not None and other:
         theirs, ours = card.get("run", "of the library"), run or "it has no config.json"
@@ -230,10 +246,10 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
 
 
 def _check_parents(path: epath.Path) -> None:
-    """Refuses a path below something that is no folder, such as a file or a link to nowhere.
+    """Refuses a path below something that is no folder, such as a file or a broken link.
 
     Raises:
-        InputError: naming it.
+        InputError: the message names it.
     """
     for parent in path.parents if is_local(path) else ():
         if os.path.lexists(parent):
@@ -243,11 +259,15 @@ def _check_parents(path: epath.Path) -> None:
 
 
 def read_card(path: epath.PathLike) -> dict[str, Any] | None:
-    """Returns the card of a whole folder; None where there is none.
+    """Returns the card of a complete folder, or None if there is none.
 
     Raises:
-        DamagedError: the card cannot be read or was altered, or a file that it names is missing
-            or has another size. (Contents are checked by :func:`check_files`.)
+        DamagedError: the card cannot be read or was altered, or a file that it lists is missing
+            or has another size. (:func:`check_files` checks contents.)
+
+    Examples:
+        >>> read_card("/nowhere") is None
+        True
     """
     path = epath.Path(path)
     if not (path / CARD).exists():
@@ -265,8 +285,8 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
 
 
 def _parsed_card(path: epath.Path) -> dict[str, Any]:
-    """Returns the card as it stands, with its checksum, which older cards lack."""
-    if is_local(path) and not os.path.isfile(path / CARD):  # to read a pipe would wait forever
+    """Returns the card with its checksum, which older cards lack."""
+    if is_local(path) and not os.path.isfile(path / CARD):  # reading a pipe would wait forever
         raise DamagedError(f"{path / CARD} is no regular file")
     try:
         card = parsed((path / CARD).read_text())
@@ -277,15 +297,22 @@ def _parsed_card(path: epath.Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path / CARD} is damaged ({error})") from error
     if card.get(_CHECKSUM, checksum) != checksum:
-        raise DamagedError(f"{path / CARD} is damaged: it is not what its checksum tells")
+        raise DamagedError(f"{path / CARD} is damaged: it does not match its checksum")
     return card
 
 
 def check_sizes(path: epath.PathLike) -> dict[str, Any]:
-    """Returns the card of a folder that has to be there, with all its files of the right size.
+    """Returns the card of a folder, after a check of the sizes of all files.
 
     Raises:
-        DamagedError: naming the file that is missing or has another size.
+        DamagedError: a file, or the card, is missing or has another size; the message names it.
+
+    Examples:
+        >>> check_sizes("/nowhere")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.artifacts.files.DamagedError: /nowhere/card.json is missing: the folder was \
+never completed
     """
     card = read_card(path)
     if card is None:
@@ -294,10 +321,18 @@ def check_sizes(path: epath.PathLike) -> dict[str, Any]:
 
 
 def check_files(path: epath.PathLike) -> dict[str, Any]:
-    """Reads every file of a folder, holds it against its checksum, and returns the card.
+    """Returns the card of a folder, after a check of the contents of all files.
 
     Raises:
-        DamagedError: naming the file that is missing, truncated or altered.
+        DamagedError: a file is missing, truncated or altered; the message names it.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {"seed": 7}, "notes") as folder:
+        ...         folder.write_text("a.txt", "hello")
+        ...     check_files(f"{work}/notes")["files"]["a.txt"]["bytes"]
+        5
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
@@ -309,8 +344,17 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
 
 
 def sizes_in(folder: epath.Path) -> dict[str, int]:
-    """Returns the size of everything below a folder that is no folder, by its relative path."""
-    found: dict[str, int] = {}
+    """Returns the size of each file (or link) below a folder, by its relative path.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     (epath.Path(work) / "a.txt").write_text("hello")
+        ...     sizes_in(epath.Path(work))
+        5
+        {'a.txt': 5}
+    """
+    sizes: dict[str, int] = {}
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -319,18 +363,18 @@ def sizes_in(folder: epath.Path) -> dict[str, int]:
                 if entry.is_dir():
                     pending.append(f"{prefix}{entry.name}/")
                 else:
-                    found[f"{prefix}{entry.name}"] = entry.stat().length
+                    sizes[f"{prefix}{entry.name}"] = entry.stat().length
             continue
-        with os.scandir(folder / prefix) as entries:  # epath would ask the system twice a file
+        with os.scandir(folder / prefix) as entries:  # epath would take two calls for each file
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{prefix}{entry.name}/")
                 else:
-                    found[f"{prefix}{entry.name}"] = entry.stat(follow_symlinks=False).st_size
-    return found
+                    sizes[f"{prefix}{entry.name}"] = entry.stat(follow_symlinks=False).st_size
+    return sizes
 
 
 def _folders_in(folder: epath.Path, names: Iterable[str]) -> list[epath.Path]:
-    """Returns a folder and those below it with files, whose names must outlast a power cut."""
+    """Returns a folder and its subfolders with files, whose names must survive a power failure."""
     below = {parent for name in names for parent in epath.Path(name).parents}
     return [folder, *(folder / parent for parent in sorted(below) if str(parent) != ".")]

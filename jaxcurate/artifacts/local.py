@@ -1,4 +1,4 @@
-"""Paths and small files of this machine: what is local, what disks refuse, JSON that is damaged."""
+"""Local paths, one-line errors of the file system, and JSON that may be damaged."""
 
 import contextlib
 import errno
@@ -15,16 +15,32 @@ from jaxcurate.checks import InputError
 
 
 def is_local(path: epath.PathLike) -> bool:
-    """Tells whether a path is one of this machine's, and not such as ``gs://bucket``."""
+    """Returns whether a path belongs to this machine, unlike ``gs://bucket``.
+
+    Examples:
+        >>> is_local("/data/pool"), is_local("gs://bucket/pool")
+        (True, False)
+    """
     return "://" not in os.fspath(path)
 
 
 @contextmanager
-def told(path: epath.PathLike, n_bytes: int | None = None) -> Iterator[None]:
-    """Turns an error of the file system into one line with the path and the bytes wanted.
+def write_errors(path: epath.PathLike, n_bytes: int | None = None) -> Iterator[None]:
+    """Turns an error of the file system into one line with the path and the number of bytes.
+
+    Args:
+        path: path that the block writes to.
+        n_bytes: number of bytes that the block writes, if it is known.
 
     Raises:
-        InputError: in the place of an OSError, of which the system does not always tell the path.
+        InputError: replaces an OSError, which does not always name the path.
+
+    Examples:
+        >>> with write_errors("/data/a.npy", n_bytes=64):
+        ...     raise OSError(errno.EIO, "Input/output error")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: cannot write 64 bytes to /data/a.npy: Input/output error
     """
     try:
         yield
@@ -39,10 +55,14 @@ def told(path: epath.PathLike, n_bytes: int | None = None) -> Iterator[None]:
 
 
 def parsed(text: str) -> Any:
-    """Returns what a text in JSON holds.
+    """Returns the value of a text in JSON.
 
     Raises:
-        ValueError: it is none, or nested more deeply than Python can follow.
+        ValueError: the text is no JSON, or nested too deeply for Python.
+
+    Examples:
+        >>> parsed('{"n": 3}')
+        {'n': 3}
     """
     try:
         return json.loads(text)

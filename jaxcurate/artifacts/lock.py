@@ -1,4 +1,4 @@
-"""The lock of a work directory: one run at a time, and everybody can see whose it is."""
+"""Locks of work directories: one run at a time writes, and the file names that run."""
 
 import fcntl
 import json
@@ -13,41 +13,42 @@ from typing import NamedTuple
 
 from etils import epath
 
-from jaxcurate.artifacts.local import is_local, parsed, told
+from jaxcurate.artifacts.local import is_local, parsed, write_errors
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
 
 NAME = ".jaxcurate.lock"
-"""File in a work directory while a command writes there."""
+"""Name of the lock file in a work directory while a command writes there."""
 _BEAT_SECONDS = 10.0
-"""Seconds between two touches of the file, by which other machines see that its holder lives."""
+"""Seconds between two touches of the file, which show other machines that its holder runs."""
 _SILENT_SECONDS = 120.0
-"""Age of the last touch beyond which a holder on another machine is looked at closely."""
+"""Age of the last touch beyond which a holder on another machine is observed."""
 _OBSERVED_SECONDS = 35.0
-"""Time without a touch, as observed, after which that holder counts as gone."""
+"""Observed seconds without a touch after which that holder counts as ended."""
 _POLL_SECONDS = 0.5
 _GUARD_SECONDS = 5.0
 
 
 class Holder(NamedTuple):
-    """Holder of a lock, as its file tells."""
+    """Holder of a lock, as named in its file."""
 
     token: str
-    """Shared by all processes of one run."""
+    """Token that all processes of one run share."""
     owner: Owner
+    """Process that took the lock."""
     since: str
-    """Time of day at which the lock was taken."""
+    """Date and time at which the lock was taken."""
 
     def __str__(self) -> str:
         return f"{self.owner}, since {self.since}"
 
 
 class Lock:
-    """A lock that this process, or another one of the same run, holds.
+    """Lock that this process, or another process of the same run, holds.
 
     Args:
         folder: the work directory.
-        token: what all processes of a run share.
+        token: token that all processes of the run share.
     """
 
     def __init__(self, folder: epath.Path, token: str) -> None:
@@ -55,10 +56,10 @@ class Lock:
         self._token = token
 
     def check(self) -> None:
-        """Refuses to go on where the lock is no longer this run's.
+        """Refuses to continue if this run no longer holds the lock.
 
         Raises:
-            InputError: it was removed, or taken over while this process stood still.
+            InputError: the lock was removed, or taken over while this process was suspended.
         """
         if not is_local(self.folder):
             return
@@ -72,18 +73,17 @@ class Lock:
 
 
 _held: list[Lock] = []
-"""The locks that this process holds."""
+"""Locks that this process holds."""
 
 
 def check_held(path: epath.Path) -> None:
-    """Refuses to give a file or a folder its name below a work directory that was lost.
+    """Refuses to write below a work directory whose lock was lost.
 
-    Called as late as can be: a process may stand still for hours between any two of its steps,
-    and its lock be taken over meanwhile.
+    It is called as late as possible, because a process may be suspended for hours between any two
+    of its steps, and its lock be taken over meanwhile.
 
     Raises:
-        InputError: this process has locked a folder that ``path`` lies in, and it is no longer
-            its own.
+        InputError: this process has locked a folder above ``path``, and lost the lock.
     """
     for lock in _held:
         if lock.folder in path.parents:
@@ -98,21 +98,28 @@ def locked(
     token: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Lock]:
-    """Holds the lock of a work directory, and makes the directory where it is not there.
+    """Holds the lock of a work directory during the block, and makes the directory if needed.
 
-    The lock of a process that is gone is taken over. On the same machine the system tells; a
-    holder on another machine that shares the file system counts as gone when the file has not
-    been touched for two minutes, and is not touched during half a minute of looking. A directory
-    that was made for the lock, and in which nothing was written, is removed in the end.
+    The lock of a process that has ended is taken over. On the same machine the system knows
+    whether a process runs. A holder on another machine that shares the file system counts as
+    ended if it has not touched the file for two minutes, and does not touch it during half a
+    minute of observation. If the directory was made for the lock and nothing was written to it,
+    it is removed in the end.
 
     Args:
-        folder: the work directory. One in a bucket (``gs://``) is not locked.
+        folder: the work directory. A directory in a bucket (``gs://``) is not locked.
         wait: wait for the holder instead of refusing.
-        token: what all processes of one run share; they hold the lock together.
-        say: told, in a line, what is waited for.
+        token: token that all processes of one run share, which hold the lock together.
+        say: called with a line of text about the holder that is waited for.
 
     Raises:
-        InputError: another run holds the lock; the line tells which.
+        InputError: another run holds the lock; the message names it.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work, locked(epath.Path(work)):
+        ...     (epath.Path(work) / NAME).exists()
+        True
     """
     token = token or uuid.uuid4().hex
     if not is_local(folder):
@@ -141,7 +148,7 @@ def locked(
 
 
 def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None]) -> bool:
-    """Takes a lock; returns False where another process of the run has taken it already."""
+    """Takes a lock, and returns False if another process of the run has taken it already."""
     waiting = False
     while True:
         with _guarded(path) as file:
@@ -170,7 +177,7 @@ def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None
 
 @contextmanager
 def _guarded(path: epath.Path) -> Iterator["_File | None"]:
-    """Opens the lock file while no other process looks at it; None where that takes too long."""
+    """Opens the lock file while no other process has it open. Yields None after a long wait."""
     deadline = time.monotonic() + _GUARD_SECONDS
     while True:
         with _File(path) as file:
@@ -184,7 +191,7 @@ def _guarded(path: epath.Path) -> Iterator["_File | None"]:
 
 
 class _File:
-    """The lock file, open and guarded by the system against others that open it in this way."""
+    """Open lock file, guarded by the system against other processes that open it in this way."""
 
     def __init__(self, path: epath.Path) -> None:
         self._path = path
@@ -198,7 +205,7 @@ class _File:
         except BlockingIOError:
             self.is_guarded = False
         except OSError:
-            pass  # a file system without such locks: the tokens, read again, have to do
+            pass  # the file system has no such locks, and reading the token again must suffice
 
     def __enter__(self) -> "_File":
         return self
@@ -207,25 +214,25 @@ class _File:
         os.close(self._number)
 
     def is_at(self, path: epath.Path) -> bool:
-        """Tells whether the file still has its name."""
+        """Returns whether the file still has its name."""
         try:
             return os.path.samestat(os.stat(path), os.fstat(self._number))
         except FileNotFoundError:
             return False
 
     def read(self) -> str:
-        """Returns the content."""
+        """Returns the content of the file."""
         return os.pread(self._number, 2**16, 0).decode(errors="replace")
 
     def write(self, text: str) -> None:
-        """Replaces the content; where the disk is full the file is removed instead.
+        """Replaces the content of the file, or removes the file if the disk is full.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         data = text.encode()
         try:
-            with told(self._path, len(data)):
+            with write_errors(self._path, len(data)):
                 os.ftruncate(self._number, 0)
                 os.pwrite(self._number, data, 0)
                 os.fsync(self._number)
@@ -254,8 +261,7 @@ def _read(path: epath.Path) -> Holder | None:
 
 
 def _parsed(text: str) -> Holder | None:
-    """Returns the holder; None where the file is empty or half written, by a process that was
-    killed."""
+    """Returns the holder, or None if a killed process left the file empty or half written."""
     try:
         plain = parsed(text)
         return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))
@@ -264,7 +270,7 @@ def _parsed(text: str) -> Holder | None:
 
 
 def _is_silent(path: epath.Path, say: Callable[[str], None]) -> bool:
-    """Tells whether a lock file has not been touched for long, whatever the clocks say."""
+    """Returns whether a lock file is no longer touched, even if clocks of machines differ."""
     try:
         touched = os.stat(path).st_mtime_ns
         if time.time() - touched / 1e9 < _SILENT_SECONDS:
@@ -290,7 +296,7 @@ def _touched(path: epath.Path) -> Iterator[None]:
             try:
                 os.utime(path)
             except OSError:
-                return  # taken away: the next check tells
+                return  # the lock was lost, which the next check reports
 
     thread = threading.Thread(target=touch, name="lock", daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Names the process that something on disk belongs to, and tells whether it still runs."""
+"""Identity of the process that owns a file or folder, and a test whether it still runs."""
 
 import os
 import platform
@@ -9,30 +9,31 @@ from typing import Any, NamedTuple
 
 
 class Owner(NamedTuple):
-    """A process, told apart from every other one on any machine."""
+    """Identity of a process, distinct from every other process on any machine."""
 
     host: str
     """Name of the machine."""
     boot: str
-    """Identifier of the machine's present start; "" where the system tells none."""
+    """Identifier of the machine's last boot. "" if the system has none."""
     namespace: str
-    """Namespace of process numbers, which differs between containers; "" where there is none."""
+    """Namespace of process numbers, which differs between containers. "" if there is none."""
     pid: int
+    """Process number."""
     started: str
-    """Start time in the system's own unit; "" where the system tells none."""
+    """Start time of the process in the unit of the system. "" if it is unknown."""
     command: str
     """First words of the command line, for people."""
 
     @classmethod
     def current(cls) -> "Owner":
-        """Returns the process that calls."""
+        """Returns the identity of the calling process."""
         pid = os.getpid()
         command = " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:2]])
         return cls(platform.node(), _boot(), _namespace(), pid, _started(pid) or "", command)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Owner":
-        """Returns the process that :meth:`_asdict` described.
+        """Returns the identity from the mapping that :meth:`_asdict` returned.
 
         Raises:
             KeyError: a field is missing.
@@ -45,15 +46,22 @@ class Owner(NamedTuple):
 
     @property
     def machine(self) -> tuple[str, str, str]:
-        """Everything that two processes share when each can see the other."""
+        """Host, boot and namespace, equal for two processes that can see each other."""
         return self.host, self.boot, self.namespace
 
     def is_running(self) -> bool | None:
-        """Tells whether the process still runs; None where this machine cannot know."""
-        here = Owner.current()
-        if self.machine != here.machine:
-            restarted = self.host == here.host and "" not in (self.boot, here.boot)
-            return False if restarted and self.boot != here.boot else None
+        """Returns whether the process still runs, or None if this machine cannot know.
+
+        Examples:
+            >>> Owner.current().is_running()
+            True
+            >>> Owner.current()._replace(host="elsewhere").is_running() is None
+            True
+        """
+        current = Owner.current()
+        if self.machine != current.machine:
+            restarted = self.host == current.host and "" not in (self.boot, current.boot)
+            return False if restarted and self.boot != current.boot else None
         if _has_proc():
             return self.started == _started(self.pid)
         try:
@@ -87,12 +95,11 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Returns the start time of a process in clock ticks; None where it is gone, zombies
-    included."""
+    """Returns the start time of a process in clock ticks, or None if it has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The command's name, in parentheses, may hold anything, parentheses and blanks included.
+    # The name of the command, in parentheses, may itself contain parentheses and blanks.
     state, *fields = status.rpartition(")")[2].split()
     return None if state in "ZX" else fields[18]

@@ -1,4 +1,4 @@
-"""A pool: embeddings with the ids of the items they stand for."""
+"""Pools: embeddings with the ids of their items."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,16 +17,19 @@ KIND = "pool"
 
 @dataclass(frozen=True)
 class Pool:
-    """Embeddings that curation works on. A row is one item that could be read."""
+    """Embeddings to curate, a row for each item that could be read.
+
+    :func:`make_pool` makes a pool from arrays.
+    """
 
     embeddings: np.ndarray
     """float32 ``[n, d]``, possibly a memory map."""
     ids: np.ndarray
-    """Unicode ``[n]``, distinct: the item of each row."""
+    """Unicode ``[n]``: distinct ids of the items."""
     items: np.ndarray
-    """int64 ``[n]``: the position of each row's item in its source."""
+    """int64 ``[n]``: positions of the items in their source."""
     fingerprint: str
-    """Changes whenever the rows do; what is made from a pool carries it."""
+    """Fingerprint of the rows and ids. Everything that is made from a pool stores it."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -37,7 +40,12 @@ class Pool:
             yield Block(self.embeddings[part], self.ids[part], self.items[part])
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
-        """Writes the pool to a folder, whole or not at all; ``about`` joins its card."""
+        """Writes the pool to a folder, which appears whole or not at all.
+
+        Args:
+            path: path of the folder.
+            about: further entries of its card.
+        """
         about = {**(about or {}), "pool": self.fingerprint, "n": len(self)}
         with folders.new_folder(path, about, KIND) as folder:
             folder.save_array("embeddings.npy", self.embeddings)
@@ -46,10 +54,14 @@ class Pool:
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True) -> "Pool":
-        """Opens a pool's folder; with ``mmap`` everything is read when it is asked for.
+        """Reads the folder of a pool.
+
+        Args:
+            path: path of the folder.
+            mmap: open the embeddings as a memory map, which reads rows when they are used.
 
         Raises:
-            DamagedError: a file is missing, truncated or altered; it is named.
+            DamagedError: a file is missing, truncated or altered; the message names it.
         """
         card = folders.check_files(path)
         folder = epath.Path(path)
@@ -62,28 +74,31 @@ class Pool:
 
 
 class Block(NamedTuple):
-    """Some rows of a pool, as a :class:`Pool` has them all."""
+    """Consecutive rows of a pool."""
 
     embeddings: np.ndarray
+    """float32 ``[b, d]``."""
     ids: np.ndarray
+    """Unicode ``[b]``."""
     items: np.ndarray
+    """int64 ``[b]``: positions of the items in their source."""
 
 
 def make_pool(
     embeddings: np.ndarray, ids: np.ndarray | None = None, items: np.ndarray | None = None
 ) -> Pool:
-    """Returns a pool from arrays.
+    """Returns a pool made from arrays.
 
     Args:
-        embeddings: ``[n, d]`` of real numbers that float32 can hold; kept as float32. A memory
-            map of these stays one.
-        ids: distinct strings ``[n]``; the row numbers by default.
-        items: positions in the source ``[n]``; the row numbers by default.
+        embeddings: ``[n, d]`` of real numbers within the range of float32, which are stored as
+            float32. A memory map of float32 stays a memory map.
+        ids: distinct strings ``[n]``. The row numbers by default.
+        items: positions ``[n]`` in the source. The row numbers by default.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import jaxcurate as jc
         >>> pool = jc.make_pool(np.eye(3), ids=np.array(["a", "b", "c"]))
@@ -103,7 +118,7 @@ def make_pool(
     items = np.arange(n) if items is None else np.asarray(items, np.int64)
     if ids.shape != (n,) or items.shape != (n,):
         raise InputError(f"ids and items must have {n} entries, one for each embedding")
-    keys_of(ids)  # refuses one that is there twice
+    keys_of(ids)  # refuses duplicate ids
     return Pool(embeddings, ids, items, _fingerprint(files.array_digest(embeddings), ids))
 
 
@@ -113,22 +128,36 @@ def write_pool(
     about: Callable[[], Mapping[str, Any]],
     run: str | None = None,
 ) -> Pool:
-    """Writes a pool that comes block by block, whole or not at all.
+    """Writes a pool block by block to a folder, which appears whole or not at all.
 
-    No more of the embeddings is held than a block. The fingerprint is that which
-    :func:`make_pool` gives all rows together.
+    Only one block of the embeddings is in memory at a time. The fingerprint is the same as that
+    of :func:`make_pool` for all rows together.
 
     Args:
-        path: the folder.
-        blocks: at least one; float32, unicode and int64.
-        about: called once all blocks are there; what it gives joins the card.
-        run: the run that writes; what another one wrote is not replaced.
+        path: path of the folder.
+        blocks: at least one block, of float32, unicode and int64.
+        about: called after the last block. Its result joins the card.
+        run: id of the run that writes. A folder of another run is not replaced.
 
     Returns:
-        The pool, its embeddings a memory map.
+        The pool, with its embeddings as a memory map.
 
     Raises:
-        ValueError: an embedding has a NaN or an infinity, or an id is there twice.
+        InputError: an embedding has a NaN or an infinity, or two ids are equal.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from jaxcurate.artifacts import Block, write_pool
+        >>> rows = np.eye(4, dtype=np.float32)
+        >>> blocks = [
+        ...     Block(rows[:2], np.array(["a", "b"]), np.array([0, 1])),
+        ...     Block(rows[2:], np.array(["c", "d"]), np.array([2, 3])),
+        ... ]
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     pool = write_pool(f"{work}/pool", blocks, about=lambda: {"encoder": "none"})
+        >>> pool.embeddings.shape, pool.ids.tolist()
+        ((4, 4), ['a', 'b', 'c', 'd'])
     """
     path, card = epath.Path(path), {} if run is None else {"run": run}
     with folders.new_folder(path, card, KIND) as folder:
@@ -140,13 +169,17 @@ def write_pool(
 def fill_pool(
     folder: folders.NewFolder, blocks: Iterable[Block]
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Writes the files of a pool, as :func:`write_pool` does.
+    """Writes the files of a pool to a folder, as :func:`write_pool` does.
+
+    Args:
+        folder: folder that is being written.
+        blocks: at least one block, of float32, unicode and int64.
 
     Returns:
-        Ids, items and fingerprint.
+        Ids, items and fingerprint of the pool.
 
     Raises:
-        InputError: an embedding has a NaN or an infinity, or an id is there twice.
+        InputError: an embedding has a NaN or an infinity, or two ids are equal.
     """
     all_ids, all_items = [], []
     with folder.create("embeddings.npy") as file, RowFile(file) as rows:
@@ -163,15 +196,23 @@ def fill_pool(
 
 
 def row_ids(rows: np.ndarray) -> np.ndarray:
-    """Returns numbers of rows as ids, unicode ``[n]`` no wider than the largest needs."""
+    """Returns the numbers of rows as ids, unicode ``[n]`` with the width of the largest number.
+
+    Args:
+        rows: whole numbers ``[n]``.
+
+    Examples:
+        >>> row_ids(np.array([3, 12]))
+        array(['3', '12'], dtype='<U2')
+    """
     return np.asarray(rows).astype(f"<U{len(str(np.max(rows)))}")
 
 
 def _faults(embeddings: np.ndarray, first: int) -> list[np.ndarray]:
-    """Returns what :func:`faults_of` finds in a block whose first row has the number ``first``."""
+    """Returns the result of :func:`faults_of` for a block whose first row is number ``first``."""
     if not len(embeddings):
         return []
-    # Where there is a NaN both are NaN, and not within.
+    # With a NaN, minimum and maximum are NaN, and both comparisons are false.
     within = float(embeddings.min()) >= -LARGEST and float(embeddings.max()) <= LARGEST
     return [] if within else [faults_of(embeddings, range(first, first + len(embeddings)))]
 

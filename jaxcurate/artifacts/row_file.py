@@ -1,4 +1,4 @@
-"""A ``.npy`` file whose rows come block by block, their number being known at the end."""
+"""Writing of a ``.npy`` file block by block, when the number of rows is not known in advance."""
 
 from types import TracebackType
 
@@ -9,7 +9,7 @@ from jaxcurate.checks import InputError
 
 
 class RowFile:
-    """Writes rows to a ``.npy`` file, the bytes of which are those of ``numpy.save``.
+    """Writer of rows to a ``.npy`` file with the same bytes as a file of ``numpy.save``.
 
     ::
 
@@ -18,7 +18,7 @@ class RowFile:
                 rows.append(block)
 
     Args:
-        file: open for writing, and empty. It is not closed.
+        file: empty file, open for writing. It is not closed.
     """
 
     def __init__(self, file: files.NewFile) -> None:
@@ -43,12 +43,12 @@ class RowFile:
         """Writes a block ``[b, ...]``.
 
         Raises:
-            InputError: its rows are not of the type and shape of those before, or Python objects;
+            InputError: the rows differ from earlier rows in type or shape, or are Python objects,
                 or the disk is full.
         """
         rows = np.ascontiguousarray(rows)
         if rows.dtype.hasobject:
-            raise InputError("Object arrays cannot be saved: that would be a pickle")
+            raise InputError("Object arrays cannot be saved without a pickle")
         header = np.lib.format.header_data_from_array_1_0(rows)
         like = {**header, "shape": header["shape"][1:]}
         if self._header is None:
@@ -56,17 +56,18 @@ class RowFile:
             self._write_header(0)
             self._begin = self._file.tell()
         if like != self._header:
-            raise InputError(f"a block of {_told(like)} follows one of {_told(self._header)}")
+            before = _description(self._header)
+            raise InputError(f"a block of {_description(like)} follows one of {before}")
         self._file.write(rows.view(np.uint8).data)
         self._digest.update(rows)
 
     def __len__(self) -> int:
-        """Returns the number of rows so far."""
+        """Returns the number of rows that are written."""
         return len(self._digest)
 
     @property
     def digest(self) -> str:
-        """The :func:`jaxcurate.artifacts.files.array_digest` of all rows."""
+        """Digest of all rows, equal to :func:`jaxcurate.artifacts.files.array_digest`."""
         return self._digest.hexdigest()
 
     def _write_header(self, n: int) -> None:
@@ -84,5 +85,5 @@ class RowFile:
             raise RuntimeError(f"the header of {self._file.path} takes more than was left for it")
 
 
-def _told(header: dict) -> str:
+def _description(header: dict) -> str:
     return f"rows {list(header['shape'])} of {header['descr']}"

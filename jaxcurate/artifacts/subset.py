@@ -17,11 +17,12 @@ KIND = "subset"
 
 
 class Subset(NamedTuple):
-    """Rows of a pool, and the card that says where they come from."""
+    """Rows of a pool that were selected, with the card of their folder."""
 
     indices: np.ndarray
-    """int64, sorted; a row that is taken twice stands there twice."""
+    """int64, sorted. A row that is taken twice is listed twice."""
     card: dict[str, Any]
+    """Facts about the subset: its pool, its settings, its size."""
 
 
 def save_subset(
@@ -32,21 +33,36 @@ def save_subset(
     about: Mapping[str, Any],
     why: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes ``manifest.parquet``, ``indices.npy`` and ``card.json``, whole or not at all.
+    """Writes ``manifest.parquet``, ``indices.npy`` and ``card.json`` to a folder.
+
+    The folder appears whole or not at all.
 
     Args:
-        path: the folder.
-        indices: int64, sorted, from :func:`jaxcurate.sample`.
-        pool: what they index.
-        tree: over the pool; the manifest tells the cluster of each row at every level.
-        about: joins the card.
-        why: the rows that were kept for each reason, such as :func:`jaxcurate.curation.mixing.mix`
-            tells; the manifest then says why each row was kept, and the card how many were for
-            what.
+        path: path of the folder.
+        indices: rows int64, sorted, from :func:`jaxcurate.sample`.
+        pool: pool that the rows belong to.
+        tree: tree over the pool. The manifest lists the cluster of each row at every level.
+        about: further entries of the card.
+        why: rows that were kept for each reason, such as the result of
+            :func:`jaxcurate.curation.mixing.mix`. The manifest then lists the reason of each row,
+            and the card has the number of rows of each reason.
 
     Raises:
-        ValueError: the tree is over another pool; or a row of ``indices`` is kept for no reason
-            or for two, or a reason names another row.
+        InputError: the tree is over another pool, or ``why`` does not name each row once.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> pool = jc.make_pool(np.eye(10))
+        >>> tree = jc.ClusterTree.from_labels([np.repeat([0, 1], 5)])
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     save_subset(f"{work}/curated", jc.sample(tree, 4), pool, tree, {"seed": 0})
+        ...     manifest = pq.read_table(f"{work}/curated/manifest.parquet")
+        >>> manifest.column_names
+        ['id', 'row', 'count', 'cluster_l1', 'distance']
+        >>> manifest["cluster_l1"].to_pylist()
+        [0, 0, 1, 1]
     """
     tree.check_over(pool.fingerprint, len(pool))
     checked_rows(np.unique(indices), len(pool), "indices")
@@ -66,16 +82,32 @@ def save_subset(
 
 
 def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
-    """Reads a subset's folder.
+    """Reads the folder that :func:`save_subset` wrote.
+
+    Args:
+        path: path of the folder.
+        pool: pool that the subset was drawn from.
 
     Raises:
-        DamagedError: a file is missing, truncated or altered; it is named.
-        ValueError: the subset was drawn from another pool; both fingerprints are named.
+        DamagedError: a file is missing, truncated or altered; the message names it.
+        InputError: the subset was drawn from another pool; the message names both fingerprints.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> pool = jc.make_pool(np.eye(10))
+        >>> tree = jc.ClusterTree.from_labels([np.repeat([0, 1], 5)])
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     save_subset(f"{work}/curated", np.array([2, 7]), pool, tree, {"seed": 0})
+        ...     subset = load_subset(f"{work}/curated", pool)
+        >>> subset.indices, subset.card["size"]
+        (array([2, 7]), 2)
     """
     card = folders.check_files(path)
     if card["pool"] != pool.fingerprint:
         raise InputError(
-            f"{path} was drawn from pool {card['pool']}, but the pool here is {pool.fingerprint}"
+            f"{path} was drawn from pool {card['pool']}, but the given pool is {pool.fingerprint}"
         )
     return Subset(files.load_array(epath.Path(path) / "indices.npy"), card)
 

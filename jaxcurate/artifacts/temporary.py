@@ -1,4 +1,4 @@
-"""Temporary folders that are known by a mark and removed once their process is gone."""
+"""Temporary folders with a mark that names their process, removed once it has ended."""
 
 import json
 import os
@@ -10,27 +10,35 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts.local import parsed, told
+from jaxcurate.artifacts.local import parsed, write_errors
 from jaxcurate.artifacts.owner import Owner
 
 _MARK = "jaxcurate-temporary.json"
-"""Tells the token of the folder's name and the process that made it."""
+"""File with the token of the folder's name and the process that made it."""
 _NAME = re.compile(r"\.jaxcurate-(?P<token>[0-9a-f]{32})-(?P<pid>\d+)-(?P<started>\d*)\.tmp")
 OLD = "old"
-"""Name, within a temporary folder, of what its target was before."""
+"""Name, within a temporary folder, of the former content of its target."""
 
 
 @contextmanager
 def beside(path: epath.Path) -> Iterator[epath.Path]:
-    """Yields an empty place for what will stand at ``path``, and removes the rest in the end.
+    """Yields a temporary folder beside ``path``, and removes it in the end.
 
-    Temporary folders that processes left behind beside ``path`` are removed first.
+    Temporary folders that ended processes left beside ``path`` are removed first.
 
     Args:
-        path: the target, whose folder exists.
+        path: target that the content will be moved to. Its parent folder exists.
 
     Yields:
-        A temporary folder on the file system of ``path``.
+        A temporary folder on the file system of ``path``, empty but for its mark.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with beside(epath.Path(work) / "tree") as folder:
+        ...         before = folder.exists(), is_temporary(folder.name)
+        ...     before, folder.exists()
+        ((True, True), False)
     """
     clean(path.parent)
     owner, token = Owner.current(), uuid.uuid4().hex
@@ -39,7 +47,7 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
     try:
         mark = {"token": token, "target": path.name, **owner._asdict()}
         text = json.dumps(mark)
-        with told(folder / _MARK, len(text)):
+        with write_errors(folder / _MARK, len(text)):
             (folder / _MARK).write_text(text)
         yield folder
     finally:
@@ -47,19 +55,19 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
 
 
 def clean(parent: epath.Path) -> None:
-    """Removes temporary folders of processes that are gone.
+    """Removes the temporary folders of processes that have ended.
 
-    Folders without the mark, and those of processes that run or may run on another machine, stay.
-    Where a process was killed between two renames, what it was about to replace is put back.
+    Folders without a mark stay, and so do folders of processes that run, or may run on another
+    machine. If a process was killed between two renames, the folder that it was about to replace
+    is moved back.
     """
     for folder in parent.glob(".jaxcurate-*.tmp"):
         if not (name := _NAME.fullmatch(folder.name)) or not folder.is_dir():
             continue
         mark = _read_mark(folder)
         if mark is None:
-            # Nothing but an unfinished mark: the process was killed while it made the folder.
-            here = Owner.current()
-            maker = here._replace(pid=int(name["pid"]), started=name["started"])
+            # With nothing but an unfinished mark, the process was killed while it made the folder.
+            maker = Owner.current()._replace(pid=int(name["pid"]), started=name["started"])
             unfinished = {entry.name for entry in folder.iterdir()} <= {_MARK}
             if unfinished and maker.is_running() is False:
                 _remove(folder)
@@ -72,7 +80,12 @@ def clean(parent: epath.Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Tells whether a file name is one that only temporary folders have."""
+    """Returns whether a name has the form of the names of temporary folders.
+
+    Examples:
+        >>> is_temporary(f".jaxcurate-{'0' * 32}-17-5.tmp"), is_temporary("a.tmp")
+        (True, False)
+    """
     return _NAME.fullmatch(name) is not None
 
 
@@ -86,7 +99,7 @@ def _read_mark(folder: epath.Path) -> tuple[str, str, Owner] | None:
 
 
 def _is_name(target: Any) -> bool:
-    """Tells whether something, from a mark that may be damaged, can be a file's name."""
+    """Returns whether an entry of a mark, which may be damaged, can be the name of a file."""
     try:
         size = len(os.fsencode(target)) if isinstance(target, str) else 0
     except UnicodeEncodeError:
@@ -95,7 +108,7 @@ def _is_name(target: Any) -> bool:
 
 
 def _remove(folder: epath.Path) -> None:
-    """Removes a temporary folder, its mark last, so that a kill leaves one that is marked."""
+    """Removes a temporary folder, its mark last, so that it stays marked if a kill interrupts."""
     for entry in folder.iterdir():
         if entry.name != _MARK:
             entry.rmtree(missing_ok=True) if entry.is_dir() else entry.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A tree of clusters as flat arrays: points below, ever fewer clusters above."""
+"""Trees of clusters as flat arrays: points at the bottom, fewer clusters at each level above."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,34 +19,45 @@ KIND = "tree"
 
 
 class SurplusWarning(UserWarning):
-    """There are fewer distinct rows than clusters, so that some clusters are empty."""
+    """Warning that there were fewer distinct rows than clusters, so that clusters are empty."""
 
 
 class TreeLevel(NamedTuple):
-    """One level: the clusters over the points, or over the clusters of the level below."""
+    """Clusters of the points, or of the clusters of the level below."""
 
     centroids: np.ndarray
-    """float32 ``[k, d]``; ``[k, 0]`` in a tree that was made from labels alone."""
+    """float32 ``[k, d]``, or ``[k, 0]`` in a tree that was made from labels alone."""
     labels: np.ndarray
-    """int32 ``[m]``: the cluster of each of the ``m`` points or clusters below."""
+    """int32 ``[m]``: cluster of each of the ``m`` points or clusters below."""
     distances: np.ndarray
-    """float32 ``[m]``: squared, to the own centroid; NaN where unknown."""
+    """float32 ``[m]``: squared distances to the centroid of the cluster, NaN if unknown."""
 
 
 @dataclass(frozen=True)
 class ClusterTree:
-    """Levels from the bottom up: level 1 clusters points, level 2 the clusters of level 1.
+    """Tree of clusters. Level 1 clusters the points, level 2 the clusters of level 1, and so on.
 
-    A cluster may be empty, at any level. What is derived from the levels (counts, the order of
-    points by cluster) is made when it is first asked for, and kept.
+    Clusters may be empty at any level. Counts, and the order of points by cluster, are computed
+    at the first use and kept.
+
+    Examples:
+        Four points in three clusters, and these in two:
+
+        >>> import jaxcurate as jc
+        >>> tree = jc.ClusterTree.from_labels([[0, 1, 2, 2], [0, 1, 1]])
+        >>> tree.point_labels(level=2)
+        array([0, 1, 1, 1], dtype=int32)
+        >>> tree.members(level=2, cluster=1)
+        array([1, 2, 3])
     """
 
     levels: tuple[TreeLevel, ...]
+    """Levels, bottom up."""
     pool: str = ""
-    """Fingerprint of the pool whose rows are the points; "" where it is not known."""
+    """Fingerprint of the pool whose rows are the points. "" if it is unknown."""
     metric: Metric = "euclidean"
-    """Metric of the distances: squared Euclidean, for ``"cosine"`` between rows of length 1: 2 - 2
-    cos."""
+    """Metric of the squared Euclidean distances. With ``"cosine"``, they are between rows of
+    length 1, and equal 2 - 2 cos."""
 
     def __post_init__(self) -> None:
         check_choice("metric", self.metric, get_args(Metric))
@@ -66,15 +77,14 @@ class ClusterTree:
             below = k
 
     def check_over(self, pool: str, n: int) -> None:
-        """Refuses a pool that the tree is not over.
+        """Refuses a pool other than that of the tree.
 
         Args:
-            pool: its fingerprint.
-            n: how many rows it has.
+            pool: fingerprint of the pool.
+            n: number of its rows.
 
         Raises:
-            ValueError: naming both fingerprints, or both numbers of rows where the tree does not
-                know its pool.
+            InputError: the fingerprints differ, or the numbers of rows; the message names both.
         """
         if self.pool and self.pool != pool:
             raise InputError(f"the tree was made from pool {self.pool}, but the pool is {pool}")
@@ -87,48 +97,48 @@ class ClusterTree:
         return len(self.levels[0].labels)
 
     def n_clusters(self, level: int) -> int:
-        """Returns how many clusters a level has; levels count from 1."""
-        return len(self._at(level).centroids)
+        """Returns the number of clusters of a level. Levels count from 1."""
+        return len(self._level(level).centroids)
 
     def n_surplus(self, level: int) -> int:
-        """Clusters of a level that are empty because another has the same centroid.
+        """Counts the clusters of a level that are empty because another has the same centroid.
 
-        There are any only where the rows (or centroids) that the level was made from had fewer
-        distinct ones among them than there are clusters.
+        There are none unless the level was made from fewer distinct rows (or centroids) than it
+        has clusters.
         """
-        found = self._at(level)
-        return n_surplus(found.centroids, found.labels)
+        counted = self._level(level)
+        return n_surplus(counted.centroids, counted.labels)
 
     def surplus_lines(self) -> list[str]:
-        """Tells in a line each which levels have clusters that :meth:`n_surplus` counts."""
+        """Returns a line of text for each level with clusters that :meth:`n_surplus` counts."""
         return surplus_lines(self.surplus)
 
     @property
     def surplus(self) -> dict[str, tuple[int, int]]:
-        """For each level by its name, :meth:`n_surplus` and how many clusters it has in all."""
+        """Result of :meth:`n_surplus` and number of all clusters, by the name of the level."""
         numbers = range(1, len(self.levels) + 1)
         return {f"level {i}": (self.n_surplus(i), self.n_clusters(i)) for i in numbers}
 
     def point_labels(self, level: int) -> np.ndarray:
-        """Returns the cluster of every point at a level, int32 ``[n]``; levels count from 1."""
-        self._at(level)
+        """Returns the cluster of every point at a level, int32 ``[n]``. Levels count from 1."""
+        self._level(level)
         labels = self.levels[0].labels
         for above in self.levels[1:level]:
             labels = above.labels[labels]
         return labels
 
     def point_counts(self, level: int) -> np.ndarray:
-        """Returns how many points lie below each cluster of a level, int64 ``[k]``."""
-        self._at(level)
+        """Returns the number of points below each cluster of a level, int64 ``[k]``."""
+        self._level(level)
         return self._point_counts[level - 1]
 
     def counts_of(self, leaves: np.ndarray) -> list[np.ndarray]:
-        """Returns how many of some points lie below each cluster, int64 ``[k]``, level by level.
+        """Returns the number of given points below each cluster, int64 ``[k]`` for each level.
 
         Args:
-            leaves: the level-1 clusters ``[m]`` of those points.
+            leaves: level-1 clusters ``[m]`` of the points.
         """
-        # In the smallest type and in blocks: bincount would copy the leaves to twice their size.
+        # The smallest type, block by block: bincount would copy the leaves to twice their size.
         small = np.zeros(self.n_clusters(1), np.min_scalar_type(len(leaves)))
         for begin in range(0, len(leaves), _BLOCK):
             np.add.at(small, leaves[begin : begin + _BLOCK], small.dtype.type(1))
@@ -140,11 +150,10 @@ class ClusterTree:
         return counts
 
     def children(self, level: int, cluster: int) -> np.ndarray:
-        """Returns what lies directly below a cluster, int64, sorted: points, or clusters one level
-        down.
+        """Returns the points, or clusters of the level below, in a cluster, int64, sorted.
 
         Raises:
-            ValueError: there is no such level or cluster.
+            InputError: there is no such level or cluster.
         """
         k = self.n_clusters(level)
         check_whole("cluster", cluster, 0)
@@ -153,24 +162,24 @@ class ClusterTree:
         return self._below(level, np.array([cluster]))
 
     def members(self, level: int, cluster: int) -> np.ndarray:
-        """Returns the points below a cluster, int64, sorted; levels count from 1.
+        """Returns the points below a cluster, int64, sorted. Levels count from 1.
 
-        Takes time in proportion to what it returns, but for the first call at a level, which
-        sorts the level's labels.
+        The first call at a level sorts its labels. Further calls take time in proportion to the
+        size of the result.
 
         Raises:
-            ValueError: there is no such level or cluster.
+            InputError: there is no such level or cluster.
         """
-        found = self.children(level, cluster)
+        below = self.children(level, cluster)
         for number in range(level - 1, 0, -1):
-            found = self._below(number, found)
-        return np.sort(found)
+            below = self._below(number, below)
+        return np.sort(below)
 
     def path(self, row: int) -> tuple[int, ...]:
-        """Returns the clusters that a point lies in, bottom up.
+        """Returns the cluster of a point at each level, bottom up.
 
         Raises:
-            ValueError: there is no such point.
+            InputError: there is no such point.
         """
         check_whole("row", row, 0)
         if row >= self.n_points:
@@ -181,38 +190,42 @@ class ClusterTree:
         return tuple(found)
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
-        """Writes the tree to a folder, whole or not at all; ``about`` joins its card.
+        """Writes the tree to a folder, which appears whole or not at all.
+
+        Args:
+            path: path of the folder.
+            about: further entries of its card.
 
         Raises:
-            InputError: something other than a tree that jaxcurate wrote stands there, or it
+            InputError: the path holds something other than a tree that jaxcurate wrote, or it
                 cannot be written.
         """
         with folders.new_folder(path, self.card(about), KIND) as folder:
             self.fill(folder)
 
     def card(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Returns ``about`` with the facts that the card of a tree's folder tells."""
+        """Returns the entries of the card of a tree's folder, ``about`` included."""
         about = {"pool": self.pool, **(about or {})}
         return about | {"metric": self.metric, "n_levels": len(self.levels)}
 
     def fill(self, folder: folders.NewFolder) -> None:
-        """Writes the files of a tree."""
+        """Writes the files of the tree to a folder that is being written."""
         for number, level in enumerate(self.levels, 1):
             for name, array in level._asdict().items():
                 folder.save_array(f"l{number}_{name}.npy", array)
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True, check: bool = True) -> "ClusterTree":
-        """Reads a tree's folder.
+        """Reads the folder of a tree.
 
         Args:
-            path: the folder.
-            mmap: read the arrays lazily, where the file system can.
-            check: hold every file against its checksum, which reads all of it; otherwise only
+            path: path of the folder.
+            mmap: open the arrays as memory maps, if the file system can.
+            check: compare every file with its checksum, which reads it as a whole. Otherwise only
                 sizes are checked.
 
         Raises:
-            DamagedError: a file is missing, truncated or altered; it is named.
+            DamagedError: a file is missing, truncated or altered; the message names it.
         """
         card = (folders.check_files if check else folders.check_sizes)(path)
         folder = epath.Path(path)
@@ -223,29 +236,35 @@ class ClusterTree:
                 for number in range(1, card["n_levels"] + 1)
             ),
             card.get("pool", ""),
-            card.get("metric", "euclidean"),  # cards of older trees do not tell
+            card.get("metric", "euclidean"),  # cards of older trees have no metric
         )
 
     @classmethod
     def from_labels(
         cls, labels: Sequence[np.ndarray], distances: np.ndarray | None = None
     ) -> "ClusterTree":
-        """Returns a tree that was made elsewhere, from the parent of each point and cluster.
+        """Returns a tree from the labels of a clustering that was made elsewhere.
 
         Args:
             labels: for each level, bottom up, the cluster of each point or cluster below:
-                integers ``[n]``, then ``[k_1]``, ``[k_2]``... A cluster that no label names is
-                empty; the last level has as many clusters as its largest label tells.
-            distances: ``[n]``, of the points to their centroids; unknown (NaN) by default.
+                integers ``[n]``, then ``[k_1]``, ``[k_2]``... A cluster without a label is empty.
+                The largest label of the last level determines its number of clusters.
+            distances: distances ``[n]`` of the points to their centroids. NaN by default.
 
         Raises:
-            ValueError: the labels do not make a tree.
+            InputError: the labels do not make a tree.
+
+        Examples:
+            >>> import jaxcurate as jc
+            >>> tree = jc.ClusterTree.from_labels([[0, 1, 2, 2], [0, 1, 1]])
+            >>> tree.n_points, tree.n_clusters(1), tree.n_clusters(2)
+            (4, 3, 2)
         """
         arrays = [np.asarray(level) for level in labels]
         for number, array in enumerate(arrays, 1):
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
                 raise InputError(f"labels of level {number} must be integers [m], m > 0")
-            if not 0 <= array.min() <= array.max() < 2**31:  # int32 would name other clusters
+            if not 0 <= array.min() <= array.max() < 2**31:  # int32 would overflow
                 raise InputError(f"level {number} has labels outside [0, 2**31)")
         sizes = [len(above) for above in arrays[1:]]
         sizes += [int(array.max()) + 1 for array in arrays[-1:]]
@@ -270,11 +289,10 @@ class ClusterTree:
         return {}
 
     def _below(self, level: int, clusters: np.ndarray) -> np.ndarray:
-        """Returns the points or clusters directly below clusters ``[m]`` of a level, in their
-        order."""
+        """Returns the points or clusters directly below each of the clusters ``[m]`` of a level."""
         if level not in self._orders:
-            labels, k = self._at(level).labels, self.n_clusters(level)
-            # By columns instead of rows: a counting sort, several times faster than argsort.
+            labels, k = self._level(level).labels, self.n_clusters(level)
+            # From rows to columns is a counting sort, several times faster than argsort.
             entries = np.ones(len(labels), np.int8), labels, np.arange(len(labels) + 1)
             by_cluster = csr_array(entries, shape=(len(labels), k)).tocsc()
             self._orders[level] = by_cluster.indices, by_cluster.indptr
@@ -283,7 +301,7 @@ class ClusterTree:
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return order[np.repeat(first, counts) + within].astype(np.int64)
 
-    def _at(self, level: int) -> TreeLevel:
+    def _level(self, level: int) -> TreeLevel:
         check_whole("level", level)
         if not 1 <= level <= len(self.levels):
             raise InputError(f"level={level}, but the tree has levels 1 to {len(self.levels)}")
@@ -291,10 +309,16 @@ class ClusterTree:
 
 
 def check_tree(tree: Any) -> None:
-    """Refuses what is no tree, such as the result of k-means.
+    """Refuses an object that is no tree, such as the result of k-means.
 
     Raises:
-        ValueError: naming its type.
+        InputError: the message names the type of the object.
+
+    Examples:
+        >>> check_tree([0, 1])
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: tree must be a ClusterTree, not list
     """
     hint = "ClusterTree.from_labels([result.labels], result.distances) makes one of k-means"
     check_instance("tree", tree, ClusterTree, hint if hasattr(tree, "labels") else "")
@@ -303,11 +327,15 @@ def check_tree(tree: Any) -> None:
 def n_surplus(centroids: np.ndarray, labels: np.ndarray) -> int:
     """Counts the clusters that are empty because another has the same centroid.
 
-    Takes no time to speak of where no cluster is empty.
+    The time is negligible if no cluster is empty.
 
     Args:
-        centroids: float32 ``[k, d]``; of ``[k, 0]`` nothing is known, and there are none.
-        labels: int ``[m]``.
+        centroids: float32 ``[k, d]``. The count is 0 for ``[k, 0]``, where they are unknown.
+        labels: int ``[m]``, cluster of each row.
+
+    Examples:
+        >>> n_surplus(np.array([[1], [1], [2]], np.float32), labels=np.array([0, 0, 2]))
+        1
     """
     filled = np.zeros(len(centroids), bool)
     filled[labels] = True
@@ -315,17 +343,21 @@ def n_surplus(centroids: np.ndarray, labels: np.ndarray) -> int:
         return 0
     # Adding 0 turns -0 into 0: equal numbers have equal bytes.
     points = np.ascontiguousarray(centroids + np.float32(0)).view(f"V{4 * centroids.shape[1]}")
-    order = np.argsort(~filled, kind="stable")  # those with rows come first
+    order = np.argsort(~filled, kind="stable")  # clusters with rows come first
     _, first = np.unique(points[order, 0], return_index=True)
     return int((~filled).sum() - (~filled[order[first]]).sum())
 
 
 def surplus_lines(surplus: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Tells in a line each which levels have fewer distinct rows than clusters.
+    """Returns a line of text for each level with fewer distinct rows than clusters.
 
     Args:
-        surplus: by the name of a level, what :func:`n_surplus` counts, and how many clusters it
-            has in all.
+        surplus: result of :func:`n_surplus` and number of all clusters, by the name of the level.
+
+    Examples:
+        >>> lines = surplus_lines({"level 1": (2, 10), "level 2": (0, 3)})
+        >>> len(lines), lines[0][:42]
+        (1, 'level 1: 2 of 10 clusters are empty, becau')
     """
     return [
         f"{name}: {empty} of {n_clusters} clusters are empty, because there were fewer distinct "
@@ -336,6 +368,6 @@ def surplus_lines(surplus: Mapping[str, tuple[int, int]]) -> list[str]:
 
 
 def warn_of_surplus(surplus: Mapping[str, tuple[int, int]]) -> None:
-    """Warns the caller of a public function of what :func:`surplus_lines` tells."""
+    """Warns the caller of a public function with the text of :func:`surplus_lines`."""
     if lines := surplus_lines(surplus):
         warnings.warn("; ".join(lines), SurplusWarning, stacklevel=3)

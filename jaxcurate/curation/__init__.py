@@ -1,1 +1,45 @@
-"""The method on arrays: hierarchical k-means, balanced sampling, and what goes with them."""
+"""Curation of arrays: hierarchical k-means, balanced sampling, deduplication, growth, batches."""
+
+from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
+from jaxcurate.curation.checkpoint import TreeState
+from jaxcurate.curation.dedup import (
+    Agreement,
+    Duplicates,
+    agreement,
+    content_digests,
+    deduplicate,
+)
+from jaxcurate.curation.growth import LevelDrift, drift, grow, refit_branch
+from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.level import Level
+from jaxcurate.curation.mixing import Mix, indices_of, mix
+from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
+from jaxcurate.curation.stratified_batches import Batches
+from jaxcurate.curation.suggest_levels import Proposal, propose_levels
+
+__all__ = [
+    "Agreement",
+    "Batches",
+    "Duplicates",
+    "Level",
+    "LevelDrift",
+    "Mix",
+    "Proposal",
+    "ShortfallWarning",
+    "TreeState",
+    "agreement",
+    "allocate",
+    "content_digests",
+    "deduplicate",
+    "drift",
+    "flat",
+    "grow",
+    "hierarchical_kmeans",
+    "indices_of",
+    "mix",
+    "propose_levels",
+    "refit_branch",
+    "sample",
+    "sample_flat",
+    "sample_uniform",
+]

@@ -1,4 +1,4 @@
-"""Where a hierarchical k-means stands: what has to be kept to go on from there bit for bit."""
+"""State of an unfinished hierarchical k-means, from which it continues bit for bit."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,24 +14,29 @@ _PHASES: tuple[Phase, ...] = ("seeding", "iterating")
 
 @dataclass(frozen=True)
 class TreeState:
-    """State of a hierarchical k-means that is not finished.
+    """State of an unfinished hierarchical k-means.
 
-    It belongs to the rows and the arguments that it was made with.
+    It can be continued with the same rows and arguments alone.
+
+    Examples:
+        >>> state = TreeState()
+        >>> TreeState.from_arrays(state.to_arrays()) == state
+        True
     """
 
     levels: tuple[TreeLevel, ...] = ()
     """Levels that are finished, bottom up."""
     n_runs: int = 0
-    """Number of k-means runs that are finished at the level in hand."""
+    """Number of finished k-means runs at the current level."""
     run: TreeLevel | None = None
     """Centroids, labels and squared distances after the last of these runs, normalized."""
     kmeans: KMeansState | None = None
-    """State of the run in hand; None at its beginning."""
+    """State of the current run. None at its beginning."""
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Returns the state as arrays by name, as ``numpy.savez`` keeps them.
+        """Returns the state as arrays by name, in a form that ``numpy.savez`` can store.
 
-        Example:
+        Examples:
             >>> TreeState().to_arrays()["n_runs"]
             array(0)
         """
@@ -48,7 +53,7 @@ class TreeState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "TreeState":
-        """Makes a state of what :meth:`to_arrays` returned.
+        """Makes a state from the arrays that :meth:`to_arrays` returned.
 
         Raises:
             InputError: the arrays are not those of a state.
@@ -78,13 +83,13 @@ class TreeState:
 
 
 class Watch:
-    """Keeps the state of a hierarchical k-means as it goes on, and tells it now and then.
+    """Keeper of the state of a running hierarchical k-means, which reports it now and then.
 
     Args:
-        state: where to go on; None to begin.
-        on_state: told the state; None where nobody wants to know.
-        every: iterations, or as much other work, between two looks at ``due``.
-        due: whether to tell now; making a state fetches a few numbers for each row.
+        state: state to continue from. None to begin.
+        on_state: called with the state. None for no reports.
+        every: number of iterations, or as much other work, between two calls of ``due``.
+        due: returns whether to report now. Making a state fetches a few numbers for each row.
     """
 
     def __init__(
@@ -98,21 +103,21 @@ class Watch:
         self._on_state, self._every, self._due = on_state, every, due
 
     def stops(self) -> Stops:
-        """Returns where the k-means run in hand begins, and where it stops to tell."""
-        on_state, told = self._on_state, None
+        """Returns the state that the current k-means run begins with, and its stops to report."""
+        on_state, on_kmeans = self._on_state, None
         if on_state is not None:
-            told = lambda kmeans: on_state(replace(self.state, kmeans=kmeans))
-        return Stops(self.state.kmeans, told, self._every, self._due)
+            on_kmeans = lambda kmeans: on_state(replace(self.state, kmeans=kmeans))
+        return Stops(self.state.kmeans, on_kmeans, self._every, self._due)
 
     def run_done(self, run: TreeLevel) -> None:
-        """Notes that a k-means run is finished."""
-        self._go_on(replace(self.state, n_runs=self.state.n_runs + 1, run=run, kmeans=None))
+        """Records a finished k-means run."""
+        self._update(replace(self.state, n_runs=self.state.n_runs + 1, run=run, kmeans=None))
 
     def level_done(self, level: TreeLevel) -> None:
-        """Notes that a level is finished."""
-        self._go_on(TreeState((*self.state.levels, level)))
+        """Records a finished level."""
+        self._update(TreeState((*self.state.levels, level)))
 
-    def _go_on(self, state: TreeState) -> None:
+    def _update(self, state: TreeState) -> None:
         self.state = state
         if self._on_state is not None and self._due():
             self._on_state(state)

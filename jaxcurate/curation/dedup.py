@@ -1,4 +1,4 @@
-"""Deduplication: rows that are the same or nearly so are joined, and one of each group stays."""
+"""Deduplication: equal and nearly equal rows are joined, and one row of each group is kept."""
 
 import hashlib
 import tempfile
@@ -30,37 +30,41 @@ Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
 _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
-
 KIND = "duplicates"
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Rows that are alike, and those of them that stay."""
+    """Groups of duplicate rows, and the row of each group that is kept."""
 
     kept: np.ndarray
     """int64 ``[m]``, sorted: the valid rows, one of each component."""
     components: np.ndarray
-    """int64 ``[n]``: the component of each row, numbered by their first rows."""
+    """int64 ``[n]``: component of each row. Components are numbered by their first rows."""
     pairs: np.ndarray
-    """int64 ``[p, 2]``, the smaller row first: why rows were joined."""
+    """int64 ``[p, 2]``: pairs of rows that were joined, the smaller row first."""
     similarity: np.ndarray
-    """float32 ``[p]``: the cosine of each pair, 1 for the same content."""
+    """float32 ``[p]``: cosine of each pair, 1 for equal content."""
     same: np.ndarray
-    """bool ``[p]``: whether the pair was joined for its content."""
+    """bool ``[p]``: True for pairs of equal content."""
 
     @property
     def n_same(self) -> int:
-        """Rows with the content of an earlier row."""
+        """Number of rows with the content of an earlier row."""
         return int(self.same.sum())
 
     @property
     def n_near(self) -> int:
-        """Further rows that go because they are nearly the same as another."""
+        """Number of further rows that were removed as near-duplicates."""
         return len(self.components) - len(self.kept) - self.n_same
 
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
-        """Writes a folder, whole or not at all; ``about`` joins its card."""
+        """Writes a folder, which appears whole or not at all.
+
+        Args:
+            path: path of the folder.
+            about: further entries of its card.
+        """
         numbers = {"kept": len(self.kept), "same": self.n_same, "near": self.n_near}
         with folders.new_folder(path, {**(about or {}), **numbers}, KIND) as folder:
             for name, array in vars(self).items():
@@ -68,10 +72,10 @@ class Duplicates:
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Duplicates":
-        """Reads the folder.
+        """Reads the folder that :meth:`save` wrote.
 
         Raises:
-            DamagedError: a file is missing, truncated or altered; it is named.
+            DamagedError: a file is missing, truncated or altered; the message names it.
         """
         folders.check_files(path)
         names = cls.__dataclass_fields__
@@ -79,17 +83,17 @@ class Duplicates:
 
 
 class Agreement(NamedTuple):
-    """Agreement of the pairs found with a comparison of every row with every other."""
+    """Agreement of detected duplicates with a comparison of every row with every other row."""
 
     recall: float
-    """Fraction of the pairs that are alike whose rows were joined."""
+    """Fraction of the duplicate pairs whose rows are in the same component."""
     precision: float
-    """Fraction of the pairs found that are alike."""
+    """Fraction of the detected pairs that are duplicates."""
     purity: float
-    """Fraction of all pairs within a component that are alike: below 1 where rows are joined by
-    a chain of others between them."""
+    """Fraction of all pairs within a component that are duplicates. Below 1 if rows are joined by
+    a chain of other rows."""
     n_alike: int
-    """Pairs that are alike."""
+    """Number of duplicate pairs."""
 
 
 def deduplicate(
@@ -107,33 +111,49 @@ def deduplicate(
     devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
-    """Joins rows of the same content, and rows whose cosine reaches a threshold.
+    """Joins rows of equal content, and rows whose cosine similarity reaches a threshold.
 
-    Near-duplicates are sought among rows of one cluster and across clusters that are near each
-    other, never among all rows. Whatever is connected forms a component, of which the row
-    closest to the centroid of its cluster stays (the first of equal ones).
+    Near-duplicates are sought among the rows of a cluster and of neighboring clusters, never
+    among all rows. Connected rows form a component, of which the row closest to the centroid of
+    its cluster is kept (the first of equally close rows).
 
     Args:
-        x: ``[n, d]`` of real numbers, or a :class:`Pool`. A row of zeros is near to none.
-        threshold: of the cosine, above 0 and at most 1; None joins rows of the same content only.
-        digests: ``[n, w]`` or ``[n]``, equal where contents are, such as
-            :func:`content_digests` of the items; of the rows of ``x`` by default.
-        tree: neighbourhoods are the clusters of this tree over the rows; by default those of a
-            quick flat k-means.
-        level: of the tree.
-        n_clusters: of the quick k-means; the root of the number of distinct rows by default.
-        n_neighbors: number of the nearest clusters that each cluster is compared with.
-        all_pairs: keep every near pair, as many as there may be; otherwise those of a maximum
-            spanning forest, which connect the same rows at this threshold and any higher one.
-        seed: of the quick k-means.
-        memory_limit: bytes of memory that rows may take in the quick k-means; beyond it they
-            are streamed from a temporary file, in few passes: seeded by ``"k-means||"``.
-        devices: the devices to use; all by default.
-        progress: told the pairs of tiles that are compared.
+        x: ``[n, d]`` of real numbers, or a :class:`Pool`. A row of zeros is near to no other row.
+        threshold: cosine similarity at or above which two rows are near-duplicates, above 0 and at
+            most 1. None joins rows of equal content alone.
+        digests: ``[n, w]`` or ``[n]``, equal for rows of equal content, such as
+            :func:`content_digests` of the items. Digests of the rows of ``x`` by default.
+        tree: tree over the rows whose clusters are searched. The clusters of a quick flat k-means
+            by default.
+        level: level of the tree whose clusters are searched.
+        n_clusters: number of clusters of the quick k-means. The square root of the number of
+            distinct rows by default.
+        n_neighbors: number of neighboring clusters that each cluster is compared with.
+        all_pairs: keep every pair of near-duplicates. By default only the pairs of a maximum
+            spanning forest are kept, which connect the same rows at this and any higher threshold.
+        seed: seed of the quick k-means.
+        memory_limit: bytes of memory that rows may take in the quick k-means. If they take more,
+            they are streamed from a temporary file, and seeded by ``"k-means||"``, which needs
+            few passes.
+        devices: the devices to use. All by default.
+        progress: called with a name, and the numbers of pairs of tiles that are done and to do.
+
+    Returns:
+        The components, the kept rows, and the pairs that were joined.
 
     Raises:
-        ValueError: naming the argument that cannot be used; or both fingerprints, where the
-            tree was made from another pool.
+        InputError: an argument cannot be used; the message names it. If the tree was made from
+            another pool, it names both fingerprints.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.curation import deduplicate
+        >>> x = np.array([[1.0, 0], [0, 1], [1, 0], [0.99, 0.01]])
+        >>> found = deduplicate(x, threshold=None)
+        >>> found.kept, found.n_same
+        (array([0, 1, 3]), 1)
+        >>> deduplicate(x, threshold=0.95).components
+        array([0, 1, 0, 0])
     """
     if isinstance(x, Pool):
         if tree is not None:
@@ -172,14 +192,14 @@ def deduplicate(
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
                 init = "k-means++" if fits(len(unit), unit.shape[1], memory_limit) else "k-means||"
-                with warnings.catch_warnings():  # rows of one direction are what is sought
+                with warnings.catch_warnings():  # rows of equal direction are expected
                     warnings.simplefilter("ignore", SurplusWarning)
                     flat = kmeans(unit, k, init, 10, seed, memory_limit, devices=devices)
                 labels, centroids, distances = flat.labels, flat.centroids, flat.distances
             else:
-                labels, centroids, distances = _neighbourhoods(tree, level, len(x), first)
+                labels, centroids, distances = _neighborhoods(tree, level, len(x), first)
             equal = Pairs(*_NONE) if all_pairs else _equal_rows(unit, labels, threshold)
-            # What is equal to a row that is searched is a cluster of its own, next to no other.
+            # Rows equal to a row that is searched go to a cluster of their own without neighbors.
             searched = labels.copy()
             searched[equal.rows[:, 1]] = len(centroids)
             counts = np.bincount(searched, minlength=len(centroids) + 1)[:-1]
@@ -196,9 +216,9 @@ def deduplicate(
     pairs = np.concatenate([same, first[near.rows]])
     components = _components(pairs, len(x))
     by_distance = np.lexsort((np.arange(len(x)), distances[group], components))
-    stays = np.unique(components[by_distance], return_index=True)[1]
+    closest = np.unique(components[by_distance], return_index=True)[1]
     return Duplicates(
-        np.sort(by_distance[stays]),
+        np.sort(by_distance[closest]),
         components,
         pairs,
         np.concatenate([np.ones(len(same), np.float32), near.similarity]),
@@ -210,7 +230,14 @@ def content_digests(items: np.ndarray) -> np.ndarray:
     """Returns a 128-bit digest of the content of each row, uint64 ``[n, 2]``.
 
     Args:
-        items: ``[n, ...]``: images, embeddings... Zeros of either sign are the same.
+        items: ``[n, ...]``, such as images or embeddings. Zeros of either sign are equal.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.curation import content_digests
+        >>> digests = content_digests(np.array([[1, 2], [3, 4], [1, 2]]))
+        >>> bool((digests[0] == digests[2]).all()), bool((digests[0] == digests[1]).all())
+        (True, False)
     """
     out = np.empty((len(items), 2), np.uint64)
     floats = jnp.issubdtype(items.dtype, np.floating)
@@ -222,13 +249,20 @@ def content_digests(items: np.ndarray) -> np.ndarray:
 
 
 def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of equal digests.
+    """Groups rows by equal digests.
+
+    Args:
+        digests: ``[n, w]`` or ``[n]``.
 
     Returns:
         The first row of each group, int64 ``[g]``, sorted; and the group of each row, ``[n]``.
+
+    Examples:
+        >>> first_of_same(np.array([7, 5, 7, 5, 9]))
+        (array([0, 1, 4]), array([0, 1, 0, 1, 2]))
     """
     columns = digests.reshape(len(digests), -1)
-    order = np.lexsort(columns.T)  # stable: of equal ones the first row comes first
+    order = np.lexsort(columns.T)  # stable: among equal rows the first row comes first
     new = np.append(True, (columns[order[1:]] != columns[order[:-1]]).any(axis=1))
     first = order[new]
     rank = np.argsort(np.argsort(first))
@@ -238,16 +272,25 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement(
-    found: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
+    duplicates: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
 ) -> Agreement:
-    """Measures what was found against brute force: every query with every row.
+    """Compares detected duplicates with brute force over every pair of a query and a row.
 
     Args:
-        found: from :func:`deduplicate`.
-        x: ``[n, d]``.
-        threshold: of the cosine; pairs of the same content are alike in any case.
-        queries: rows to compare with all others, for recall and purity; all of them by default,
-            which takes ``n x n`` products, a few at a time. Pairs are then counted both ways.
+        duplicates: result of :func:`deduplicate`.
+        x: rows ``[n, d]``.
+        threshold: cosine similarity at or above which two rows are duplicates. Rows of equal
+            content are duplicates in any case.
+        queries: rows that are compared with all others for recall and purity. All by default,
+            which takes ``n x n`` products, a few at a time. Each pair is then counted twice.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.curation import agreement, deduplicate
+        >>> x = np.array([[1.0, 0], [0, 1], [1, 0], [0.99, 0.01]])
+        >>> measured = agreement(deduplicate(x, threshold=None), x, threshold=0.95)
+        >>> round(measured.recall, 2), measured.precision
+        (0.33, 1.0)
     """
     group = first_of_same(content_digests(x))[1]
     queries = np.arange(len(x)) if queries is None else queries
@@ -258,28 +301,28 @@ def agreement(
     for begin in range(0, len(queries), block):
         rows = queries[begin : begin + block]
         alike = (wide[rows] @ wide.T >= threshold) | (group[rows][:, None] == group[None, :])
-        joined = found.components[rows][:, None] == found.components[None, :]
+        joined = duplicates.components[rows][:, None] == duplicates.components[None, :]
         for pairs in (alike, joined):
             pairs[np.arange(len(rows)), rows] = False  # no row counts as its own duplicate
         n_alike += int(alike.sum())
         n_joined += int(joined.sum())
         n_both += int((alike & joined).sum())
-    for begin in range(0, len(found.pairs), _CHUNK):
-        i, j = found.pairs[begin : begin + _CHUNK].T
+    for begin in range(0, len(duplicates.pairs), _CHUNK):
+        i, j = duplicates.pairs[begin : begin + _CHUNK].T
         cosine = np.einsum("pd,pd->p", wide[i], wide[j])
         n_right += int(np.sum((cosine >= threshold) | (group[i] == group[j])))
-    share = lambda part, whole: part / whole if whole else 1.0
+    fraction = lambda part, whole: part / whole if whole else 1.0
     return Agreement(
-        share(n_both, n_alike),
-        share(n_right, len(found.pairs)),
-        share(n_both, n_joined),
+        fraction(n_both, n_alike),
+        fraction(n_right, len(duplicates.pairs)),
+        fraction(n_both, n_joined),
         n_alike,
     )
 
 
 @contextmanager
 def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
-    """Yields rows of ``x`` at length 1, float32, in memory or else in a temporary file.
+    """Yields rows of ``x`` scaled to length 1, float32, in memory or in a temporary file.
 
     Raises:
         InputError: ``x`` has a NaN or an infinity, or the temporary disk is full.
@@ -294,46 +337,46 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             unit = np.memmap(path, np.float32, "r+", shape=shape)
         faults = []
         for begin in range(0, len(rows), _CHUNK):
-            own = rows[begin : begin + _CHUNK]
-            part = x[own].astype(np.float64)
-            if not np.isfinite(part).all():
-                faults.append(faults_of(part, own, beyond=False))
+            in_chunk = rows[begin : begin + _CHUNK]
+            chunk = x[in_chunk].astype(np.float64)
+            if not np.isfinite(chunk).all():
+                faults.append(faults_of(chunk, in_chunk, beyond=False))
                 continue
-            reach = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-300)
-            part /= reach  # so that squares neither vanish nor overflow
-            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300)
-            unit[begin : begin + _CHUNK] = part
+            largest = np.maximum(np.abs(chunk).max(axis=1, keepdims=True), 1e-300)
+            chunk /= largest  # so that squares neither vanish nor overflow
+            chunk /= np.maximum(np.linalg.norm(chunk, axis=1, keepdims=True), 1e-300)
+            unit[begin : begin + _CHUNK] = chunk
         refuse(faults, "x")
         yield unit
 
 
 def _equal_rows(unit: np.ndarray, labels: np.ndarray, threshold: float) -> Pairs:
-    """Returns rows of a cluster that are the same to the bit, each with the first of them.
+    """Returns pairs of bitwise equal rows of a cluster, each row with the first of its equals.
 
-    Whatever is near to one is as near to the others: only the first need be searched. Without
-    this, copies of one row cost time in the square of their number.
+    A row near to one of several equal rows is near to all of them, so that only the first need be
+    searched. Otherwise copies of a row would cost time in the square of their number.
 
     Args:
-        unit: float32 ``[n, d]`` of rows of length 1 or 0.
-        labels: int ``[n]``: the cluster of each.
-        threshold: that the product of a row with itself must reach; of zeros it does not.
+        unit: float32 ``[n, d]``, rows of length 1 or 0.
+        labels: int ``[n]``, cluster of each row.
+        threshold: number that the product of a row with itself must reach, which excludes zeros.
     """
     digests = np.concatenate([content_digests(unit), labels[:, None].astype(np.uint64)], axis=1)
     first, group = first_of_same(digests)
     others = np.setdiff1d(np.arange(len(unit)), first)
     product = np.empty(len(others))
     for begin in range(0, len(others), _CHUNK):
-        part = unit[others[begin : begin + _CHUNK]].astype(np.float64)
-        product[begin : begin + _CHUNK] = np.einsum("pd,pd->p", part, part)
+        chunk = unit[others[begin : begin + _CHUNK]].astype(np.float64)
+        product[begin : begin + _CHUNK] = np.einsum("pd,pd->p", chunk, chunk)
     near = product >= threshold
     pairs = np.stack([first[group[others]], others], axis=1)[near]
     return Pairs(pairs, product[near].astype(np.float32))
 
 
-def _neighbourhoods(
+def _neighborhoods(
     tree: ClusterTree, level: int, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns labels, centroids and distances of rows in a tree's level."""
+    """Returns labels, centroids and distances of rows at a level of a tree."""
     check_tree(tree)
     if tree.n_points != n:
         raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")

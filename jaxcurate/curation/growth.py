@@ -1,4 +1,4 @@
-"""Growth: new rows join a tree that stays as it is, and a report says where it no longer fits."""
+"""Growth: new rows join an unchanged tree, and a report names the levels that no longer fit."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,39 +19,44 @@ from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
 FAR = 0.99
-"""The quantile of the old rows' distances beyond which a row counts as far."""
-FAR_SHARE = 0.05
-"""More of the new rows than this being far calls for a refit; by definition 1 % of the old are."""
+"""Quantile of the old rows' distances beyond which a row counts as far."""
+FAR_FRACTION = 0.05
+"""Fraction of far rows among the new rows above which a refit is due. 1 % of the old are far."""
 FEW_CLUSTERS = 0.1
-"""Where far rows lie in at most this share of the clusters, refitting these is enough."""
+"""Fraction of the clusters up to which it is enough to refit the clusters of the far rows."""
 _CHANCE = 0.05
+"""Probability of as many far rows by chance above which no refit is due."""
 _CHUNK = 65536
 
 Verdict = Literal["keep", "refit branches", "refit"]
 
 
 class LevelDrift(NamedTuple):
-    """Fit of new rows to one level of a tree, against the rows that were there before.
+    """Fit of new rows to one level of a tree, compared with the old rows.
 
     Distances are Euclidean, from a row (at length 1 in a cosine tree) to the centroid of its
     cluster at this level.
     """
 
     level: int
+    """Number of the level, from 1."""
     mean_old: float
+    """Mean distance of the old rows."""
     mean_new: float
+    """Mean distance of the new rows."""
     far: float
-    """Share of new rows beyond the 99th percentile of the old ones."""
+    """Fraction of the new rows beyond the 99th percentile of the old rows' distances."""
     growth: np.ndarray
-    """float64 ``[k]``: new rows for each old one; infinite where a cluster was empty."""
+    """float64 ``[k]``: new rows for each old row of a cluster. Infinite if it was empty."""
     branches: np.ndarray
-    """int64: clusters without which few new rows would be far; the worst first."""
+    """int64: clusters without which few new rows would be far, the worst first."""
     verdict: Verdict
+    """Advice to keep the level, to refit the branches, or to refit everything."""
     reason: str
-    """The verdict with its numbers, in one line."""
+    """Verdict with its numbers, in one line."""
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns as JSON holds it; :attr:`growth`, which may be infinite, is left out."""
+        """Returns the fields as JSON has them, without :attr:`growth`, which may be infinite."""
         plain = self._asdict() | {"branches": self.branches.tolist()}
         del plain["growth"]
         return plain
@@ -60,17 +65,33 @@ class LevelDrift(NamedTuple):
 def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) -> ClusterTree:
     """Adds rows to a tree: each joins the leaf cluster with the nearest centroid.
 
-    Nothing is refitted: clusters keep their ids, centroids and parents, and old rows their
-    numbers; new rows are numbered on from them. Nearest is what the tree's metric has as such.
-    The grown tree knows no pool, for it is not over the old one.
+    Nothing is refitted. Clusters keep their ids, centroids and parents, and old rows keep their
+    numbers. New rows have the numbers after them. Distances have the metric of the tree. The
+    grown tree has no fingerprint of a pool, since it is not over the old pool.
 
     Args:
-        tree: with centroids.
-        x: the new rows, ``[m, d]``.
-        devices: the devices to use; all by default.
+        tree: tree with centroids ``[k, d]``.
+        x: new rows ``[m, d]``.
+        devices: the devices to use. All by default.
+
+    Returns:
+        The tree over the old and the new rows.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
+
+    Examples:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import grow
+        >>> leaf = jc.TreeLevel(
+        ...     centroids=np.array([[0, 0], [9, 9]], np.float32),
+        ...     labels=np.array([0, 0, 1], np.int32),
+        ...     distances=np.array([1, 1, 0], np.float32),
+        ... )
+        >>> grown = grow(jc.ClusterTree((leaf,)), np.array([[8.0, 9], [0, 2]]))
+        >>> grown.levels[0].labels
+        array([0, 0, 1, 1, 0], dtype=int32)
     """
     x = _checked_rows(tree, x)
     leaf = tree.levels[0]
@@ -87,32 +108,50 @@ def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) ->
 
 
 def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
-    """Tells whether a tree still fits, level by level, bottom up.
+    """Measures whether a tree still fits its rows, level by level, bottom up.
 
-    A level should be refitted when the new rows lie too far out: when more than 5 % of them are
-    beyond the distance that 99 % of the old rows stay within, and so many that chance would
-    hardly give them (one in twenty, were the share 5 %). Where far rows lie in a tenth of the
-    clusters or fewer, refitting those branches is enough.
+    A row is far if it lies beyond the distance that 99 % of the old rows stay within. A level
+    should be refitted if more than 5 % of the new rows are far, and so many that a fraction of
+    5 % would give as many with a probability of at most 5 %. If far rows lie in a tenth of the
+    clusters or fewer, it is enough to refit these branches.
 
-    An old row's distance is measured as if its cluster had been made without it, for it has
-    pulled the centroid towards itself and a new row has not: in a cluster of ``s`` rows by the
-    factor ``s / (s - 1)``. Rows that are alone in their cluster tell nothing and are left out.
-    With ten rows a cluster or more, new rows like the old ones are far in 1 to 3 % of cases
-    (measured in 2 to 128 dimensions); with four, in up to 11 %: then trust the level above.
+    The distance of an old row is measured as if its cluster had been made without it, because an
+    old row has pulled the centroid towards itself and a new row has not: in a cluster of ``s``
+    rows it is multiplied by ``s / (s - 1)``. Rows that are alone in their cluster are left out.
+    With ten or more rows a cluster, 1 to 3 % of new rows from the distribution of the old rows
+    are far (measured in 2 to 128 dimensions). With four rows it is up to 11 %; then trust the
+    level above.
 
     Args:
-        tree: over the old and the new rows, from :func:`grow`.
-        x: all of these rows, ``[n, d]``.
-        n_old: how many of them, the first ones, are old.
+        tree: tree over the old and the new rows, from :func:`grow`.
+        x: old and new rows ``[n, d]``.
+        n_old: number of old rows, which come first.
+
+    Returns:
+        The fit of each level, bottom up.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
+
+    Examples:
+        Ten old rows lie within 1 of their centroid, and one of two new rows lies outside:
+
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import drift
+        >>> x = np.array([[-1.0], [1]] * 5 + [[0], [7]])
+        >>> leaf = jc.TreeLevel(
+        ...     np.zeros((1, 1), np.float32), np.zeros(12, np.int32), np.abs(x[:, 0])
+        ... )
+        >>> found = drift(jc.ClusterTree((leaf,)), x, n_old=10)[0]
+        >>> found.mean_old, found.mean_new, found.far
+        (1.0, 3.5, 0.5)
     """
     x = _checked_rows(tree, x, all_of=True)
     check_whole("n_old", n_old, 0)
     if not 0 < n_old < len(x):
         raise InputError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
-    told = []
+    drifts = []
     for number in range(1, len(tree.levels) + 1):
         labels = tree.point_labels(number)
         k = tree.n_clusters(number)
@@ -126,7 +165,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
             growth = np.where(new > 0, new / old, 0.0)
         branches = _worst(labels[n_old:], is_far, k)
         verdict = _verdict(is_far, len(branches), int(np.count_nonzero(old + new)))
-        told.append(
+        drifts.append(
             LevelDrift(
                 number,
                 float(distances[:n_old].mean()),
@@ -136,11 +175,11 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
                 branches if verdict != "keep" else branches[:0],
                 verdict,
                 f"level {number}: {verdict}; {is_far.mean():.1%} of {len(is_far)} new rows are "
-                f"farther than {FAR:.0%} of the old ones (a refit is due above {FAR_SHARE:.0%})"
+                f"farther than {FAR:.0%} of the old ones (a refit is due above {FAR_FRACTION:.0%})"
                 + (f", mostly in {len(branches)} of {k} clusters" if verdict != "keep" else ""),
             )
         )
-    return told
+    return drifts
 
 
 def refit_branch(
@@ -156,22 +195,39 @@ def refit_branch(
 ) -> ClusterTree:
     """Clusters the rows below one cluster anew, into as many clusters at each level below it.
 
-    The new clusters take the ids of those that they replace; everything else, the cluster itself
-    included, stays as it is to the bit. Where there are now fewer rows than clusters, those left
-    over stay as empty clusters.
+    The new clusters take the ids of the clusters that they replace. Everything else, including
+    the cluster itself, stays the same bit for bit. If there are now fewer rows than clusters, the
+    remaining clusters stay, empty.
 
     Args:
-        tree: over ``x``.
-        x: ``[n, d]``.
-        level: of the cluster, at least 2.
-        cluster: whose branch is refitted; it has rows.
-        n_resamples: rounds of resampling at each level below.
-        n_per_cluster: of these rounds.
-        seed: of everything random.
-        devices: the devices to use; all by default.
+        tree: tree over ``x``.
+        x: rows ``[n, d]``.
+        level: level of the cluster, at least 2.
+        cluster: id of the cluster whose branch is refitted. It has rows.
+        n_resamples: number of rounds of resampling at each level below.
+        n_per_cluster: number of points that each cluster gives to a round.
+        seed: seed of all random numbers.
+        devices: the devices to use. All by default.
+
+    Returns:
+        The tree with the new branch.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
+
+    Examples:
+        The top cluster has two leaves that do not separate the two groups of its rows:
+
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import refit_branch
+        >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]], np.float32)
+        >>> leaves = jc.TreeLevel(x[[0, 2]], np.array([0, 1, 0, 1], np.int32), np.zeros(4))
+        >>> top = jc.TreeLevel(x[:1], np.zeros(2, np.int32), np.zeros(2))
+        >>> tree = refit_branch(jc.ClusterTree((leaves, top)), x, level=2, cluster=0)
+        >>> labels = tree.levels[0].labels
+        >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+        True
     """
     x = _checked_rows(tree, x, all_of=True)
     devices = Devices.all() if devices is None else devices
@@ -211,14 +267,14 @@ def _grafted(
     ids: Sequence[np.ndarray],
     level: int,
 ) -> tuple[TreeLevel, ...]:
-    """Returns the tree's levels with a branch in the place of what was below a cluster.
+    """Returns the levels of a tree with a new branch below a cluster.
 
     Args:
-        tree: the old one.
-        branch: over its ``rows``.
-        rows: int64 ``[m]``.
-        ids: for each of the branch's levels, the ids that its clusters take, at least as many.
-        level: of the cluster that the branch hangs from.
+        tree: old tree.
+        branch: tree over ``rows`` alone.
+        rows: int64 ``[m]``, rows of the cluster.
+        ids: for each level of the branch, the ids that its clusters take, at least as many.
+        level: level of the cluster that the branch hangs from.
     """
     levels = [TreeLevel(*(np.array(array) for array in one)) for one in tree.levels[:level]]
     below = rows
@@ -237,8 +293,13 @@ def _grafted(
 
 
 def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
-    """Returns rows for the tree, as an array; refused are others, or where asked not all of its
-    own."""
+    """Returns rows as an array, after checking that they fit the tree.
+
+    Args:
+        tree: tree whose centroids have the width of the rows.
+        x: rows to check.
+        all_of: require as many rows as the tree has points.
+    """
     check_tree(tree)
     x = as_real(x)
     checked_shape(x, "x")
@@ -249,38 +310,36 @@ def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
         raise InputError(f"x has {x.shape[1]} columns, but the tree's centroids have {width}")
     if all_of and tree.n_points != len(x):
         raise InputError(f"x has {len(x)} rows, but the tree has {tree.n_points} points")
-    fit_normalizer(
-        x, metric=tree.metric
-    )  # refuses numbers that cannot be used, rows of no direction
+    fit_normalizer(x, metric=tree.metric)  # refuses bad numbers, and zeros in a cosine tree
     return x
 
 
 def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray) -> np.ndarray:
-    """Returns of each row to the centroid of its cluster at a level, float64 ``[n]``."""
+    """Returns the distance of each row to the centroid of its cluster, float64 ``[n]``."""
     centroids, out = tree.levels[level - 1].centroids, np.empty(len(x))
     for begin in range(0, len(x), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        rows = np.asarray(x[part], np.float64)
+        chunk = slice(begin, begin + _CHUNK)
+        rows = np.asarray(x[chunk], np.float64)
         if tree.metric == "cosine":
             rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        out[part] = np.linalg.norm(rows - centroids[labels[part]], axis=1)
+        out[chunk] = np.linalg.norm(rows - centroids[labels[chunk]], axis=1)
     return out
 
 
 def _worst(labels: np.ndarray, is_far: np.ndarray, k: int) -> np.ndarray:
-    """Returns the fewest clusters without which at most :data:`FAR_SHARE` of the new rows are
-    far."""
+    """Returns the fewest clusters without which at most :data:`FAR_FRACTION` of rows are far."""
     far = np.bincount(labels, is_far, k)
-    excess = far.sum() - FAR_SHARE * len(labels)
+    excess = far.sum() - FAR_FRACTION * len(labels)
     order = np.argsort(-far, kind="stable")
     return order[: int(np.searchsorted(np.cumsum(far[order]), excess)) + 1 if excess > 0 else 0]
 
 
 def _verdict(is_far: np.ndarray, n_branches: int, n_filled: int) -> Verdict:
+    """Returns the verdict on a level whose far rows lie in a number of its filled clusters."""
     n = len(is_far)
     import scipy.stats  # takes half a second, which `--help` need not wait for
 
-    by_chance = scipy.stats.binom.sf(int(is_far.sum()) - 1, n, FAR_SHARE)
-    if is_far.mean() <= FAR_SHARE or by_chance > _CHANCE:
+    by_chance = scipy.stats.binom.sf(int(is_far.sum()) - 1, n, FAR_FRACTION)
+    if is_far.mean() <= FAR_FRACTION or by_chance > _CHANCE:
         return "keep"
     return "refit branches" if n_branches <= FEW_CLUSTERS * n_filled else "refit"

@@ -32,7 +32,7 @@ from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and of how many."""
+"""Callback with a name, the number of steps that are done, and the number of all steps."""
 
 
 def hierarchical_kmeans(
@@ -54,60 +54,63 @@ def hierarchical_kmeans(
     state_every: int = 10,
     state_due: Callable[[], bool] = lambda: True,
 ) -> ClusterTree:
-    """Clusters points, then the centroids, and so on up.
+    """Clusters points, then their centroids, and so on, level by level.
 
-    At each level k-means runs once on all its input, then ``n_resamples`` times on the
-    ``n_per_cluster`` input rows closest to each centroid (or any of its cluster's:
-    :attr:`Level.resample`), seeding included; after each time all of the input is assigned anew.
-    This spreads the centroids evenly over the data's support.
+    At each level, k-means runs once on all input rows of the level. Then it runs ``n_resamples``
+    times, seeding included, on the ``n_per_cluster`` rows of each cluster closest to its centroid
+    (or on any of its rows: :attr:`Level.resample`). After each run all input rows are assigned
+    anew. Resampling spreads the centroids evenly over the support of the data.
 
-    A level can be made from some of its input rows: those that are valid (``rows``), or so many
-    of them (:attr:`Level.n_fit`). They alone are clustered and resampled, as if there were no
-    others; then every other row is assigned, in chunks. The tree is over all of ``x`` in any
-    case, and memory for the embeddings is taken by what is fitted alone, or by as much of it as
-    ``memory_limit`` has room for.
+    A level can be fitted to some of its input rows: to the valid rows (``rows``), or to a random
+    choice of them (:attr:`Level.n_fit`). These alone are clustered and resampled, then every other
+    row is assigned, in chunks. The tree is over all rows of ``x`` in any case. Embeddings take
+    memory for the fitted rows alone, or for as many of them as ``memory_limit`` has room for.
 
-    Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
-    same arguments, and all get the whole tree; each reads the rows of its own devices.
+    With several processes (:func:`jaxcurate.runtime.processes.initialize`), all call this function
+    with the same arguments, and all get the whole tree. Each reads the rows of its devices alone.
 
     Args:
-        x: ``[n, d]`` of real numbers, or a :class:`Pool`; most likely a memory map.
-        levels: bottom up; none may have more clusters than the one below has, or level 1 more
-            than there are rows to fit it on.
-        seed: of everything random, within [0, 2**32).
-        rows: the valid rows, distinct whole numbers, such as those that deduplication kept; all
-            by default. Give them to :func:`jaxcurate.sample` as well.
-        max_iter: Lloyd's iterations at most, each time.
-        init: ``"k-means++"``, ``"k-means||"`` (a few passes over the rows, where the former takes
-            one for each cluster) or ``"random"``.
+        x: ``[n, d]`` of real numbers, possibly a memory map, or a :class:`Pool`.
+        levels: settings of the levels, bottom up. A level has at most as many clusters as the
+            level below, and level 1 at most as many as rows to fit.
+        seed: seed of all random numbers, within [0, 2**32).
+        rows: distinct numbers of the valid rows, such as those that deduplication kept. All by
+            default. Give them to :func:`jaxcurate.sample` as well.
+        max_iter: largest number of Lloyd's iterations of each k-means.
+        init: ``"k-means++"``, which takes a pass over the rows for each cluster, ``"k-means||"``,
+            which takes a few passes, or ``"random"``.
         metric: ``"euclidean"``, or ``"cosine"`` for rows and centroids of length 1.
-        memory_limit: bytes of host and device memory that a level's input rows may take; where
-            they and those of a round take more they are read in chunks, as :func:`jaxcurate.kmeans`
-            does, a pass for each iteration. The result is the same up to the order of float32
-            sums. A few numbers for each row, and the centroids, are held besides.
+        memory_limit: bytes of host and device memory that the input rows of a level may take. If
+            these and the rows of a round take more, they are read in chunks, a pass for each
+            iteration, as in :func:`jaxcurate.kmeans`. The result is the same up to the order of
+            float32 sums. In addition, a few numbers for each row and the centroids stay in memory.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it, with
-            the same labels, as :func:`jaxcurate.kmeans` has it.
-        shard_centroids: split the centroids over the devices, for more than one of them can hold,
-            as :func:`jaxcurate.kmeans` does. States are then told after whole k-means runs alone.
-        devices: the devices to use; all by default.
-        progress: told the level, and how many of its k-means runs are done; then how many rows
-            are assigned, where it was fitted to a part of them. Without it, a
-            :class:`~jaxcurate.artifacts.tree.SurplusWarning` tells of levels with fewer distinct
-            rows than clusters; :meth:`ClusterTree.surplus_lines` does in any case.
-        state: where to go on, from ``on_state``, with the other arguments as they were. The
-            result has the bits of a run without interruption.
-        on_state: called now and then with what has to be kept to go on.
-        state_every: iterations of a k-means, or as much of its seeding, between two states.
-        state_due: whether to make a state then; the same in every process.
+            the same labels, as in :func:`jaxcurate.kmeans`.
+        shard_centroids: split the centroids over the devices, for more centroids than one device
+            can hold, as in :func:`jaxcurate.kmeans`. States are then made after whole k-means runs
+            alone.
+        devices: the devices to use. All by default.
+        progress: called with the level and the number of its finished k-means runs. If the level
+            is fitted to some of the rows, also with the number of rows that are assigned. Without
+            it, a :class:`~jaxcurate.artifacts.tree.SurplusWarning` names levels with fewer distinct
+            rows than clusters, as :meth:`ClusterTree.surplus_lines` does.
+        state: state to continue from, given to ``on_state`` by a call with otherwise the same
+            arguments. The result is that of an uninterrupted run, bit for bit.
+        on_state: called now and then with the state to continue from.
+        state_every: number of iterations of a k-means, or as much of its seeding, between states.
+        state_due: returns whether to make a state then, the same in every process.
+
+    Returns:
+        The tree over all rows of ``x``.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
 
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.2.
         https://arxiv.org/abs/2405.15613
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import jaxcurate as jc
         >>> x = np.random.default_rng(0).normal(size=(200, 4))
@@ -146,7 +149,7 @@ def hierarchical_kmeans(
     checked_shape(z, "x")
     valid = None if rows is None else checked_rows(rows, len(z))
     check_levels(levels, len(z) if valid is None else len(valid))
-    how = _How(max_iter, init, metric, memory_limit, precision, shard_centroids, devices)
+    options = _Options(max_iter, init, metric, memory_limit, precision, shard_centroids, devices)
     watch = Watch(state, on_state, state_every, state_due)
     _check_state(watch.state, levels, len(z))
     made = list(watch.state.levels)
@@ -155,7 +158,7 @@ def hierarchical_kmeans(
         report = _Report(progress, number, level)
         key = jax.random.fold_in(jax.random.key(seed), number)
         chosen = _rows_to_fit(valid if number == 1 else None, len(z), level, [seed, number, 1])
-        made.append(_fit_level(z, chosen, level, key, how, report, watch))
+        made.append(_fit_level(z, chosen, level, key, options, report, watch))
         watch.level_done(made[-1])
         z = made[-1].centroids
     tree = ClusterTree(tuple(made), pool, metric)
@@ -167,8 +170,7 @@ def hierarchical_kmeans(
 def _rows_to_fit(
     valid: np.ndarray | None, n: int, level: Level, seed: list[int]
 ) -> np.ndarray | None:
-    """Returns the rows that a level's centroids are made from, int64, sorted; None for all
-    ``n``."""
+    """Returns the rows that a level is fitted to, int64, sorted. None for all ``n`` rows."""
     n_valid = n if valid is None else len(valid)
     if level.n_fit is not None and level.n_fit < n_valid:
         drawn = np.random.default_rng(seed).choice(n_valid, level.n_fit, replace=False)
@@ -177,7 +179,7 @@ def _rows_to_fit(
 
 
 @dataclass(frozen=True)
-class _How:
+class _Options:
     """Options that are the same at every level."""
 
     max_iter: int
@@ -194,39 +196,42 @@ def _fit_level(
     chosen: np.ndarray | None,
     level: Level,
     key: jax.Array,
-    how: _How,
+    options: _Options,
     report: "_Report",
     watch: Watch,
 ) -> TreeLevel:
-    """Returns one level over the rows ``[m, d]`` of the level below, made from the chosen ones."""
+    """Returns a level over the rows ``[m, d]`` of the level below, fitted to the chosen rows."""
     given = RowView(z, chosen)
     if chosen is not None:
         # Checks the rows that are only assigned.
-        fit_normalizer(z, devices=how.devices, metric=how.metric)
-    normalizer = fit_normalizer(given, devices=how.devices, metric=how.metric)
-    if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], how.memory_limit):
-        normalizer = normalizer.rounded()  # rows enter it in every pass
-    inside = given.with_normalizer(normalizer)
-    if how.memory_limit is None and not how.devices.span_processes:
-        inside = RowView(inside[:])  # many processes never hold all rows, one reads them once
-    coarse, labels, distances = _clustered(inside, level, key, how, normalizer.unit, report, watch)
+        fit_normalizer(z, devices=options.devices, metric=options.metric)
+    normalizer = fit_normalizer(given, devices=options.devices, metric=options.metric)
+    if not fits(len(given) + _rows_of_a_round(level, len(given)), z.shape[1], options.memory_limit):
+        normalizer = normalizer.rounded()  # rows are normalized anew in every pass
+    normalized = given.with_normalizer(normalizer)
+    if options.memory_limit is None and not options.devices.span_processes:
+        # A single process reads the rows once. Several processes never hold all of them.
+        normalized = RowView(normalized[:])
+    coarse, labels, distances = _fit_rounds(
+        normalized, level, key, options, normalizer.unit, report, watch
+    )
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
     n_parts = np.minimum(n_parts, level.n_splits)
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
-            inside,
+            normalized,
             labels,
             level.n_splits,
             jax.random.fold_in(key, 1),
-            how.max_iter,
-            how.devices,
+            options.max_iter,
+            options.devices,
             unit=normalizer.unit,
-            memory_limit=how.memory_limit,
+            memory_limit=options.memory_limit,
         )
     if chosen is not None:
         fitted = labels, distances
-        chunks = chunked(RowView(z, normalizer=normalizer), how.devices, how.memory_limit)
-        chunks = _Told(**vars(chunks), told=report.rows)
+        chunks = chunked(RowView(z, normalizer=normalizer), options.devices, options.memory_limit)
+        chunks = _ReportingStream(**vars(chunks), report=report.rows)
         if level.n_splits > 1:
             labels, distances = assign_to_parts(chunks, coarse, n_parts, centroids)
         else:
@@ -239,44 +244,44 @@ def _fit_level(
     )
 
 
-def _clustered(
-    inside: RowView,
+def _fit_rounds(
+    normalized: RowView,
     level: Level,
     key: jax.Array,
-    how: _How,
+    options: _Options,
     unit: bool,
     report: "_Report",
     watch: Watch,
 ) -> TreeLevel:
-    """Returns centroids after all rounds, and every row's label and squared distance to its own.
+    """Returns centroids after all rounds, and the label and squared distance of every row.
 
     Args:
-        inside: normalized rows ``[m, d]``.
-        level: of which the splits are still to be made.
+        normalized: normalized rows ``[m, d]``.
+        level: settings of the level. Its splits are made later.
         key: a jax random key.
-        how: what is the same at every level.
-        unit: spherical k-means.
-        report: told how many of the k-means runs are done.
-        watch: told how far each is.
+        options: options that are the same at every level.
+        unit: normalize the centroids, for spherical k-means.
+        report: called with the number of finished k-means runs.
+        watch: keeper of the state of the runs.
     """
-    in_a_round = _rows_of_a_round(level, len(inside))
+    in_a_round = _rows_of_a_round(level, len(normalized))
 
     def within_limit(rows: RowView, at_least: int = 0, beside: int = 0) -> Rows | RowStream:
         held = max(len(rows), at_least) + beside
-        if fits(held, rows.shape[1], how.memory_limit):
-            return place(rows, how.devices, at_least)
-        assert how.memory_limit is not None
-        return stream_within(rows, how.devices, how.memory_limit, level.n_clusters)
+        if fits(held, rows.shape[1], options.memory_limit):
+            return place(rows, options.devices, at_least)
+        assert options.memory_limit is not None
+        return stream_within(rows, options.devices, options.memory_limit, level.n_clusters)
 
     def fit(rows: Rows | RowStream, round_: int) -> np.ndarray:
         n = len(rows.x) if isinstance(rows, RowStream) else rows.n
         k, start, stops = min(level.n_clusters, n), None, watch.stops()
         if stops.phase != "iterating":
-            start = seeded(rows, k, how.init, jax.random.fold_in(key, round_), stops)
-        options: dict[str, Any] = dict(unit=unit, shard_centroids=how.shard_centroids, stops=stops)
-        return np.asarray(iterate(rows, start, k, how.max_iter, how.precision, **options))
+            start = seeded(rows, k, options.init, jax.random.fold_in(key, round_), stops)
+        more: dict[str, Any] = dict(unit=unit, shard_centroids=options.shard_centroids, stops=stops)
+        return np.asarray(iterate(rows, start, k, options.max_iter, options.precision, **more))
 
-    everything = within_limit(inside, beside=in_a_round)
+    everything = within_limit(normalized, beside=in_a_round)
     n_runs = 1 + (level.n_resamples if level.resampled else 0)
     report(watch.state.n_runs)
     for round_ in range(watch.state.n_runs, n_runs):
@@ -288,8 +293,8 @@ def _clustered(
                 words = jax.random.key_data(key).tolist()
                 order = np.random.default_rng([*words, round_]).random(len(labels))
             first = closest_rows(labels, order, level.n_per_cluster)
-            # All rounds are padded to the most rows that one can have, to share one compilation.
-            rows = within_limit(inside.select(first), in_a_round)
+            # All rounds are padded to the largest possible round, to share one compilation.
+            rows = within_limit(normalized.select(first), in_a_round)
         centroids = fit(rows, round_)
         watch.run_done(TreeLevel(centroids, *assign(everything, centroids)))
         report(round_ + 1)
@@ -298,20 +303,25 @@ def _clustered(
 
 
 def _rows_of_a_round(level: Level, n: int) -> int:
-    """Returns the most rows, of ``n``, that a round of resampling can have."""
+    """Returns the largest number of rows, out of ``n``, that a round of resampling can have."""
     return min(level.n_clusters * level.n_per_cluster, n) if level.resampled else 0
 
 
 def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) -> np.ndarray:
-    """Returns the rows closest to their centroid, so many of each cluster, or all of a smaller one.
+    """Returns the rows of each cluster that are closest to its centroid.
 
     Args:
-        labels: int32 ``[n]``.
-        distances: float32 ``[n]``; of equal ones the first row wins.
-        n_per_cluster: ``r``.
+        labels: int32 ``[n]``, cluster of each row.
+        distances: float32 ``[n]``. Among equally close rows, the first are taken.
+        n_per_cluster: largest number ``r`` of rows of a cluster.
 
     Returns:
         int64, sorted.
+
+    Examples:
+        >>> labels, distances = np.array([0, 1, 0, 0]), np.array([3.0, 1, 2, 1])
+        >>> closest_rows(labels, distances, 2)
+        array([1, 2, 3])
     """
     order = np.lexsort((distances, labels))
     counts = np.bincount(labels)
@@ -320,7 +330,7 @@ def closest_rows(labels: np.ndarray, distances: np.ndarray, n_per_cluster: int) 
 
 
 def _check_state(state: TreeState, levels: Sequence[Level], n: int) -> None:
-    """Refuses a state of other rows or levels, as far as its sizes tell."""
+    """Refuses a state whose sizes show that it belongs to other rows or levels."""
     if len(state.levels) > len(levels):
         raise InputError(f"state has {len(state.levels)} levels, but {len(levels)} are asked for")
     below = n
@@ -331,31 +341,31 @@ def _check_state(state: TreeState, levels: Sequence[Level], n: int) -> None:
 
 
 class _Report:
-    """Tells how far one level is."""
+    """Reports of the progress of one level."""
 
     def __init__(self, progress: Progress | None, number: int, level: Level) -> None:
         self._progress, self._name = progress, f"level {number}"
         self._total = 1 + (level.n_resamples if level.resampled else 0)
 
     def __call__(self, done: int) -> None:
-        """Tells how many of the k-means runs are done."""
+        """Reports the number of finished k-means runs."""
         if self._progress is not None:
             self._progress(self._name, done, self._total)
 
     def rows(self, done: int, total: int) -> None:
-        """Tells how many of the rows are assigned to what was fitted."""
+        """Reports the number of rows that are assigned to the fitted centroids."""
         if self._progress is not None:
             self._progress(f"{self._name}: rows assigned", done, total)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told(RowStream):
-    """Chunks that say how many of their rows are done with."""
+class _ReportingStream(RowStream):
+    """Row stream that reports the number of rows of its finished chunks."""
 
-    told: Callable[[int, int], None]
+    report: Callable[[int, int], None]
 
     def __iter__(self) -> Iterator[tuple[slice, Rows]]:
-        self.told(0, len(self.x))
-        for part, rows in super().__iter__():
-            yield part, rows
-            self.told(part.stop, len(self.x))
+        self.report(0, len(self.x))
+        for chunk, rows in super().__iter__():
+            yield chunk, rows
+            self.report(chunk.stop, len(self.x))

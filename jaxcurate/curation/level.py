@@ -18,15 +18,20 @@ Resample = Literal["closest", "random"]
 
 @dataclass(frozen=True)
 class Level:
-    """Settings of one level.
+    """Settings of one level of hierarchical k-means.
 
     Raises:
-        ValueError: naming the field that cannot be used.
+        InputError: a field cannot be used; the message names it.
 
-    Example:
+    Examples:
+        A level of 1000 clusters, refined by 10 rounds of k-means on 15 points of each cluster:
+
         >>> import jaxcurate as jc
-        >>> jc.Level(1000, n_resamples=10, n_per_cluster=15).resampled
+        >>> level = jc.Level(1000, n_resamples=10, n_per_cluster=15)
+        >>> level.resampled
         True
+        >>> jc.Level(1000).resampled
+        False
     """
 
     n_clusters: int
@@ -34,13 +39,13 @@ class Level:
     n_resamples: int = 0
     """Number ``m`` of rounds of k-means on resampled points."""
     n_per_cluster: int = 1
-    """Number ``r`` of points that each cluster gives to a round; 1 turns resampling off."""
+    """Number ``r`` of points that each cluster gives to a round. 1 turns resampling off."""
     n_splits: int = 1
-    """Number of parts that each cluster is split in, by a k-means of its own."""
+    """Number of parts that each cluster is split into, by a k-means of its own."""
     n_fit: int | None = None
-    """Number of rows, drawn at random, that the centroids are made from; by default all."""
+    """Number of rows, drawn at random, that the centroids are fitted to. All by default."""
     resample: Resample = "closest"
-    """Points that a cluster gives to a round: those closest to its centroid, or any."""
+    """Choice of the points that a cluster gives to a round: the closest to its centroid, or any."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -61,19 +66,26 @@ class Level:
 
     @property
     def resampled(self) -> bool:
-        """Whether there are any rounds of resampling."""
+        """True if the level has rounds of resampling."""
         return self.n_resamples > 0 and self.n_per_cluster > 1
 
 
 def check_levels(levels: Sequence[Level], n: int | None = None) -> None:
-    """Refuses levels of which one asks for more clusters than there are below it.
+    """Refuses levels if one of them has more clusters than the level below it.
 
     Args:
-        levels: bottom up.
-        n: number of rows below the first of them, where it is known.
+        levels: settings of the levels, bottom up.
+        n: number of rows that the first level clusters, if it is known.
 
     Raises:
-        InputError: naming the level.
+        InputError: a level has too many clusters, or ``levels`` is no list of :class:`Level`.
+
+    Examples:
+        >>> check_levels([Level(10), Level(4)], n=100)
+        >>> check_levels([Level(200), Level(4)], n=100)
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: level 1 asks for 200 clusters, but there are only 100 rows
     """
     if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
         raise InputError(f"levels must be a list of Level, not {told(levels)}")
@@ -82,11 +94,11 @@ def check_levels(levels: Sequence[Level], n: int | None = None) -> None:
     for i, level in enumerate(levels):
         hint = f"Level({level!r}) has so many clusters" if isinstance(level, int) else ""
         check_instance(f"levels[{i}]", level, Level, hint)
-    below, what = n, "rows"
+    below, kind = n, "rows"
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits
         if below is not None and total > below:
             raise InputError(
-                f"level {number} asks for {total} clusters, but there are only {below} {what}"
+                f"level {number} asks for {total} clusters, but there are only {below} {kind}"
             )
-        below, what = total, f"clusters at level {number}"
+        below, kind = total, f"clusters at level {number}"

@@ -1,4 +1,4 @@
-"""Mixing: a curated, a retrieved and a raw part of one subset, each row with why it was kept."""
+"""Mixing: one subset of a curated, a retrieved and a raw part."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,38 +17,46 @@ from jaxcurate.stateless_random import other_seed
 
 @dataclass(frozen=True)
 class Mix:
-    """The shares of a mixed subset, which add up to 1.
+    """Fractions of a mixed subset, which add up to 1.
 
-    DINOv3 found a mixture better than any of its parts: curated by clustering, retrieved around
-    trusted data sets, and raw.
+    Simeoni et al. found that a mixture of data curated by clustering, data retrieved around
+    trusted datasets, and raw data is better than each of them alone.
 
     Raises:
-        ValueError: naming the field that cannot be used.
+        InputError: a field cannot be used, or the fractions do not add up to 1.
 
     References:
         Simeoni et al., DINOv3, 2025, section 3.1 and table 1. https://arxiv.org/abs/2508.10104
+
+    Examples:
+        >>> Mix(curated=0.5, retrieved=0.25, raw=0.25).sizes(10)
+        {'curated': 5, 'retrieved': 3, 'raw': 2}
     """
 
     curated: float
-    """Balanced over the tree."""
+    """Fraction that is balanced over the tree."""
     retrieved: float
-    """Nearest to the references, each as often as the others."""
+    """Fraction that is nearest to the references, which take turns."""
     raw: float
-    """Uniformly at random, of all that was not taken before."""
+    """Fraction that is drawn uniformly at random from all other rows."""
 
     def __post_init__(self) -> None:
-        for name, share in vars(self).items():
-            if not 0 <= share <= 1:
-                raise InputError(f"{name}={share} must be within [0, 1]")
+        for name, fraction in vars(self).items():
+            if not 0 <= fraction <= 1:
+                raise InputError(f"{name}={fraction} must be within [0, 1]")
         total = sum(vars(self).values())
         if abs(total - 1) > 1e-6:
             raise InputError(f"curated, retrieved and raw add up to {total:g}, not to 1")
 
     def sizes(self, size: int) -> dict[str, int]:
-        """Returns whole numbers in these shares that add up to ``size``: largest remainders
-        first."""
-        shares = {name: Fraction(share) for name, share in vars(self).items()}
-        exact = {name: share * size / sum(shares.values()) for name, share in shares.items()}
+        """Returns the number of rows of each part, by the largest remainder method.
+
+        Args:
+            size: number of rows in all, the sum of the result.
+        """
+        exact_fractions = {name: Fraction(value) for name, value in vars(self).items()}
+        total = sum(exact_fractions.values())
+        exact = {name: value * size / total for name, value in exact_fractions.items()}
         sizes = {name: int(number) for name, number in exact.items()}
         by_rest = sorted(exact, key=lambda name: sizes[name] - exact[name])
         for name in by_rest[: size - sum(sizes.values())]:
@@ -58,10 +66,10 @@ class Mix:
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Parts of the subset, as `Mix` has them: curated alone by default.
+    """Settings of a mixed subset. By default it has a curated part alone.
 
-    References are items like the pool's and are embedded in the same way: an encoder that is
-    fitted to the pool is fitted once more.
+    References are items like those of the pool and are embedded in the same way. An encoder that
+    is fitted to the pool is fitted once more for them.
     """
 
     curated: float = 1.0
@@ -71,28 +79,28 @@ class MixConfig:
     raw: float = 0.0
     """Fraction of the subset that is drawn uniformly from all other rows."""
     references: str | None = None
-    """Source of the references, named as the pool's."""
+    """Name of the source of the references, in the same form as that of the pool."""
     split: str = "train"
     """Split of a TFDS dataset that holds the references."""
     n_per_query: int = 10
-    """Rows that one reference can add at most."""
+    """Largest number of rows that one reference can add."""
     metric: Metric = "cosine"
-    """Distance by which rows are near to a reference."""
+    """Distance from the references to the rows of the pool."""
 
     def __post_init__(self) -> None:
         check_whole("n_per_query", self.n_per_query, 1)
         check_given("references", self.references, "retrieves nothing")
-        if self.shares.retrieved and not self.references:
+        if self.fractions.retrieved and not self.references:
             raise InputError(f"retrieved={self.retrieved} needs references to be near to")
 
     @property
-    def shares(self) -> Mix:
-        """The shares alone."""
+    def fractions(self) -> Mix:
+        """Fractions of the three parts."""
         return Mix(self.curated, self.retrieved, self.raw)
 
     @property
     def is_mixed(self) -> bool:
-        """Whether there is any other part than the curated one."""
+        """True if the subset has another part than the curated one."""
         return bool(self.retrieved or self.raw)
 
 
@@ -101,13 +109,13 @@ class SampleConfig:
     """Settings of the balanced subset and of its folder."""
 
     size: int
-    """Rows of the subset."""
+    """Number of rows of the subset."""
     name: str = "curated"
     """Name of the folders in `subsets/` and `exports/`."""
     strategy: Strategy = "random"
-    """Rows of a cluster that are taken: any, or those closest to its centroid."""
+    """Choice of the rows of a cluster: any, or those closest to its centroid."""
     max_repeats: int = 1
-    """Times that one row may be in the subset."""
+    """Largest number of times that one row may be in the subset."""
     mix: MixConfig = field(default_factory=MixConfig)
 
     def __post_init__(self) -> None:
@@ -121,77 +129,107 @@ class SampleConfig:
 def mix(
     tree: ClusterTree,
     size: int,
-    shares: Mix,
-    neighbours: Neighbors | None = None,
+    fractions: Mix,
+    neighbors: Neighbors | None = None,
     *,
     strategy: Strategy = "random",
     seed: int = 0,
     rows: np.ndarray | None = None,
     ids: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns a subset in parts, none of which has a row of another.
+    """Returns a subset of a curated, a retrieved and a raw part, which have no row in common.
 
-    The curated part is drawn first. The retrieved one takes every query's nearest row, then every
-    query's second... skipping rows that are taken; where the queries name too few rows it stays
-    smaller, a :class:`ShortfallWarning` says so, and the raw part, which is drawn last, makes up
-    for it. The total is exact unless the pool is too small.
+    The curated part is drawn first. The retrieved part then takes the nearest row of every query,
+    the second nearest of every query, and so on, and skips rows that are taken already. If the
+    queries have too few neighbors, the retrieved part stays smaller, a :class:`ShortfallWarning`
+    is given, and the raw part, which is drawn last, is larger by the difference. The total is
+    ``size`` unless the pool is too small.
 
     Args:
-        tree: over ``n`` points.
-        size: how many rows are wanted in all.
-        shares: of the parts.
-        neighbours: from :func:`jaxcurate.neighbors.nearest_rows.nearest_rows`; their number for
-            each query is the cap on what it can add. Needed for a retrieved part.
-        strategy: of the curated part.
-        seed: of everything random.
-        rows: distinct numbers of the rows that may be taken; all by default.
-        ids: as :func:`jaxcurate.sample` takes them.
+        tree: tree over ``n`` points.
+        size: number of rows of all parts together.
+        fractions: fractions of the parts.
+        neighbors: rows nearest to each query, from
+            :func:`jaxcurate.neighbors.nearest_rows.nearest_rows`. Their number for one query is
+            the largest number of rows that it can add. A retrieved part needs them.
+        strategy: choice of the rows of a cluster in the curated part, ``"random"`` or
+            ``"closest"``.
+        seed: seed of all random numbers.
+        rows: distinct numbers of the rows that may be taken. All by default.
+        ids: distinct strings or whole numbers ``[n]``, as in :func:`jaxcurate.sample`.
 
     Returns:
-        ``curated``, ``retrieved`` and ``raw``: int64, sorted, disjoint.
+        The rows ``curated``, ``retrieved`` and ``raw``: int64, sorted, disjoint.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
+
+    References:
+        Simeoni et al., DINOv3, 2025, section 3.1. https://arxiv.org/abs/2508.10104
+
+    Examples:
+        Half of the subset is balanced over two clusters of 90 and 10 rows. The other half is
+        drawn from the other rows:
+
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import Mix, mix
+        >>> tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [90, 10])])
+        >>> parts = mix(tree, 20, Mix(curated=0.5, retrieved=0, raw=0.5))
+        >>> {name: len(rows) for name, rows in parts.items()}
+        {'curated': 10, 'retrieved': 0, 'raw': 10}
+        >>> int((parts["curated"] >= 90).sum())
+        5
     """
     check_tree(tree)
     check_whole("size", size, 0)
-    wanted = shares.sizes(size)
+    wanted = fractions.sizes(size)
     allowed = np.zeros(tree.n_points, bool)
     allowed[slice(None) if rows is None else checked_rows(rows, tree.n_points)] = True
-    if wanted["retrieved"] and neighbours is None:
-        raise InputError(f"retrieved={shares.retrieved} needs neighbours, but there are none")
-    if neighbours is not None:
-        checked_rows(np.unique(neighbours.rows), tree.n_points, "neighbours")
+    if wanted["retrieved"] and neighbors is None:
+        raise InputError(f"retrieved={fractions.retrieved} needs neighbors, but there are none")
+    if neighbors is not None:
+        checked_rows(np.unique(neighbors.rows), tree.n_points, "neighbors")
     curated = sample(tree, wanted["curated"], strategy, seed=seed, rows=rows, ids=ids)
     allowed[curated] = False
     retrieved = np.zeros(0, np.int64)
-    if neighbours is not None and wanted["retrieved"]:
-        retrieved = _in_turn(neighbours, allowed, wanted["retrieved"])
+    if neighbors is not None and wanted["retrieved"]:
+        retrieved = _in_turn(neighbors, allowed, wanted["retrieved"])
     allowed[retrieved] = False
     missing = wanted["retrieved"] - len(retrieved)
     if missing:
         warnings.warn(
-            f"{wanted['retrieved']} retrieved items wanted, the queries name {len(retrieved)} "
-            f"that are not taken: {missing} are drawn at random instead",
+            f"{wanted['retrieved']} retrieved items wanted, but the queries have only "
+            f"{len(retrieved)} neighbors that are not taken: {missing} items are drawn at random "
+            "instead",
             ShortfallWarning,
             stacklevel=2,
         )
-    # By the same seed a row that the curated part passed over would be passed over again.
+    # With the same seed, a row that the curated part has passed over would be passed over again.
     left, size_left = np.flatnonzero(allowed), size - len(curated) - len(retrieved)
     raw = sample_uniform(tree, size_left, seed=other_seed(seed, 1), rows=left, ids=ids)
     return {"curated": curated, "retrieved": retrieved, "raw": raw}
 
 
 def indices_of(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns all rows of a mixture, int64, sorted."""
+    """Returns all rows of a mixture, int64, sorted.
+
+    Args:
+        parts: the parts from :func:`mix`.
+
+    Examples:
+        >>> indices_of({"curated": np.array([1, 8]), "raw": np.array([5])})
+        array([1, 5, 8])
+    """
     return np.sort(np.concatenate(list(parts.values())))
 
 
-def _in_turn(neighbours: Neighbors, allowed: np.ndarray, size: int) -> np.ndarray:
-    """Returns so many distinct allowed rows: all nearest ones before any second, closest first."""
-    rank = np.broadcast_to(np.arange(neighbours.rows.shape[1]), neighbours.rows.shape)
-    order = np.lexsort((neighbours.distances.ravel(), rank.ravel()))
-    rows = neighbours.rows.ravel()[order]
+def _in_turn(neighbors: Neighbors, allowed: np.ndarray, size: int) -> np.ndarray:
+    """Returns ``size`` distinct allowed rows: the nearest of all queries before any second
+    nearest, and among these the closest first."""
+    rank = np.broadcast_to(np.arange(neighbors.rows.shape[1]), neighbors.rows.shape)
+    order = np.lexsort((neighbors.distances.ravel(), rank.ravel()))
+    rows = neighbors.rows.ravel()[order]
     rows = rows[allowed[rows]]
     _, first = np.unique(rows, return_index=True)
     return np.sort(rows[np.sort(first)[:size]])

@@ -1,4 +1,4 @@
-"""Balanced sampling: a target split top-down over a tree, evenly at every node."""
+"""Balanced sampling: a size is split top-down over a tree, evenly at every node."""
 
 import warnings
 from collections.abc import Callable
@@ -14,11 +14,11 @@ Strategy = Literal["random", "closest"]
 _BLOCK = 1 << 15
 _LAST = np.uint32(2**32 - 1)
 _MARGIN = 4
-"""The root of a random count spreads by one half: this is eight standard deviations."""
+"""Margin on the square root of a binomial count, whose standard deviation is at most one half."""
 
 
 class ShortfallWarning(UserWarning):
-    """The pool holds fewer items than were asked for."""
+    """Warning that the pool has fewer items than were asked for."""
 
 
 def sample(
@@ -33,37 +33,41 @@ def sample(
 ) -> np.ndarray:
     """Returns rows of a balanced subset.
 
-    The size is split among the top clusters as evenly as their points allow, each share among
-    the clusters below, and so on; in a leaf cluster rows are taken at random or closest to the
-    centroid first. Priorities depend on the seed and on each row's number or id alone, so that
-    without repeats a smaller sample of the same tree and seed is part of a larger one.
+    The size is split among the top clusters as evenly as their points allow, then each quota
+    among the clusters below, and so on. In a leaf cluster, rows are taken at random, or closest
+    to the centroid first. The random order depends on the seed and on the number or id of each
+    row alone, so that without repeats a smaller sample of the same tree and seed is part of a
+    larger one.
 
     Args:
-        tree: over ``n`` points.
-        size: how many rows are wanted. Where the pool holds fewer, all are taken and a
-            :class:`ShortfallWarning` says so.
-        strategy: ``"random"`` or ``"closest"``, within a leaf cluster; equally close rows are
-            taken at random.
-        max_repeats: how often a row may be taken; a leaf takes whole copies first.
-        seed: of the priorities.
-        rows: distinct numbers ``[m]`` of the rows that may be taken; all by default.
-        ids: distinct strings or whole numbers ``[n]``. With them a pool in another order gives
-            the same items; without, rows are told apart by their numbers.
+        tree: tree over ``n`` points.
+        size: number of rows to take. If the pool has fewer, all are taken and a
+            :class:`ShortfallWarning` is given.
+        strategy: choice of the rows of a leaf cluster, ``"random"`` or ``"closest"``. Equally
+            close rows are taken at random.
+        max_repeats: largest number of times that a row may be taken. A leaf cluster takes all
+            of its rows before it repeats one.
+        seed: seed of the random order.
+        rows: distinct numbers ``[m]`` of the rows that may be taken. All by default.
+        ids: distinct strings or whole numbers ``[n]``. With ids, a pool in another order gives
+            the same items. Without ids, the random order depends on the numbers of the rows.
 
     Returns:
-        int64, sorted; a row that is taken twice stands there twice.
+        int64, sorted. A row that is taken twice is listed twice.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
 
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.3.
         https://arxiv.org/abs/2405.15613
 
-    Example:
+    Examples:
+        Two clusters of 98 and 2 rows give two rows each:
+
         >>> import numpy as np
         >>> import jaxcurate as jc
-        >>> tree = jc.ClusterTree.from_labels([np.array([0] * 98 + [1, 1])])
+        >>> tree = jc.ClusterTree.from_labels([np.repeat([0, 1], [98, 2])])
         >>> jc.sample(tree, 4)[-2:]
         array([98, 99])
     """
@@ -76,7 +80,7 @@ def sample(
     if ids is not None and len(ids) != tree.n_points:
         raise InputError(f"ids has {len(ids)} entries, but the tree {tree.n_points} points")
     leaves = tree.levels[0].labels if rows is None else tree.levels[0].labels[rows]
-    max_repeats = min(max_repeats, max(size, 1))  # more cannot show, and might overflow
+    max_repeats = min(max_repeats, max(size, 1))  # more has no effect, and might overflow
     available = len(leaves) * max_repeats
     if size > available:
         warnings.warn(
@@ -117,21 +121,25 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     r"""Splits a size among children as evenly as their capacities allow.
 
     With the largest whole :math:`c` for which :math:`\sum_j \min(c, s_j)` does not exceed the
-    size, child :math:`j` gets :math:`\min(c, s_j)`; what is left goes one each to children with
+    size, child :math:`j` gets :math:`\min(c, s_j)`. The remainder goes one each to children with
     :math:`s_j > c`, drawn at random.
 
     Args:
         capacities: whole numbers ``[m]``, at least 0.
-        size: what to split; beyond the sum of the capacities they are all used up.
-        seed: of the draw.
+        size: whole number to split. If it exceeds the sum of the capacities, all are used up.
+        seed: seed of the draw.
 
     Returns:
         int64 ``[m]``, which adds up to ``min(size, sum(capacities))``.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
 
-    Example:
+    References:
+        Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.3.
+        https://arxiv.org/abs/2405.15613
+
+    Examples:
         >>> import jaxcurate as jc
         >>> jc.allocate([10, 2, 10], 12)
         array([5, 2, 5])
@@ -153,7 +161,7 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     if size > most:
         raise InputError(f"size={size} must be at most {most} for {children} capacities")
     root = np.zeros(children, np.int32)
-    # Beyond the size no capacity counts; and unsigned ones beyond int64 would be negative.
+    # A capacity beyond the size has no effect, and an unsigned one beyond int64 would be negative.
     capacities = np.where(capacities > size, size, capacities).astype(np.int64)
     return _allocate(capacities, root, np.array([size]), seed, 0)
 
@@ -161,17 +169,17 @@ def allocate(capacities: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
 def _allocate(
     capacities: np.ndarray, parents: np.ndarray, sizes: np.ndarray, seed: int, stream: int
 ) -> np.ndarray:
-    """Returns :func:`allocate` for the children of many nodes at once.
+    """Returns the result of :func:`allocate` for the children of many nodes at once.
 
     Args:
-        capacities: int64 ``[m]``, of the children.
-        parents: ``[m]``, the node of each child.
-        sizes: int64 ``[p]``, what each node has to give.
-        seed: of the priorities by which children get what is left over.
-        stream: tells levels apart.
+        capacities: int64 ``[m]``, capacity of each child.
+        parents: ``[m]``, node of each child.
+        sizes: int64 ``[p]``, size to split at each node.
+        seed: seed of the priorities by which children get the remainder.
+        stream: number that differs between levels, so that their priorities are independent.
     """
-    # Nothing can be given beyond the largest size, and small numbers leave room for the parent
-    # in one word: words sort ten times faster than pairs.
+    # No child gets more than the largest size, and small capacities leave room for the parent in
+    # the same word: words sort ten times faster than pairs.
     most = int(sizes.max(initial=0))
     capacities = np.minimum(capacities, most)
     bits = most.bit_length()
@@ -184,8 +192,8 @@ def _allocate(
     n_children = np.bincount(owner, minlength=len(sizes))
     end = np.cumsum(n_children)
     first = end - n_children
-    # By rising capacity within each node: what all children before this one hold, and whether
-    # the node can fill this one if the water stands exactly as high in those after it.
+    # By rising capacity within each node: a child is full if the node can give its capacity to it
+    # and to each child after it, besides the capacities of all children before it.
     before = np.concatenate([[0], np.cumsum(ordered)])
     rest = end[owner] - np.arange(len(owner))
     is_full = before[:-1] + ordered * rest <= (before[first] + sizes)[owner]
@@ -194,10 +202,10 @@ def _allocate(
     held = before[first + n_full] - before[first]
     level, left_over = np.divmod(sizes - held, np.maximum(n_open, 1))
     level[n_open == 0], left_over[n_open == 0] = most, 0
-    level_here = level[parents]
-    quotas = np.minimum(capacities, level_here)
-    # What is left over: one each to open children, by priority.
-    open_ = np.flatnonzero(capacities > level_here)
+    level_of_child = level[parents]
+    quotas = np.minimum(capacities, level_of_child)
+    # The remainder goes one each to open children, by priority.
+    open_ = np.flatnonzero(capacities > level_of_child)
     order = short_priorities(open_, seed, stream)
     ties = lambda members: priorities(open_[members], seed, stream)
     quotas[open_] += _first_of_each(parents[open_], order, ties, n_open, left_over, True)
@@ -212,35 +220,36 @@ def _first_of_each(
     wanted: np.ndarray,
     uniform: bool,
 ) -> np.ndarray:
-    """Marks the members of each group that come first, as many as are wanted of it.
+    """Marks the wanted number of members of each group, lowest order first.
 
     Args:
-        groups: ``[m]``, of each member.
-        order: uint32 ``[m]``, at least 1: the lowest comes first.
-        ties: tells numbers, uint64, of given members: of equal order the lowest comes first.
-        sizes: int64 ``[g]``, how many members each group has.
-        wanted: int64 ``[g]``, of each group; all where it has fewer.
-        uniform: orders are random numbers, by which members need not all be compared.
+        groups: ``[m]``, group of each member.
+        order: uint32 ``[m]``, at least 1. The lowest comes first.
+        ties: returns a uint64 number for each of the given members. Among members of equal
+            order, the lowest number comes first.
+        sizes: int64 ``[g]``, number of members of each group.
+        wanted: int64 ``[g]``, number of members to mark in each group. All if it has fewer.
+        uniform: True if orders are random numbers, so that not all members need be compared.
 
     Returns:
         bool ``[m]``.
     """
     parted = (wanted > 0) & (wanted < sizes)
-    # Compared are all members of a group that gives a part; of uniform orders, those below a
-    # limit that enough of them keep.
+    # All members of a group that gives a part are compared. If orders are uniform, only members
+    # below a limit are, which enough of them stay below.
     limits = np.where(parted, np.uint8(255), np.uint8(0))
     if uniform:
-        share = (np.sqrt(wanted[parted]) + _MARGIN) ** 2 / sizes[parted]
-        limits[parted] = np.minimum(256 * share, 255)
+        fraction = (np.sqrt(wanted[parted]) + _MARGIN) ** 2 / sizes[parted]
+        limits[parted] = np.minimum(256 * fraction, 255)
     blocks = [slice(begin, begin + _BLOCK) for begin in range(0, len(groups), _BLOCK)]
     codes = _codes(groups, order, limits, blocks)
     codes.sort()
-    found = np.zeros(len(wanted), np.int64)
+    n_below = np.zeros(len(wanted), np.int64)
     for block in blocks:
-        np.add.at(found, codes[block] >> 32, 1)
-    decided = parted & (found > wanted)
-    last = (np.cumsum(found) - found + wanted - 1)[decided]
-    # Nothing, everything, or all up to the last one: one number of the group tells what is taken.
+        np.add.at(n_below, codes[block] >> 32, 1)
+    decided = parted & (n_below > wanted)
+    last = (np.cumsum(n_below) - n_below + wanted - 1)[decided]
+    # One bound on the order of a group's members marks none, all, or all up to the last wanted.
     bounds = np.where(wanted > 0, _LAST, np.uint32(0))
     bounds[decided] = codes[last] & int(_LAST)
     decided[decided] = codes[last] < codes[last + 1]
@@ -250,25 +259,25 @@ def _first_of_each(
         taken[block] = order[block] <= bounds.take(groups[block])
     undecided = parted & ~decided
     if undecided.any():
-        # Ties at the bound, or too few below the limit: those groups are sorted as a whole.
-        here = [block.start + np.flatnonzero(undecided.take(groups[block])) for block in blocks]
-        members = np.concatenate(here)
+        # Groups with ties at the bound, or with too few members below the limit, are sorted whole.
+        unsorted = [block.start + np.flatnonzero(undecided.take(groups[block])) for block in blocks]
+        members = np.concatenate(unsorted)
         members = members[np.lexsort((ties(members), order[members], groups[members]))]
-        of = groups[members]
+        group = groups[members]
         sizes = np.where(undecided, sizes, 0)
-        rank = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[of]
-        taken[members] = rank < wanted[of]
+        rank = np.arange(len(group)) - (np.cumsum(sizes) - sizes)[group]
+        taken[members] = rank < wanted[group]
     return taken
 
 
 def _codes(
     groups: np.ndarray, order: np.ndarray, limits: np.ndarray, blocks: list[slice]
 ) -> np.ndarray:
-    """Returns group and order in one word, int64, of the members within their group's limit.
+    """Returns group and order in one int64 word for each member within the limit of its group.
 
-    Words sort ten times faster than pairs. Limits, uint8 ``[g]``, are held against the highest
-    byte of the order: looking up numbers far apart in memory is what takes time where groups are
-    many, and bytes stay in the cache.
+    Words sort ten times faster than pairs. Limits, uint8 ``[g]``, are compared with the highest
+    byte of the order: with many groups, looking up numbers that lie far apart in memory takes most
+    of the time, and bytes stay in the cache.
     """
     codes, filled = np.empty(len(groups), np.int64), 0  # memory that is not filled costs nothing
     for block in blocks:
@@ -282,7 +291,7 @@ def _codes(
 
 
 def _by_distance(tree: ClusterTree, rows: np.ndarray | None) -> np.ndarray:
-    """Returns distances to the leaf's centroid as whole numbers of the same order, uint32."""
+    """Returns uint32 numbers in the order of the distances to the centroids of the leaves."""
     distances = tree.levels[0].distances if rows is None else tree.levels[0].distances[rows]
     if np.isnan(distances).any():
         raise InputError("strategy='closest' needs distances, which this tree does not have")

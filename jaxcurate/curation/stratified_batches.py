@@ -1,4 +1,4 @@
-"""Batches drawn across a tree's clusters, least seen first, as a function of seed and step."""
+"""Training batches stratified over the clusters of a tree, as a function of seed and step."""
 
 import functools
 import threading
@@ -16,22 +16,36 @@ Equal = Literal["rows", "clusters"]
 
 
 class Batches(Sequence[np.ndarray]):
-    """The rows of every batch of a training, ``batches[step]``: int64 ``[batch_size]``.
+    """Sequence of the rows of every batch of a training, ``batches[step]``: int64 ``[batch_size]``.
 
-    Nothing is remembered from batch to batch: any can be asked for at any time, in any process.
-    It is a source of batches for Grain as it stands: ``grain.MapDataset.source(batches)``.
+    No batch depends on another: any batch can be drawn at any time, in any process. The sequence
+    is a data source for Grain: ``grain.MapDataset.source(batches)``.
 
-    Either of two laws holds, and with both a batch takes its part of every cluster, at every
-    level at once.
+    Batches follow one of two laws. With both, a batch is balanced over the clusters of every level
+    at once.
 
-    - ``equal="rows"``: every row is seen equally often. Epoch is laid after epoch. The rows of an
-      epoch stand in a line along the tree, branches in random order, and a batch takes one row
-      in so many: ``p * batch_size`` of a cluster with the share ``p`` of the rows, give or take
-      less than 3 rows, and less than 1 where an epoch is a whole number of batches.
-    - ``equal="clusters"``: every cluster is seen equally often, whatever its size. Each draw goes
+    - ``equal="rows"``: every row is drawn equally often, epoch after epoch. The rows of an epoch
+      stand in a line along the tree, branches in random order, and a batch takes rows at equal
+      distances. A cluster with the fraction ``p`` of the rows gives ``p * batch_size`` rows, with
+      a difference below 3 rows, and below 1 if an epoch is a whole number of batches.
+    - ``equal="clusters"``: every cluster is drawn equally often, whatever its size. Each draw goes
       down from the top, at every node to one of the children that were drawn least often, in
-      random order. Of ``k`` clusters at the top none is in a batch more than
-      ``ceil(batch_size / k) + 1`` times, and the rows of one leaf are seen equally often.
+      random order. With ``k`` clusters at the top, none is in a batch more than
+      ``ceil(batch_size / k) + 1`` times, and the rows of a leaf are drawn equally often.
+
+    Examples:
+        Two clusters of 9 and 3 rows give 3 rows and 1 row to each batch of 4:
+
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.curation import Batches
+        >>> labels = np.repeat([0, 1], [9, 3])
+        >>> tree = jc.ClusterTree.from_labels([labels])
+        >>> [np.bincount(labels[rows]).tolist() for rows in Batches(tree, 4, n_steps=3)]
+        [[3, 1], [3, 1], [3, 1]]
+        >>> batch = Batches(tree, 4, n_steps=3, equal="clusters")[2]
+        >>> np.bincount(labels[batch]).tolist()
+        [2, 2]
     """
 
     def __init__(
@@ -44,27 +58,28 @@ class Batches(Sequence[np.ndarray]):
         equal: Equal = "rows",
         seed: int = 0,
     ) -> None:
-        """Prepares batches; none is drawn yet.
+        """Prepares the batches without drawing any.
 
         Args:
-            tree: over ``n`` points; :func:`jaxcurate.curation.baselines.flat` keeps one level only.
-            batch_size: rows of a batch. A row may stand twice in a batch that reaches over the
-                end of its epoch, or is larger.
-            n_steps: how many batches.
-            rows: distinct numbers ``[m]`` of the rows to draw from, such as a curated subset;
-                all by default.
-            equal: the law, ``"rows"`` or ``"clusters"``.
-            seed: of everything random.
+            tree: tree over ``n`` points. :func:`jaxcurate.curation.baselines.flat` makes a tree of
+                one level.
+            batch_size: number of rows of a batch. A batch has a row twice only if it spans two
+                epochs, or is larger than an epoch.
+            n_steps: number of batches.
+            rows: distinct numbers ``[m]`` of the rows to draw from, such as a curated subset.
+                All by default.
+            equal: law of the batches, ``"rows"`` or ``"clusters"``.
+            seed: seed of all random numbers.
 
         Raises:
-            ValueError: naming the argument that cannot be used.
+            InputError: an argument cannot be used; the message names it.
         """
         check_whole("batch_size", batch_size, 1)
         check_whole("n_steps", n_steps, 0)
         if equal not in _LAWS:
             raise InputError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
         priorities(0, seed)  # refuses a bad seed
-        # Those of numpy would overflow, and JSON does not hold them.
+        # Whole numbers of numpy would overflow, and JSON cannot store them.
         batch_size, n_steps, seed = int(batch_size), int(n_steps), int(seed)
         n = tree.n_points
         rows = np.arange(n) if rows is None else checked_rows(rows, n)
@@ -84,18 +99,18 @@ class Batches(Sequence[np.ndarray]):
             raise IndexError(f"step {step} of {self.n_steps}")
         return self._draw(int(step) % self.n_steps)
 
-    def __repr__(self) -> str:  # Grain's loaders tell sources apart by it
+    def __repr__(self) -> str:  # Grain's loaders distinguish sources by it
         return f"Batches({self.n_steps} x {self.batch_size}, {self.fingerprint})"
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes whenever a batch may."""
+        """Fingerprint of everything that the batches depend on."""
         arrays = [files.array_digest(array) for branch in self._branches for array in branch]
         return files.fingerprint(self._about + arrays)
 
 
 class Walk(Iterator[np.ndarray]):
-    """Batch after batch, from a place that can be saved and come back to."""
+    """Iterator over batches whose position can be saved and restored."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches, self._step = batches, 0
@@ -107,14 +122,14 @@ class Walk(Iterator[np.ndarray]):
         return self._batches[self._step - 1]
 
     def state(self) -> dict[str, Any]:
-        """Returns what JSON can hold, and :meth:`restore` takes."""
+        """Returns the position in a form that JSON can store, for :meth:`restore`."""
         return {"step": self._step, "batches": self._batches.fingerprint}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where a walk over the same batches had come to.
+        """Continues from the position of another walk over the same batches.
 
         Raises:
-            ValueError: the state is of other batches, or none at all.
+            InputError: the state belongs to other batches, or is no state.
         """
         step, of = state.get("step"), state.get("batches")
         if of != self._batches.fingerprint:
@@ -125,7 +140,7 @@ class Walk(Iterator[np.ndarray]):
 
 
 class OneByOne(Sequence[int]):
-    """The rows of the batches one at a time, for loaders that batch by themselves.
+    """Sequence of the rows of the batches, one at a time, for loaders that make batches.
 
     ``grain.MapDataset.source(OneByOne(batches)).map(load).batch(batches.batch_size)``
     """
@@ -151,27 +166,29 @@ class OneByOne(Sequence[int]):
 
 
 class _Branches(NamedTuple):
-    """The children that hold a row, of all nodes of one level."""
+    """Children with rows of all nodes of one level."""
 
     numbers: np.ndarray
-    """int64 ``[m]``: which cluster of the tree, or which row, each child is."""
+    """int64 ``[m]``: id of each child, a cluster of the tree or a row."""
     parents: np.ndarray
-    """int64 ``[m]``: the node of each, by its place among the numbers of the level above."""
+    """int64 ``[m]``: node of each child, by its place among the numbers of the level above."""
 
 
 def _branches(tree: ClusterTree, rows: np.ndarray) -> list[_Branches]:
-    """Returns from the children of the root down to the rows; branches without a row are left
-    out."""
-    found, children = [], rows
+    """Returns the branches of each level, from the children of the root down to the rows.
+
+    Branches without a row are left out.
+    """
+    below, children = [], rows
     for level in tree.levels:
         nodes, parents = np.unique(level.labels[children], return_inverse=True)
-        found.append(_Branches(children, parents))
+        below.append(_Branches(children, parents))
         children = nodes.astype(np.int64)
-    return [_Branches(children, np.zeros(len(children), np.int64)), *found[::-1]]
+    return [_Branches(children, np.zeros(len(children), np.int64)), *below[::-1]]
 
 
 class _EqualRows:
-    """Epochs along the tree, laid end to end."""
+    """Draws that see every row equally often: epochs along the tree, one after another."""
 
     def __init__(self, branches: list[_Branches], size: int, seed: int) -> None:
         self._branches, self._size, self._seed = branches, size, seed
@@ -188,17 +205,20 @@ class _EqualRows:
         return batch[np.argsort(priorities(len(batch), self._seed, _stream(1, step)))]
 
     def _epoch(self, number: int) -> np.ndarray:
-        """Returns all rows in the order in which an epoch sees them."""
-        with _LOCK:  # loaders ask from many threads
+        """Returns all rows in the order of an epoch, from the cache if it has them."""
+        with _LOCK:  # loaders call from several threads
             if number not in self._epochs:
-                newest = sorted(self._epochs)[-1:]  # one is kept: a batch may lie in two
-                self._epochs = {e: self._epochs[e] for e in newest} | {number: self._laid(number)}
+                newest = sorted(self._epochs)[-1:]  # a batch may span two epochs
+                self._epochs = {e: self._epochs[e] for e in newest} | {
+                    number: self._ordered(number)
+                }
             return self._epochs[number]
 
-    def _laid(self, number: int) -> np.ndarray:
+    def _ordered(self, number: int) -> np.ndarray:
+        """Returns all rows in the order of an epoch."""
         line = self._line(number)
-        # What the batch that began in the epoch before still takes, what the batch that ends in
-        # the next one takes, and between them whole batches: each spread evenly over the line.
+        # The rows of the batch that began in the epoch before, whole batches, and the rows of the
+        # batch that ends in the next epoch. Each of them is spread evenly over the line.
         n_first = min(-number * self._n % self._size, self._n)
         first, line = _evenly(line, n_first)
         last, line = _evenly(line, len(line) % self._size)
@@ -208,7 +228,7 @@ class _EqualRows:
         return np.concatenate([first, *between, last])
 
     def _line(self, epoch: int) -> np.ndarray:
-        """Returns the rows, branch beside branch, the children of every node in random order."""
+        """Returns the rows branch by branch, with the children of every node in random order."""
         places = np.zeros(1, np.int64)
         for depth, (numbers, parents) in enumerate(self._branches):
             drawn = priorities(numbers, self._seed, _stream(3, epoch) + depth)
@@ -219,26 +239,29 @@ class _EqualRows:
 
 
 def _evenly(line: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns so many entries of a line at even distances, and the others."""
+    """Returns ``n`` entries of a line at equal distances, and the other entries."""
     chosen = (2 * np.arange(n) + 1) * len(line) // (2 * max(n, 1))
     return line[chosen], np.delete(line, chosen)
 
 
 class _EqualClusters:
-    """Draws that go round the children of every node; a draw's number tells its way down."""
+    """Draws that see every cluster equally often: rounds over the children of every node.
+
+    The number of a draw determines its path down the tree.
+    """
 
     def __init__(self, branches: list[_Branches], size: int, seed: int) -> None:
         self._size, self._seed = size, seed
         self._rows = branches[-1].numbers
-        # Children side by side by their node, and where each node's begin.
+        # Children sorted by their node, and the place at which the children of each node begin.
         self._levels = [
             (np.argsort(parents, kind="stable"), np.append(0, np.cumsum(np.bincount(parents))))
             for _, parents in branches
         ]
 
     def __call__(self, step: int) -> np.ndarray:
-        # How often its node was drawn before each draw. A round draws every child once, so that
-        # the number of the round is how often the child was.
+        # Number of draws of a node before each draw. A round draws every child once, so that a
+        # child was drawn as many times as rounds are complete.
         before = np.arange(step * self._size, (step + 1) * self._size)
         nodes = np.zeros(self._size, np.int64)
         for depth, (children, begins) in enumerate(self._levels):
@@ -256,5 +279,5 @@ _LOCK = threading.Lock()
 
 
 def _stream(kind: int, number: int) -> int:
-    """Returns a stream for each kind of draw and number, with room for the depth of a tree."""
+    """Returns the random stream of a kind of draw and a number, with room for a tree's depth."""
     return (kind << 56) + (number << 8)

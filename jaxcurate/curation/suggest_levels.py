@@ -1,4 +1,4 @@
-"""Levels of hierarchical k-means for a pool's size and a target, proposed with the reasons."""
+"""Proposals of levels of hierarchical k-means for the sizes of a pool and of a subset."""
 
 import math
 from typing import NamedTuple
@@ -7,34 +7,45 @@ from jaxcurate.checks import InputError
 from jaxcurate.curation.level import Level
 
 _RATIOS = (25, 20, 10, 5)
-"""Clusters of the level below for each of a level above, the topmost last."""
+"""Number of clusters of a level for each cluster of the level above, the topmost last."""
 _ROUNDS = 10
 _MOST_SCORES = 10**14
-"""Rows times clusters: about the 743 M x 100 k of the largest k-means that was published."""
+"""Number of rows times clusters of the largest published k-means, about 743 M x 100 k."""
 
 
 class Proposal(NamedTuple):
-    """Levels, bottom up, and a line of reasoning for each choice."""
+    """Proposed levels and the reasons for them."""
 
     levels: tuple[Level, ...]
+    """Settings of the levels, bottom up."""
     reasons: tuple[str, ...]
+    """Lines of text, a line for each choice."""
 
 
 def propose_levels(n: int, size: int) -> Proposal:
-    """Returns levels for a pool, after the settings that were published.
+    """Returns levels for a pool, interpolated between the published settings.
 
-    For 743 M rows these are those of the web images, and for 100 k those of the small example.
+    For 743 M rows the levels are those of the published pool of web images. For 100 k rows they
+    are those of the published small example.
 
     Args:
-        n: rows of the pool, at least 200.
-        size: how many of them are to be kept.
+        n: number of rows of the pool, at least 200.
+        size: number of rows of the subset.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
 
     References:
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 4 and
         appendix. https://arxiv.org/abs/2405.15613
+
+    Examples:
+        >>> from jaxcurate.curation import propose_levels
+        >>> proposal = propose_levels(n=100_000, size=10_000)
+        >>> [level.n_clusters for level in proposal.levels]
+        [5000, 1000]
+        >>> proposal.reasons[1][:41]
+        'level 1, k = 5,000: about 20 rows a clust'
     """
     if n < 200:
         raise InputError(f"n={n} rows are too few to cluster in levels: at least 200 are needed")
@@ -46,8 +57,8 @@ def propose_levels(n: int, size: int) -> Proposal:
         f"{n_levels} levels: two for a pool below a million rows, one more for each hundredfold; "
         "the second level gains most"
     )
-    share = min(max((math.log10(n) - 5) / 3, 0), 1)
-    per_leaf = 20 * 3.75**share
+    fraction = min(max((math.log10(n) - 5) / 3, 0), 1)
+    per_leaf = 20 * 3.75**fraction
     ks = [_round(n / per_leaf)]
     reasons.append(
         f"level 1, k = {ks[0]:,}: about {per_leaf:.0f} rows a cluster (20 in the published example "
@@ -70,14 +81,14 @@ def propose_levels(n: int, size: int) -> Proposal:
         if n_splits > 1:
             levels.append(Level(k // n_splits, n_splits=n_splits))
             reasons.append(
-                f"level {number} is {k // n_splits:,} clusters, each split in {n_splits:,}, not "
-                f"resampled: at once it would be {below * k / _MOST_SCORES:,.0f} times the work of "
-                "the largest k-means that was published"
+                f"level {number} has {k // n_splits:,} clusters, each split into {n_splits:,}, and "
+                f"no resampling: a single k-means would be {below * k / _MOST_SCORES:,.0f} times "
+                "the work of the largest published one"
             )
         elif r > 1:
             levels.append(Level(k, _ROUNDS, r))
             reasons.append(
-                f"level {number}, m = {_ROUNDS} rounds of resampling, which were as good as 100, "
+                f"level {number}, m = {_ROUNDS} rounds of resampling, as good as 100 in the paper, "
                 f"with r = {r}: half of the {below / k:.0f} members of an average cluster"
             )
         else:
@@ -88,9 +99,10 @@ def propose_levels(n: int, size: int) -> Proposal:
 
 
 def _splits(n: int, k: int) -> int:
-    """Returns in how many each cluster is split so that no k-means is beyond what has been done."""
+    """Returns the number of parts of each cluster, so that no k-means exceeds the largest published
+    one."""
     n_splits = 1
-    # Beyond the root of k the k-means inside the clusters would be the dearer ones.
+    # Beyond the square root of k, the k-means inside the clusters would take more time.
     while (
         n * k / n_splits > _MOST_SCORES and (10 * n_splits) ** 2 <= k and k % (10 * n_splits) == 0
     ):
@@ -99,6 +111,6 @@ def _splits(n: int, k: int) -> int:
 
 
 def _round(k: float) -> int:
-    """Returns to the nearest number of one digit and zeros."""
+    """Returns the nearest number of the form digit times power of ten."""
     unit = 10 ** max(math.floor(math.log10(max(k, 1))), 0)
     return max(round(k / unit), 1) * unit

@@ -104,7 +104,7 @@ class Arms:
             return mix(
                 self.tree,
                 self.size,
-                how.mix.shares,
+                how.mix.fractions,
                 self.neighbours,
                 strategy=how.strategy,
                 **common,

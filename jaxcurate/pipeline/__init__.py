@@ -1,4 +1,4 @@
-"""A run over one work directory: its stages, in order, each in a file of its own."""
+"""Stages of a run over a work directory, in order, each in its own file."""
 
 from jaxcurate.pipeline.cluster import Cluster
 from jaxcurate.pipeline.dedup import Dedup
@@ -10,6 +10,8 @@ from jaxcurate.pipeline.report import Report
 from jaxcurate.pipeline.sample import Sample
 from jaxcurate.pipeline.stage import Stage
 
+__all__ = ["STAGES", "Stage"]
+
 STAGES: tuple[Stage, ...] = (
     Embed(),
     Dedup(),
@@ -20,4 +22,4 @@ STAGES: tuple[Stage, ...] = (
     Report(),
     Grow(),
 )
-"""All stages in the order in which a run does those that its settings ask for."""
+"""All stages, in the order of a run, which does those that its settings ask for."""

@@ -20,11 +20,11 @@ from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import Card, Stage
 
 _CHECKPOINT = "tree-checkpoint"
-"""Folder of the work directory that is there while the tree is not finished."""
+"""Folder of the work directory that exists until the tree is finished."""
 
 
 class Cluster(Stage):
-    """Clusters the rows, then their centroids, and so on up."""
+    """Stage that clusters the rows, then their centroids, and so on, level by level."""
 
     name = "cluster"
     reads = (
@@ -61,11 +61,11 @@ class Cluster(Stage):
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes centroids, labels and distances of every level.
 
-        Where it was killed it goes on from its last checkpoint, with the same bits.
+        After a kill it continues from the last checkpoint, with the same result bit for bit.
         """
         settings, pool = context.settings, context.pool()
         checkpoint = self._checkpoint(context)
-        state = self._state_to_go_on_from(checkpoint, context)
+        state = self._state_to_continue_from(checkpoint, context)
         tree = hierarchical_kmeans(
             pool,
             settings.cluster.levels,
@@ -92,7 +92,7 @@ class Cluster(Stage):
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 
     def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to begin where a tree or a checkpoint of somebody else stands in the way."""
+        """Refuses to replace a tree or a checkpoint that this run did not write."""
         super().check_replaceable(context, run)
         check_replaceable(context.path / _CHECKPOINT, CHECKPOINT, run)
 
@@ -100,24 +100,24 @@ class Cluster(Stage):
         """Removes the checkpoint."""
         self._checkpoint(context).remove()
 
-    def _state_to_go_on_from(self, checkpoint: Checkpoint, context: Context) -> TreeState | None:
+    def _state_to_continue_from(self, checkpoint: Checkpoint, context: Context) -> TreeState | None:
         try:
             saved = checkpoint.load()
         except DamagedError as error:
             context.progress.line(
-                f"  the checkpoint is of no use, and the tree begins anew: {error}"
+                f"  the checkpoint cannot be used, and the tree is made from the start: {error}"
             )
             return None
         if saved is None:
             return None
-        context.progress.line("  going on from the last checkpoint")
+        context.progress.line("  continuing from the last checkpoint")
         return TreeState.from_arrays(saved)
 
     def _checkpoint(self, context: Context) -> Checkpoint:
         settings = context.settings
-        how = context.devices.count, settings.memory_limit, settings.precision
-        # Another release may compute in another way, and keep other arrays.
+        options = context.devices.count, settings.memory_limit, settings.precision
+        # Another release may compute in another way, and have other arrays in its state.
         releases = [metadata.version(package) for package in ("jaxcurate", "jax")]
-        made_from = [self.inputs(context), *how, settings.shard_centroids, *releases]
+        made_from = [self.inputs(context), *options, settings.shard_centroids, *releases]
         path, seconds = context.path / _CHECKPOINT, 60 * settings.checkpoint_minutes
         return Checkpoint(path, made_from, context.run, seconds)

@@ -1,4 +1,4 @@
-"""A run over one work directory as its stages see it."""
+"""Context of a run over a work directory, which its stages are given."""
 
 import dataclasses
 import os
@@ -25,13 +25,13 @@ from jaxcurate.runtime.progress import Progress
 
 
 class Context:
-    """Context that stages are given: settings, items, devices, progress, and each other's files.
+    """Context of the stages of a run: settings, items, devices, progress, and outputs of stages.
 
     Args:
-        settings: of the run.
-        path: work directory.
-        progress: what is told to.
-        outputs: where each stage of the run writes, by its name.
+        settings: settings of the run.
+        path: the work directory.
+        progress: progress that stages report to.
+        outputs: output of each stage of the run, by the name of the stage.
         places: names in the work directory below which stages write.
     """
 
@@ -47,7 +47,7 @@ class Context:
         self.outputs, self._places = outputs, places
         self.items = Items(settings, progress, leave_out=path)
         self.run: str | None = None
-        """Identifies the run that writes; what another one wrote is not replaced."""
+        """Id of the run that writes. A folder of another run is not replaced."""
 
     @property
     def devices(self) -> Devices:
@@ -55,19 +55,19 @@ class Context:
         return self.items.devices
 
     def plain(self, field: str | None = None) -> dict[str, Any]:
-        """Returns the settings, or those of one field, as plain values."""
+        """Returns the settings, or the settings of one field, as plain values."""
         return dataclasses.asdict(self.settings if field is None else getattr(self.settings, field))
 
     def folder(self, stage: str) -> epath.Path:
-        """Returns where a stage writes."""
+        """Returns the path that a stage writes."""
         return self.outputs[stage].path
 
     def card(self, stage: str) -> dict[str, Any]:
-        """Returns the card of a stage's folder; an empty one where there is none."""
+        """Returns the card of the folder of a stage, or an empty card if there is none."""
         return folders.read_card(self.folder(stage)) or {}
 
     def digest(self, *stages: str) -> dict[str, str]:
-        """Returns a fingerprint of the files of each of these stages that the run has."""
+        """Returns fingerprints of the files of the given stages, as far as the run has them."""
         return {
             stage: files.fingerprint(self.card(stage).get("files"))
             for stage in stages
@@ -75,16 +75,16 @@ class Context:
         }
 
     def pool(self) -> Pool:
-        """Returns the pool, with embeddings that are read when they are asked for."""
+        """Returns the pool, with embeddings that are read when they are used."""
         return Pool.load(self.folder("embed"))
 
     def tree(self) -> ClusterTree:
-        """Returns the tree, if it is one over the pool that stands beside it."""
+        """Returns the tree, after a check that it is over the pool of the work directory."""
         self._check_of_this_pool("cluster", folders.check_files(self.folder("cluster")))
         return ClusterTree.load(self.folder("cluster"))
 
     def valid(self) -> np.ndarray | None:
-        """Returns the rows that deduplication left, int64; None where there was none."""
+        """Returns the rows that deduplication kept, int64, or None without deduplication."""
         if "dedup" not in self.outputs:
             return None
         folder = self.folder("dedup")
@@ -96,12 +96,12 @@ class Context:
         return load_subset(self.folder("sample"), pool)
 
     def arms(self, pool: Pool, tree: ClusterTree) -> Arms:
-        """Returns what draws subsets of the pool, as the settings ask for."""
+        """Returns the arms, which draw subsets of the pool as the settings ask for."""
         valid = self.valid()
-        return Arms(pool, tree, self.settings.sample, valid, self._neighbours(pool, valid))
+        return Arms(pool, tree, self.settings.sample, valid, self._neighbors(pool, valid))
 
-    def _neighbours(self, pool: Pool, valid: np.ndarray | None) -> Neighbors | None:
-        """Returns the rows that are nearest to each reference; None where nothing is retrieved."""
+    def _neighbors(self, pool: Pool, valid: np.ndarray | None) -> Neighbors | None:
+        """Returns the rows nearest to each reference, or None without a retrieved part."""
         settings = self.settings.sample.mix
         if self.items.references is None:
             return None
@@ -123,19 +123,18 @@ class Context:
         return near if valid is None else near._replace(rows=valid[near.rows])
 
     def _check_of_this_pool(self, stage: str, card: Mapping[str, Any]) -> None:
-        """Refuses a folder that was made from another pool than the one beside it."""
+        """Refuses a folder that was made from another pool than that of the work directory."""
         pool = self.card("embed").get("pool")
         if card["pool"] != pool:
             raise InputError(
-                f"{self.folder(stage)} was made from pool {card['pool']}, but the pool here is "
-                f"{pool}"
+                f"{self.folder(stage)} was made from pool {card['pool']}, but the pool is {pool}"
             )
 
     def check_apart(self) -> None:
-        """Refuses items that lie where the run writes.
+        """Refuses items that are in a folder that the run writes.
 
         Raises:
-            InputError: naming them.
+            InputError: the message names the source.
         """
         work, settings = os.path.realpath(self.path), self.settings
         specs = settings.source, settings.sample.mix.references, settings.grow.source
@@ -145,46 +144,46 @@ class Context:
                 continue
             place = os.path.realpath(os.path.expanduser(path))
             ours = [work] if scheme == "folder" else [f"{work}/{name}" for name in self._places]
-            if any(place == one or place.startswith(f"{one}/") for one in ours):
+            if any(place == folder or place.startswith(f"{folder}/") for folder in ours):
                 raise InputError(
                     f"{spec} lies in the work directory {self.path}, where the run writes: choose "
                     "a work directory outside of it"
                 )
 
     def check_source(self, chosen: Collection[str], *, embeds: bool = False) -> None:
-        """Refuses to read items of the source by the rows of a pool that was made otherwise.
+        """Refuses to read items of the source by the rows of a pool that was made differently.
 
         Args:
             chosen: names of the stages that will run.
-            embeds: whether items are embedded as those of the pool were.
+            embeds: True if items will be embedded with the settings of the pool.
 
         Raises:
             InputError: the pool has items that the source does not have, or was made from
-                another source or, where it matters, with other settings.
+                another source or, with ``embeds``, with other settings.
         """
         folder, settings = self.folder("embed"), self.settings
         if self._has_grown():
             raise InputError(
-                f"{folder} has grown by items that {settings.source} does not have: from here go "
-                "on `cluster`, `sample` and, by embeddings, `dedup`"
+                f"{folder} has grown by items that {settings.source} does not have: only "
+                "`cluster`, `sample` and, by embeddings, `dedup` can follow"
             )
         if "embed" in chosen:
             return
-        # A pool that was saved by hand was made from nothing that is known.
+        # The card of a pool that was saved by hand does not name a source.
         made_from = self.card("embed").get("made_from", {})
         if made_from.get("source") != self.items.source.fingerprint:
             raise InputError(
                 f"{folder} was made from source {made_from.get('source')}, but {settings.source} "
-                f"is now {self.items.source.fingerprint}: `embed` comes first"
+                f"is now {self.items.source.fingerprint}: run `embed` first"
             )
         if embeds and made_from.get("embed") != as_json(self.plain("embed")):
             raise InputError(
-                f"{folder} was made with other settings of config.embed, by which other items are "
-                "embedded: `embed` comes first"
+                f"{folder} was made with other settings of config.embed than those of the run: "
+                "run `embed` first"
             )
 
     def _has_grown(self) -> bool:
-        """Tells whether the pool is one that the stage ``grow`` wrote."""
+        """Returns whether the stage ``grow`` wrote the pool."""
         try:
             return self.card("embed").get("stage") == "grow"
         except files.DamagedError:

@@ -1,4 +1,4 @@
-"""Stage ``dedup``: from the pool to the rows that stay, one of each group that is alike."""
+"""Stage ``dedup``: from the pool to the kept rows, one of each group of duplicates."""
 
 from collections.abc import Collection
 from typing import Any
@@ -16,14 +16,14 @@ from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Dedup(Stage):
-    """Finds rows of the same content, and rows that are nearly the same."""
+    """Stage that finds rows of equal content, and near-duplicates."""
 
     name = "dedup"
     reads = (*ITEMS, "dedup", "seed", "memory_limit")
     disabled = "deduplication is off: config.dedup.enabled=True turns it on"
 
     def enabled(self, settings: Config) -> bool:
-        """Tells whether duplicates are to be left out."""
+        """Returns whether duplicates are removed."""
         return settings.dedup.enabled
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
@@ -40,7 +40,7 @@ class Dedup(Stage):
             context.check_source(chosen)
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to embed fewer items than there are to be neighborhoods."""
+        """Refuses to embed fewer items than the quick k-means has clusters."""
         n_clusters = context.settings.dedup.n_clusters or 0
         if "embed" in chosen and len(context.items.source) < n_clusters:
             raise InputError(
@@ -49,7 +49,7 @@ class Dedup(Stage):
             )
 
     def inputs(self, context: Context) -> dict[str, Any]:
-        """Returns the pool and what counts as the same."""
+        """Returns the pool, the settings and the seed."""
         return {
             **context.digest("embed"),
             "dedup": context.plain("dedup"),
@@ -57,14 +57,14 @@ class Dedup(Stage):
         }
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
-        """Writes the rows that stay, the pairs and the groups."""
+        """Writes the kept rows, the pairs and the groups."""
         settings, pool = context.settings.dedup, context.pool()
         digests = None
         if settings.content == "items":
             reading = context.items.reading("reading", pool.items, 1024)
             digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
             check_all_read(reading)
-        found = dedup.deduplicate(
+        duplicates = dedup.deduplicate(
             pool,
             settings.threshold,
             digests=digests,
@@ -75,5 +75,9 @@ class Dedup(Stage):
             devices=context.devices,
             progress=context.progress,
         )
-        found.save(context.folder(self.name), card(pool=pool.fingerprint))
-        return {"kept": len(found.kept), "same": found.n_same, "nearly the same": found.n_near}
+        duplicates.save(context.folder(self.name), card(pool=pool.fingerprint))
+        return {
+            "kept": len(duplicates.kept),
+            "same": duplicates.n_same,
+            "nearly the same": duplicates.n_near,
+        }

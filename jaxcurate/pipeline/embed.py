@@ -16,7 +16,7 @@ from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Embed(Stage):
-    """Embeds the items of the source, and lists those that cannot be used."""
+    """Stage that embeds the items of the source, and lists items that cannot be used."""
 
     name = "embed"
     reads = (*ITEMS, "embed", "cluster.metric")
@@ -26,7 +26,7 @@ class Embed(Stage):
         return Folder(path / "pool", KIND)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses a pool that has grown, and items to leave out where there must be none."""
+        """Refuses a pool that has grown, and if settings are strict, items that cannot be used."""
         context.check_source(chosen)
         if context.settings.strict:
             self._check_strict(context)
@@ -39,9 +39,9 @@ class Embed(Stage):
         }
 
     def is_current(self, context: Context, card: dict[str, Any]) -> bool:
-        """Tells whether the pool has these items, and leaves out those that it must."""
+        """Returns whether the pool has the items of the source, without those to be skipped."""
         zeros = card.get("zeros")
-        # Rows without a direction are left out where, and only where, one is needed.
+        # Rows without a direction are skipped if, and only if, the metric needs a direction.
         as_needed = not zeros or zeros["left_out"] == context.items.need_direction
         return as_needed and super().is_current(context, card)
 
@@ -60,10 +60,14 @@ class Embed(Stage):
         return {"items": len(pool), "dimensions": pool.embeddings.shape[1]}
 
     def _check_strict(self, context: Context) -> None:
-        """Refuses items that were left out, or would be, before they have a row."""
+        """Refuses items that the source skips, or that were skipped when the pool was made."""
         source, left_out = context.items.source, []
         if isinstance(source, sources.Skipping):
-            left_out = [list(one) for one in source.skipped if one[1] != sources.WORK_DIRECTORY]
+            left_out = [
+                [path, reason]
+                for path, reason in source.skipped
+                if reason != sources.WORK_DIRECTORY
+            ]
         if not left_out and self.state(context) == "done":
             left_out = context.card(self.name)["unreadable"]
         if left_out:

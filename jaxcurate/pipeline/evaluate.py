@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: how balanced the subset is, and the comparison by pretraining."""
+"""Stage ``evaluate``: measures of the balance of the subset, and comparison by pretraining."""
 
 import json
 from collections.abc import Collection
@@ -21,7 +21,7 @@ KIND = "evaluation"
 
 
 class Evaluate(Stage):
-    """Pretrains on each arm and probes what was learned; the only stage that reads labels."""
+    """Stage that pretrains on each arm and probes the features, the only one to read labels."""
 
     name = "evaluate"
     reads = (*ITEMS, "embed", "dedup.enabled", "sample", "evaluate", "seed")

@@ -14,7 +14,7 @@ from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 
 class Export(Stage):
-    """Writes the items of the subset, each once."""
+    """Stage that writes the items of the subset, each once."""
 
     name = "export"
     reads = (*ITEMS, "sample.name", "export")
@@ -28,11 +28,11 @@ class Export(Stage):
         return ("sample",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to export items of another source than the pool's."""
+        """Refuses to export items of another source than that of the pool."""
         context.check_source(chosen)
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to embed items whose names no file can have."""
+        """Refuses to embed items whose names cannot be names of files."""
         if "embed" in chosen and isinstance(context.items.source, sources.Named):
             export.check_names(context.items.source.ids, context.folder(self.name))
 

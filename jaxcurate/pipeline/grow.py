@@ -24,14 +24,14 @@ KIND = "grown"
 
 
 class Grow(Stage):
-    """Lets new items join the pool and its tree, in a folder that is a work directory itself."""
+    """Stage that adds new items to the pool and its tree, in a folder that is a work directory."""
 
     name = "grow"
     reads = (*ITEMS, "embed", "cluster.metric", "grow")
     disabled = "there is nothing to grow by: config.grow.source names new items"
 
     def enabled(self, settings: Config) -> bool:
-        """Tells whether there are new items."""
+        """Returns whether there are new items."""
         return settings.grow.source is not None
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
@@ -43,7 +43,7 @@ class Grow(Stage):
         return ("cluster",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses new items that cannot be embedded as the pool was."""
+        """Refuses new items that cannot be embedded with the settings of the pool."""
         context.check_source(chosen, embeds=True)
         context.items.newcomers  # noqa: B018  opens them
 
@@ -62,11 +62,11 @@ class Grow(Stage):
         about: dict[str, Any] = {"run": context.run}
         with folders.new_folder(context.folder(self.name), about, KIND) as folder:
             blocks = itertools.chain(pool.blocks(), _as_new(new, pool, settings))
-            of_pool: dict[str, Any] = {}
-            with folder.subfolder("pool", of_pool, POOL) as below:
+            about_pool: dict[str, Any] = {}
+            with folder.subfolder("pool", about_pool, POOL) as below:
                 ids, items, fingerprint = fill_pool(below, blocks)
                 about |= card(unreadable=new.unreadable, old=len(pool), new=new.n_items)
-                of_pool |= {**about, "pool": fingerprint, "n": len(ids)}
+                about_pool |= {**about, "pool": fingerprint, "n": len(ids)}
             rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
             grown = Pool(rows, ids, items, fingerprint)
             larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=context.devices)
@@ -80,16 +80,16 @@ class Grow(Stage):
                 folder.save_array(f"growth_l{level.level}.npy", level.growth)
         for level in levels:
             context.progress.line(f"  {level.reason}")
-        new_and_not = {"new": about["new"], "not read": len(new.unreadable)}
-        return {"items": len(grown), **new_and_not}
+        return {"items": len(grown), "new": about["new"], "not read": len(new.unreadable)}
 
 
 def _as_new(blocks: Iterable[Block], pool: Pool, settings: GrowConfig) -> Iterator[Block]:
-    """Yields blocks as they join a pool: under their prefix, and of no item of its source.
+    """Yields blocks in the form in which they join a pool.
+
+    Ids get the prefix, and positions are -1, since the items are not from the source of the pool.
 
     Raises:
-        InputError: their embeddings have another width; or, in the end, ids are in the pool
-            already.
+        InputError: the embeddings have another width, or, at the end, ids are in the pool already.
     """
     ids, width = [], pool.embeddings.shape[1]
     for block in blocks:
@@ -104,5 +104,5 @@ def _as_new(blocks: Iterable[Block], pool: Pool, settings: GrowConfig) -> Iterat
     if len(known):
         raise InputError(
             f"{len(known)} id(s) of {settings.source} are in the pool already, the first "
-            f"{str(known[0])!r}: config.grow.prefix tells new ones apart"
+            f"{str(known[0])!r}: config.grow.prefix makes new ids distinct"
         )

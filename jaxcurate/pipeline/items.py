@@ -1,4 +1,4 @@
-"""The items of a run: where each kind comes from, and one way to read and to embed them."""
+"""Sources of the items of a run, and one way to read and to embed them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ from jaxcurate.evaluation import compare
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources.read import refusal
-from jaxcurate.sources.usable import why_not
+from jaxcurate.sources.usable import unusable_rows
 
 MADE = "tfds:weblike"
-"""The one source that is made from the recipe."""
+"""Name of the only source that is made from the recipe."""
 _BYTES_AT_ONCE = 2**28
-"""A batch of items takes at most so many bytes, of which some three are held while reading."""
+"""Largest number of bytes of a batch of items. About three batches are held while reading."""
 
 
 class Items:
-    """Sources as the settings name them, opened when they are first asked for."""
+    """Sources that the settings name, each opened at its first use."""
 
     def __init__(
         self, settings: Config, progress: Progress, leave_out: os.PathLike | None = None
@@ -33,50 +33,51 @@ class Items:
         self.settings = settings
         self.progress = progress
         self.leave_out = leave_out
-        """A local folder in which no items are looked for: the work directory."""
+        """Local folder that is not searched for items: the work directory."""
 
     @cached_property
     def devices(self) -> Devices:
-        """The devices that the settings ask for."""
+        """Devices that the settings ask for."""
         return Devices.first(self.settings.n_devices, self.settings.mapper)
 
     @cached_property
     def source(self) -> sources.Source:
-        """The pool's items."""
+        """Source of the items of the pool."""
         return self._open(self.settings.split)
 
     @cached_property
     def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
-        """Sources that the probes learn from and are tested on."""
+        """Sources that probes are trained on and tested on."""
         settings = self.settings.evaluate
         return self._open(settings.probe_split), self._open(settings.test_split)
 
     @cached_property
     def references(self) -> sources.Source | None:
-        """Source that the retrieved part of the subset is near to; None where there is no such
-        part."""
+        """Source of the references of the retrieved part of the subset. None without that part."""
         settings = self.settings.sample.mix
         return self._alike(settings.split, settings.references) if settings.retrieved else None
 
     @property
     def reference_inputs(self) -> dict[str, str]:
-        """Fingerprint of the references, if any, which a draw of the subset depends on."""
+        """Fingerprint of the references, if any, on which a draw of the subset depends."""
         return {} if self.references is None else {"references": self.references.fingerprint}
 
     @cached_property
     def newcomers(self) -> sources.Source:
-        """The items that the pool grows by."""
+        """Source of the new items that the pool grows by."""
         return self._alike(self.settings.grow.split, self.settings.grow.source)
 
     def _alike(self, split: str, source: str | None) -> sources.Source:
-        """Returns a source of items that can be embedded as the pool's are.
+        """Returns a source of items that can be embedded like those of the pool.
 
         Raises:
-            ValueError: it has rows of another width, or one has pictures and the other has none.
+            InputError: its rows have another width, or only one of the two has pictures.
         """
         other = self._open(split, source)
-        if (of := _kind(other)) != (here := _kind(self.source)):
-            raise InputError(f"{other.name} has {of}, but {self.source.name}, the pool, has {here}")
+        if (kind := _kind(other)) != (wanted := _kind(self.source)):
+            raise InputError(
+                f"{other.name} has {kind}, but {self.source.name}, the pool, has {wanted}"
+            )
         return other
 
     def _open(self, split: str, source: str | None = None) -> sources.Source:
@@ -96,19 +97,19 @@ class Items:
 
     @cached_property
     def encoder(self) -> encoders.Encoder:
-        """Encoder of items, fitted to the pool's source where it has to be."""
+        """Encoder of items, fitted to the source of the pool if it needs a fit."""
         settings, rows = self.settings.embed, np.arange(len(self.source))
         fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
         return encoders.make_encoder(settings, fitting, self.devices)
 
     @property
     def need_direction(self) -> bool:
-        """Whether rows of zeros are of no use: clusters are made by cosine."""
+        """True if rows of zeros cannot be used, because the metric of the clusters is cosine."""
         return self.settings.cluster.metric == "cosine"
 
     def embedded(
         self,
-        what: str,
+        task: str,
         source: sources.Source,
         name: str,
         *,
@@ -117,36 +118,44 @@ class Items:
         """Returns the items of a source that can be used, embedded batch by batch.
 
         Args:
-            what: what progress calls this.
-            source: the items.
-            name: what errors call them.
-            need_direction: whether rows of zeros are of no use; as for the pool by default.
+            task: name of the work in progress.
+            source: source of the items.
+            name: name of the source in errors.
+            need_direction: skip rows of zeros. By default as for the pool.
         """
-        reading = self.reading(what, np.arange(len(source)), self.settings.embed.batch_size, source)
+        batch_size = self.settings.embed.batch_size
+        reading = self.reading(task, np.arange(len(source)), batch_size, source)
         need_direction = self.need_direction if need_direction is None else need_direction
         return Embedded(self, reading, name, need_direction)
 
     def reading(
-        self, what: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
+        self, task: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
     ) -> sources.Reading:
-        """Returns rows of a source, the pool's by default, in batches, with progress."""
+        """Returns rows of a source in batches, with progress.
+
+        Args:
+            task: name of the work in progress.
+            rows: positions in the source.
+            batch_size: largest number of items of a batch.
+            source: source of the items. That of the pool by default.
+        """
         source, done = self.source if source is None else source, 0
 
-        def told(more: int) -> None:
+        def report(more: int) -> None:
             nonlocal done
             done += more
-            self.progress(what, done, len(rows))
+            self.progress(task, done, len(rows))
 
         return sources.read_images(
             source,
             rows,
             batch_size=min(batch_size, _most_at_once(source, self.settings.image_size)),
-            progress=told,
+            progress=report,
             strict=self.settings.strict,
         )
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns items of the source at ``rows``, which all were readable once."""
+        """Returns the items of the source at ``rows``, all of which were readable before."""
         reading = self.reading("reading", rows, 1024)
         images = [batch.images for batch in reading]
         check_all_read(reading)
@@ -154,10 +163,10 @@ class Items:
 
 
 class Embedded:
-    """Blocks of a pool, made as they are iterated over, once.
+    """Blocks of a pool, embedded during a single iteration.
 
     Attributes:
-        n_items: rows so far.
+        n_items: number of rows so far.
     """
 
     def __init__(
@@ -173,7 +182,7 @@ class Embedded:
         """Yields blocks of embeddings that can be used.
 
         Raises:
-            InputError: there is none; or one cannot be used where all have to be.
+            InputError: no item can be used, or settings are strict and an item cannot be used.
         """
         size = self._items.settings.embed.batch_size
         for batch in self._reading:
@@ -189,9 +198,9 @@ class Embedded:
             raise InputError(f"{self._name} has no item that can be used{first}")
 
     def _usable(self, block: Block) -> Block:
-        """Leaves out the rows of a block that cannot be used."""
+        """Returns a block without the rows that cannot be used."""
         self._n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
-        reasons = why_not(block.embeddings, need_direction=self._need_direction)
+        reasons = unusable_rows(block.embeddings, need_direction=self._need_direction)
         if not reasons:
             return block
         for i, reason in reasons.items():
@@ -204,9 +213,9 @@ class Embedded:
 
     @property
     def zeros(self) -> dict[str, Any]:
-        """Entry of a card on rows of zeros; empty where there were none.
+        """Entry of a card on rows of zeros, empty if there were none.
 
-        Only where there were some does it matter whether a direction is needed.
+        Without rows of zeros it does not matter whether a direction is needed.
         """
         if not self._n_zeros:
             return {}
@@ -214,9 +223,9 @@ class Embedded:
 
     @property
     def unreadable(self) -> list[list[str]]:
-        """Id and reason of what was left out, row by row, once all items have been asked for.
+        """Id and reason of each skipped item, row by row, complete after the iteration.
 
-        First comes what has no row, such as a folder to which there is no access.
+        Entries without a row, such as folders that cannot be read, come first.
         """
         source = self._reading.source
         skipped = source.skipped if isinstance(source, sources.Skipping) else ()
@@ -225,20 +234,24 @@ class Embedded:
 
 
 def _kind(source: sources.Source) -> str:
-    """Returns what the items of a source are."""
+    """Returns the kind of the items of a source, in words."""
     rows = isinstance(source, sources.ArraySource)
     return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
 
 
 def _most_at_once(source: sources.Source, image_size: int) -> int:
-    """Returns how many items of a source may be read at a time, by their bytes."""
+    """Returns the largest number of items of a source in a batch, by their bytes."""
     rows = isinstance(source, sources.ArraySource)
     n_bytes = 4 * source.array.shape[1] if rows else n_columns(image_size)
     return max(1, _BYTES_AT_ONCE // n_bytes)
 
 
 def check_all_read(reading: sources.Reading) -> None:
-    """Refuses items that were readable when the pool was made, and no longer are."""
+    """Refuses items that were readable when the pool was made and no longer are.
+
+    Raises:
+        InputError: the message names the first such item.
+    """
     if reading.unreadable:
         item = reading.unreadable[0]
         raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
@@ -247,15 +260,15 @@ def check_all_read(reading: sources.Reading) -> None:
 def read_held_out(
     source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
 ) -> compare.HeldOut:
-    """Reads all items of a labelled split that can be used.
+    """Reads all usable items of a labeled split.
 
     Args:
-        source: the split.
-        strict: refuses the first item that cannot be used, instead of leaving it out.
-        tell: called with a line that says how many were left out, where there are any.
+        source: source of the split.
+        strict: refuse the first item that cannot be used, instead of skipping it.
+        tell: called with a line about skipped items, if there are any.
 
     Raises:
-        InputError: there is no item that can be used.
+        InputError: no item can be used.
     """
     reading = sources.read_images(source, batch_size=1024, strict=strict)
     batches = list(reading)

@@ -12,9 +12,9 @@ from jaxcurate.report import is_report, is_whole
 
 
 def as_json(value: Any) -> Any:
-    """Returns what JSON makes of a value: tuples turn into lists.
+    """Returns a value in its form after JSON, in which tuples are lists.
 
-    Example:
+    Examples:
         >>> as_json({"size": (1, 2)})
         {'size': [1, 2]}
     """
@@ -22,48 +22,49 @@ def as_json(value: Any) -> Any:
 
 
 class Output(Protocol):
-    """Where a stage writes, and how what lies there stands."""
+    """Protocol of the output of a stage: its path and its state."""
 
     @property
     def path(self) -> epath.Path:
-        """Folder or file."""
+        """Path of the folder or file."""
         ...
 
     def card(self) -> dict[str, Any] | None:
-        """Returns what is known of what lies there; None where nothing does.
+        """Returns the card of the output, or None if there is no output.
 
         Raises:
-            DamagedError: it is not whole, as far as a glance tells.
+            DamagedError: the output is incomplete, as far as is known without reading all of it.
         """
         ...
 
     def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
-        """Tells whether it was made from these inputs, by its card."""
+        """Returns whether the output was made from these inputs, by its card."""
         ...
 
     def check_replaceable(self, run: str) -> None:
-        """Refuses what this run must not replace.
+        """Refuses an output that this run must not replace.
 
         Raises:
-            InputError: telling what stands there.
+            InputError: the message names the reason.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that tells in its card what it was made from."""
+    """Output that is a folder, whose card has the inputs that it was made from."""
 
     path: epath.Path
+    """Path of the folder."""
     kind: str
-    """Kind of the folder's content; only a folder of this kind is replaced."""
+    """Kind of its content. Only a folder of this kind is replaced."""
 
     def card(self) -> dict[str, Any] | None:
-        """Returns the card; None where there is no folder."""
+        """Returns the card, or None if there is no folder."""
         return folders.read_card(self.path)
 
     def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
-        """Tells whether the card names these inputs."""
+        """Returns whether the card has these inputs."""
         return card.get("made_from") == as_json(inputs)
 
     def check_replaceable(self, run: str) -> None:
@@ -73,13 +74,14 @@ class Folder:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of HTML with the fingerprint of what it was made from in it."""
+    """Output that is a page of HTML, with the fingerprint of its inputs in its text."""
 
     path: epath.Path
+    """Path of the file."""
 
     def card(self) -> dict[str, Any] | None:
-        """Returns the text of a whole page, which is its own card; None where there is none."""
-        if not self.path.is_file():  # a pipe would be read forever
+        """Returns the text of a complete page as its card, or None if there is no page."""
+        if not self.path.is_file():  # reading a pipe would wait forever
             return None
         text = self.path.read_text()
         if not is_whole(text):
@@ -87,7 +89,7 @@ class Page:
         return {"text": text}
 
     def is_made_from(self, inputs: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
-        """Tells whether the page has the fingerprint of these inputs."""
+        """Returns whether the page has the fingerprint of these inputs."""
         return files.fingerprint(dict(inputs)) in card["text"]
 
     def check_replaceable(self, run: str) -> None:

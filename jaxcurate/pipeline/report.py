@@ -1,4 +1,4 @@
-"""Stage ``report``: everything that is there to one page."""
+"""Stage ``report``: from all outputs of the run to one page."""
 
 import json
 from collections.abc import Collection
@@ -14,11 +14,11 @@ from jaxcurate.pipeline.output import Page
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 _READ = ("embed", "dedup", "cluster", "sample", "export", "evaluate")
-"""Stages that the page tells of."""
+"""Stages that the page is about."""
 
 
 class Report(Stage):
-    """Renders a page that stands alone."""
+    """Stage that renders a self-contained page."""
 
     name = "report"
     reads = (*ITEMS, "sample.name", "title")
@@ -28,15 +28,15 @@ class Report(Stage):
         return Page(path / "report.html")
 
     def requires(self, settings: Config) -> tuple[str, ...]:
-        """Returns the stage that drew the subset; what else is there is told as well."""
+        """Returns the stage that drew the subset, the only one that the page cannot do without."""
         return ("sample",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to show items of another source than the pool's."""
+        """Refuses to show items of another source than that of the pool."""
         context.check_source(chosen)
 
     def inputs(self, context: Context) -> dict[str, Any]:
-        """Returns the title and all that is there."""
+        """Returns the title and the outputs of other stages."""
         return {"title": context.settings.title, **context.digest(*_READ)}
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The stages in order, each only when it has to be done.
+"""Run of the stages in order, without those whose output is up to date.
 
-A stage is skipped when what it would write is there, whole, and made from the same inputs; the
-card of each folder tells what it was made from.
+A stage is skipped if its output is complete and was made from the same inputs, which the card of
+each folder lists.
 """
 
 import functools
@@ -28,13 +28,14 @@ from jaxcurate.pipeline.stage import Stage
 from jaxcurate.runtime.progress import Progress
 
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
-"""Packages whose versions a card tells."""
+"""Packages whose versions are in a card."""
 
 
 class Status(NamedTuple):
     """State of a stage."""
 
     stage: str
+    """Name of the stage."""
     state: str
     """``done``, ``missing``, ``out of date`` or ``damaged``."""
     where: str
@@ -42,14 +43,27 @@ class Status(NamedTuple):
 
 
 class Pipeline:
-    """Runs stages over one work directory, with the memory of what was done.
+    """Pipeline of stages over a work directory, which skips stages that are done.
 
     Args:
-        settings: of the run.
-        path: the work directory; ``~`` is the home directory.
-        progress: what is told to.
+        settings: settings of the run.
+        path: the work directory. ``~`` is the home directory.
+        progress: progress that stages report to.
         wait: wait for another run over the work directory instead of refusing.
-        stages: all stages that there are, in order.
+        stages: all known stages, in order.
+
+    Examples:
+        >>> import tempfile
+        >>> from jaxcurate.config import ClusterConfig, Level, SampleConfig
+        >>> settings = Config(
+        ...     source="npy:x.npy",
+        ...     cluster=ClusterConfig(levels=(Level(10),)),
+        ...     sample=SampleConfig(size=5),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     pipeline = Pipeline(settings, work, Progress(quiet=True))
+        ...     [(status.stage, status.state) for status in pipeline.status()][:2]
+        [('embed', 'missing'), ('cluster', 'missing')]
     """
 
     def __init__(
@@ -77,13 +91,13 @@ class Pipeline:
         self._begun = time.perf_counter()
 
     def run(self, stages: Iterable[str] | None = None) -> None:
-        """Does stages in order, but for those that are done.
+        """Runs stages in order, without those that are done.
 
         Args:
-            stages: names of stages; all that the settings ask for by default.
+            stages: names of stages. All that the settings ask for by default.
 
         Raises:
-            InputError: in one line; before anything is written, wherever it can be known by then.
+            InputError: a stage cannot run. If possible, it is raised before anything is written.
         """
         names = self.chosen if stages is None else tuple(stages)
         self._check(names)
@@ -93,19 +107,19 @@ class Pipeline:
             for name in names:
                 with self.progress.timed(name):
                     self._run_stage(self._known[name])
-            if not self.config.exists():  # it was lost, and every stage was done before
+            if not self.config.exists():  # the file was lost, and every stage was done before
                 with self.config.named(self.context.plain()):
                     pass
 
     def status(self) -> list[Status]:
-        """Returns how every stage stands; changes nothing."""
+        """Returns the state of every stage, without changing anything."""
         return [
             Status(name, self._known[name].state(self.context), str(self.context.folder(name)))
             for name in self.chosen
         ]
 
     def _run_stage(self, stage: Stage) -> None:
-        """Does a stage, unless its output is there and made from the same inputs."""
+        """Runs a stage, unless its output exists and was made from the same inputs."""
         state = stage.state(self.context)
         if state == "done":
             self.context.run = self.config.run()
@@ -117,14 +131,14 @@ class Pipeline:
         self._begun = time.perf_counter()
         settings = self.context.plain()
         with self.config.named(settings) as self.context.run:
-            found = stage.run(self.context, functools.partial(self._card, stage))
+            numbers = stage.run(self.context, functools.partial(self._card, stage))
         self.config.write(self.context.run, settings)
-        told = ", ".join(f"{key} {value}" for key, value in found.items())
+        summary = "".join(f"{key} {value}, " for key, value in numbers.items())
         spent = time.perf_counter() - self._begun
-        self.progress.line(f"{stage.name}: {told + ', ' if told else ''}{spent:.1f} s")
+        self.progress.line(f"{stage.name}: {summary}{spent:.1f} s")
 
     def _check(self, names: Sequence[str]) -> None:
-        """Refuses what cannot work while nothing has been written yet."""
+        """Refuses stages that cannot run, before anything is written."""
         for name in names:
             check_choice("stage", name, tuple(self._known))
         self.context.check_apart()
@@ -146,7 +160,7 @@ class Pipeline:
         self._check_replaceable(names)
 
     def _check_replaceable(self, names: Sequence[str]) -> None:
-        """Refuses to begin where something that is not this run's stands in the way of a stage."""
+        """Refuses stages that would replace something that this run did not write."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file, not a work directory")
         run = self.config.run() or folders.NO_RUN
@@ -155,16 +169,16 @@ class Pipeline:
             self._known[name].check_replaceable(self.context, run)
 
     def _clean(self) -> None:
-        """Removes what a run that was killed has left, also beside stages that are done."""
+        """Removes temporary folders of killed runs, also beside stages that are done."""
         outputs = self.context.outputs.values()
         for parent in {self.path, *(output.path.parent for output in outputs)}:
             if parent.is_dir():
                 temporary.clean(parent)
 
     def _card(self, stage: Stage, **more: Any) -> dict[str, Any]:
-        """Returns what the card of a stage's folder tells."""
+        """Returns the card of the folder of a stage."""
         if self._lock is not None:
-            self._lock.check()  # a card is what makes a folder whole
+            self._lock.check()  # a folder is complete once it has a card
         device, devices = jax.devices()[0], self.context.devices
         return {
             "stage": stage.name,

@@ -1,4 +1,4 @@
-"""``config.json`` of a work directory: the settings of the last run, and what names the run."""
+"""File ``config.json`` of a work directory: the settings of the last run, and its id."""
 
 import contextlib
 import json
@@ -14,15 +14,16 @@ from jaxcurate.artifacts.local import parsed
 from jaxcurate.artifacts.lock import NAME as LOCK
 
 NAME = "config.json"
+"""Name of the file."""
 _WRITER = {"written_by": "jaxcurate"}
 
 
 class RunConfig:
-    """The file of one work directory.
+    """File of the settings and the id of the run of a work directory.
 
     Args:
         path: the work directory.
-        outputs: the folders of its stages, whose cards also tell what names the run.
+        outputs: folders of its stages, whose cards have the id of the run too.
     """
 
     def __init__(self, path: epath.Path, outputs: Iterable[epath.Path]) -> None:
@@ -30,18 +31,18 @@ class RunConfig:
         self._file = path / NAME
 
     def exists(self) -> bool:
-        """Tells whether the file is there."""
+        """Returns whether the file exists."""
         return self._file.exists()
 
     def run(self) -> str | None:
-        """Returns what names the run of this work directory; None where it has no name yet.
+        """Returns the id of the run of this work directory, or None if it has no id yet.
 
-        Where `grow` made the directory its card tells it; where the file is gone the cards of the
-        stages do, if there are several and they agree. A single folder may have been brought here
-        from another work directory, whose work it is.
+        If `grow` made the directory, the id is in its card. If the file is lost, the id is in the
+        cards of the stages, provided that there are several and they agree: a single folder may
+        have been copied from another work directory.
 
         Raises:
-            InputError: the file is another program's, or damaged.
+            InputError: another program wrote the file, or it is damaged.
         """
         files.check_text(self._file, _is_config)
         if self.exists():
@@ -52,16 +53,16 @@ class RunConfig:
         return runs[0] if len(runs) > 1 and len(set(runs)) == 1 else None
 
     def write(self, run: str, settings: dict[str, Any]) -> None:
-        """Writes settings, and what names the run."""
+        """Writes the settings and the id of the run."""
         text = json.dumps({**settings, "run": run, **_WRITER}, indent=2) + "\n"
         files.write_text(self._file, text, _is_config)
 
     @contextmanager
     def named(self, settings: dict[str, Any]) -> Iterator[str]:
-        """Yields what names the run, which outlasts the process that gave the name.
+        """Yields the id of the run, which later processes of the run will find.
 
-        It stands in the file before anything carries it. Where the block raises and has written
-        nothing, a file that was made for it is removed again: bad input leaves no trace.
+        The id is in the file before anything else has it. If the block raises and has written
+        nothing, a file that was made for it is removed, so that bad input leaves no trace.
         """
         run, is_new = self.run(), not self.exists()
         if run is None or is_new:
@@ -79,19 +80,19 @@ class RunConfig:
 
 
 def _run_of(folder: epath.Path) -> str | None:
-    """Returns what names the run that wrote a folder; None where its card does not tell."""
+    """Returns the id of the run that wrote a folder, or None if its card has no id."""
     with contextlib.suppress(files.DamagedError):
         return (folders.read_card(folder) or {}).get("run")
     return None
 
 
 def _is_config(text: str) -> bool:
-    """Tells whether a text is the settings of a run, older releases' included."""
+    """Returns whether a text is the settings of a run, possibly of an older release."""
     try:
         config = parsed(text)
     except ValueError:
         return False
     if not isinstance(config, dict):
         return False
-    of_older = {"source", "cluster", "sample", "embed"}
-    return _WRITER.items() <= config.items() or of_older <= set(config)
+    older = {"source", "cluster", "sample", "embed"}
+    return _WRITER.items() <= config.items() or older <= set(config)

@@ -16,11 +16,11 @@ from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
 _N_MEASURED = 20_000
-"""Rows of the pool whose distance to the subset is measured, at most."""
+"""Largest number of rows of the pool whose distance to the subset is measured."""
 
 
 class Sample(Stage):
-    """Draws the subset, and measures how even it is."""
+    """Stage that draws the subset and measures how even it is."""
 
     name = "sample"
     reads = (*ITEMS, "embed", "dedup.enabled", "sample", "seed")
@@ -34,7 +34,7 @@ class Sample(Stage):
         return ("cluster", "dedup") if settings.dedup.enabled else ("cluster",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses references that cannot be embedded as the pool was."""
+        """Refuses references that cannot be embedded with the settings of the pool."""
         if context.settings.sample.mix.retrieved:
             context.check_source(chosen, embeds=True)
             context.items.references  # noqa: B018  opens them
@@ -68,10 +68,10 @@ class Sample(Stage):
 
 
 def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, Any]:
-    """Returns plain numbers on the subset, beside those of a random one of the same size."""
+    """Returns measures of the subset, and of a random subset of the same size."""
     pool, tree = arms.pool, arms.tree
     random = arms.random(context.settings.seed, len(np.unique(indices)))
-    told = {}
+    measures = {}
     for arm, rows in (("curated", indices), ("random", random)):
         covered = coverage.coverage(
             pool.embeddings,
@@ -80,13 +80,13 @@ def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, An
             metric=tree.metric,
             devices=context.devices,
         )
-        told[arm] = {
-            "levels": [one._asdict() for one in coverage.level_balance(tree, rows)],
+        measures[arm] = {
+            "levels": [level._asdict() for level in coverage.level_balance(tree, rows)],
             "coverage": covered._asdict(),
         }
         if pool.embeddings.shape[1] <= 3:
             low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
             points = pool.embeddings[rows]
             if (high > low).all():
-                told[arm]["kl_to_uniform"] = coverage.kl_to_uniform(points, low, high)
-    return told
+                measures[arm]["kl_to_uniform"] = coverage.kl_to_uniform(points, low, high)
+    return measures

@@ -14,32 +14,32 @@ ITEMS = (
     *("source", "split", "data_dir", "download", "recipe"),
     *("image_size", "image_key", "label_key", "strict"),
 )
-"""Fields that every stage reads which reads items of the source."""
+"""Fields that every stage reads that reads items of the source."""
 Card = Callable[..., dict[str, Any]]
-"""Makes what the card of a folder tells, with any keyword arguments added."""
+"""Function that makes the card of a folder, with any keyword arguments added."""
 
 
 class Stage(Protocol):
-    """A step of a run: from the source and the files of stages before it to files of its own.
+    """Protocol of a step of a run, which reads the source and outputs of earlier stages.
 
-    A stage says all about itself in its own file, and stands in :data:`jaxcurate.pipeline.STAGES`.
-    What has a body here may be left out.
+    A stage is defined in its own file, and listed in :data:`jaxcurate.pipeline.STAGES`. Methods
+    with a body here need not be defined.
     """
 
     name: str
     """Command that runs the stage alone."""
     reads: tuple[str, ...] = ()
-    """Fields of the settings that the stage reads, or fields around these, for `--help`; all read
-    those of the devices."""
+    """Fields of the settings that the stage reads, or fields that contain them, for `--help`. All
+    stages read the fields of the devices."""
     disabled: str = ""
-    """Line that refuses the command where the settings ask for no such stage."""
+    """Error of the command if the settings do not ask for the stage."""
 
     def enabled(self, settings: Config) -> bool:
-        """Tells whether the settings ask for this stage."""
+        """Returns whether the settings ask for this stage."""
         return True
 
     def output(self, settings: Config, path: epath.Path) -> Output:
-        """Returns where the stage writes, in the work directory ``path``."""
+        """Returns the output of the stage in the work directory ``path``."""
         ...
 
     def requires(self, settings: Config) -> tuple[str, ...]:
@@ -47,36 +47,36 @@ class Stage(Protocol):
         return ()
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to run where this cannot work, before anything is written.
+        """Refuses to run if the stage cannot work, before anything is written.
 
         Args:
-            context: of the run.
+            context: context of the run.
             chosen: names of the stages that will run.
 
         Raises:
-            InputError: in one line.
+            InputError: the message is one line.
         """
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses what other stages are about to make, where this one could do nothing with it.
+        """Refuses to run other stages whose output this stage could not use.
 
-        It is asked in any command if the settings ask for the stage: who embeds for a day should
-        not hear only then that there are too few items to cluster.
+        Every command calls it if the settings ask for the stage: a user should not learn only
+        after a day of embedding that there are too few items to cluster.
 
         Args:
-            context: of the run.
+            context: context of the run.
             chosen: names of the stages that will run.
 
         Raises:
-            InputError: in one line.
+            InputError: the message is one line.
         """
 
     def inputs(self, context: Context) -> dict[str, Any]:
-        """Returns all that the outcome depends on, as JSON can hold it."""
+        """Returns everything that the output depends on, in a form that JSON can store."""
         ...
 
     def state(self, context: Context) -> str:
-        """Returns how the output stands: done, missing, out of date, or damaged and how."""
+        """Returns the state of the output: done, missing, out of date, or damaged with a reason."""
         try:
             card = context.outputs[self.name].card()
             if card is None:
@@ -86,11 +86,11 @@ class Stage(Protocol):
             return f"damaged: {error}"
 
     def is_current(self, context: Context, card: dict[str, Any]) -> bool:
-        """Tells whether what lies there, by its card, is what would be made now."""
+        """Returns whether the output, by its card, equals the output of a new run."""
         return context.outputs[self.name].is_made_from(self.inputs(context), card)
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
-        """Does the work, and returns what there is to say of it, in a few words by name.
+        """Runs the stage, and returns a few numbers by name for a line of progress.
 
         Raises:
             InputError: the input is damaged or made for something else.
@@ -98,12 +98,12 @@ class Stage(Protocol):
         ...
 
     def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to begin where something that is not this run's stands in the way.
+        """Refuses to replace an output that this run did not write.
 
         Raises:
-            InputError: telling what stands there.
+            InputError: the message names the reason.
         """
         context.outputs[self.name].check_replaceable(run)
 
     def tidy(self, context: Context) -> None:
-        """Removes what is of no use once the output is there."""
+        """Removes temporary files that are useless once the output exists."""

@@ -1,4 +1,4 @@
-"""Where items come from: datasets, folders and arrays, read alike."""
+"""Sources of items: datasets, folders and arrays, all read in the same way."""
 
 from jaxcurate.sources import arrays, folder, tfds
 from jaxcurate.sources.arrays import ArraySource

@@ -1,4 +1,4 @@
-"""The rows of an array on disk, embeddings made elsewhere, as a source."""
+"""Source of the rows of an array on disk, such as embeddings that were made elsewhere."""
 
 import functools
 import hashlib
@@ -19,13 +19,27 @@ _BLOCK_BYTES = 1 << 24
 
 
 class ArraySource:
-    """Rows of a 2-D ``.npy`` file of real numbers, read as needed; an id is the row's number.
+    """Source of the rows of a 2-D ``.npy`` file of real numbers, which are read when needed.
+
+    The id of an item is the number of its row.
+
+    Args:
+        path: path of the file.
 
     Attributes:
-        array: the file's content, a memory map ``[n, d]`` of the file's own dtype.
+        array: content of the file, a memory map ``[n, d]`` of the dtype of the file.
 
     Raises:
-        InputError: naming the file and what is wrong with it.
+        InputError: the file cannot be used; the message names the file and the reason.
+
+    Examples:
+        >>> import tempfile
+        >>> from jaxcurate.sources import ArraySource
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/x.npy", np.eye(3))
+        ...     source = ArraySource(f"{folder}/x.npy")
+        ...     len(source), source.read(1).image
+        (3, array([0., 1., 0.], dtype=float32))
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -47,7 +61,7 @@ class ArraySource:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the content, block by block."""
+        """SHA-256 of the content, type and shape."""
         digest = hashlib.sha256(f"{self.array.dtype.str}{self.array.shape}".encode())
         step = max(1, _BLOCK_BYTES // (self.array.shape[1] * self.array.itemsize))
         for start in range(0, len(self.array), step):
@@ -76,20 +90,21 @@ class ArraySource:
 def open_rows(path: str, options: Options) -> Source:
     """Opens ``npy:PATH``."""
     source = ArraySource(local_path(f"npy:{path}", path, options))
-    return cast(Source, source)  # of a cached property
+    return cast(Source, source)  # its fingerprint is a cached property
 
 
 def _as_float32(rows: np.ndarray) -> np.ndarray:
-    """Copies rows; a number beyond float32 becomes an infinity, which readers leave out."""
+    """Returns rows as float32. A number beyond its range becomes infinite, so that readers skip
+    it."""
     with np.errstate(over="ignore"):
         return np.array(rows, np.float32)
 
 
 def _mapped(path: str) -> np.memmap:
-    """Maps the array of a ``.npy`` file, of which nothing is ever unpickled.
+    """Returns a memory map of the array of a ``.npy`` file, without ever unpickling.
 
     Raises:
-        InputError: it is no such file, and is told as what it is.
+        InputError: the file is of another kind, which the message names.
     """
     files.check_regular(path)
     refused = f"{path} is not a whole .npy file of numbers"
@@ -99,8 +114,8 @@ def _mapped(path: str) -> np.memmap:
         if not beginning.startswith(np.lib.format.MAGIC_PREFIX):
             if zipfile.is_zipfile(path) and _holds_arrays(path):
                 raise InputError(f"{path} is an archive of arrays; a single .npy file is needed")
-            what = signatures.what_is(beginning) or "of another kind"
-            raise InputError(f"{refused}: it is {what}")
+            kind = signatures.file_kind(beginning) or "of another kind"
+            raise InputError(f"{refused}: it is {kind}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the header is parsed as Python, which may warn
             return np.lib.format.open_memmap(path, mode="r")
@@ -109,9 +124,9 @@ def _mapped(path: str) -> np.memmap:
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({files.reason(error)})") from error
     except Exception as error:  # a damaged header may raise nearly any type
-        told = (str(error).splitlines() or [""])[0]
-        # NumPy's own words for a long header advise to trust the file.
-        reason = "its header cannot be read" if "securely" in told else told
+        line = (str(error).splitlines() or [""])[0]
+        # The message of NumPy for a long header advises to trust the file.
+        reason = "its header cannot be read" if "securely" in line else line
         raise InputError(f"{refused} ({reason or type(error).__name__})") from error
 
 

@@ -1,4 +1,4 @@
-"""Protocol of a source of items, and the annotations that are kept apart from them."""
+"""Protocol of a source of items, and annotations, which are kept apart from items."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -13,11 +13,11 @@ from jaxcurate.sources.synthetic.recipe import Recipe
 
 
 class Item(NamedTuple):
-    """One item of a pool, as every stage but the evaluation sees it: no label, no domain.
+    """Item of a pool without label and domain, as all stages but the evaluation see it.
 
     Attributes:
-        id: stable and unique in its source.
-        image: uint8 ``[size, size, 3]`` RGB; or, for `npy:` sources, float32 ``[d]``.
+        id: stable id, unique in its source.
+        image: uint8 ``[size, size, 3]`` RGB, or float32 ``[d]`` for `npy:` sources.
     """
 
     id: str
@@ -25,11 +25,11 @@ class Item(NamedTuple):
 
 
 class UnreadableItem(Exception):
-    """An item that cannot be decoded: callers skip, count and list it.
+    """Error of an item that cannot be decoded. Callers skip, count and list such items.
 
     Attributes:
-        id: the item's id.
-        reason: what is wrong with it, in a few words.
+        id: id of the item.
+        reason: reason in a few words.
     """
 
     def __init__(self, id: str, reason: str) -> None:
@@ -39,11 +39,11 @@ class UnreadableItem(Exception):
 
 
 class Annotations(NamedTuple):
-    """Labels and domains of items; for evaluation only.
+    """Labels and domains of items, for evaluation only.
 
     Attributes:
-        label: unicode ``[n]``, "" where unknown.
-        domain: unicode ``[n]``, "" where unknown.
+        label: unicode ``[n]``, "" if unknown.
+        domain: unicode ``[n]``, "" if unknown.
     """
 
     label: np.ndarray
@@ -51,100 +51,104 @@ class Annotations(NamedTuple):
 
 
 class Source(Protocol):
-    """Items that can be read by row number, from several threads at once."""
+    """Protocol of items that are read by row number, possibly from several threads at once."""
 
     @property
     def name(self) -> str:
-        """Returns what the source calls itself in logs and reports."""
+        """Name of the source in logs and reports."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Returns a string that changes when what the source yields changes."""
+        """Fingerprint of the items, which changes whenever an item changes."""
         ...
 
     def __len__(self) -> int:
-        """Returns the number of rows, unreadable ones included."""
+        """Returns the number of rows, including unreadable rows."""
         ...
 
     def read(self, row: int) -> Item:
         """Returns the item of a row.
 
         Raises:
-            UnreadableItem: where it cannot be decoded.
+            UnreadableItem: the item cannot be decoded.
         """
         ...
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
-        """Returns the labels and domains of rows. For evaluation only: curation never sees them."""
+        """Returns the labels and domains of rows, for evaluation only, never for curation."""
         ...
 
 
 @runtime_checkable
 class InBlocks(Protocol):
-    """Source that reads many rows as fast as one, in the order given."""
+    """Protocol of a source that reads many rows in one call, without threads."""
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows."""
+        """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows, in their order."""
         ...
 
 
 @runtime_checkable
 class Skipping(Protocol):
-    """Source that leaves things out before they have a row."""
+    """Protocol of a source that skips files or folders, which then have no row."""
 
     skipped: Sequence[tuple[str, str]]
-    """Path and reason of each."""
+    """Path and reason of each skipped file or folder."""
 
 
 @runtime_checkable
 class Named(Protocol):
-    """Source that knows its ids before it reads an item."""
+    """Protocol of a source that knows its ids without reading items."""
 
     @property
     def ids(self) -> Iterable[str]:
-        """Returns the id of every row, in order."""
+        """Ids of all rows, in order."""
         ...
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the items of a source are read, as far as it asks for it."""
+    """Options of a source, of which it uses those that apply to it."""
 
     split: str = "train"
-    """Name of the split, of a dataset that has any."""
+    """Name of the split of a dataset."""
     data_dir: str | os.PathLike | None = None
-    """Folder of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``."""
+    """Folder of TFDS datasets. By default ``$JAXCURATE_DATA``, or ``data`` if it is not set."""
     image_size: int = 32
     """Side of the images in pixels."""
     recipe: Recipe | None = None
-    """Recipe of ``tfds:weblike``; by default `jaxcurate.sources.synthetic.recipe.web_like`."""
+    """Recipe of ``tfds:weblike``. By default `jaxcurate.sources.synthetic.recipe.web_like`."""
     image_key: str | None = None
-    """Image feature of a TFDS dataset, where it is not found by itself."""
+    """Image feature of a TFDS dataset. By default it is found automatically."""
     label_key: str | None = None
-    """Label feature of a TFDS dataset, where it is not found by itself."""
+    """Label feature of a TFDS dataset. By default it is found automatically."""
     leave_out: str | os.PathLike | None = None
-    """Folder in which no pictures are looked for: the work directory."""
+    """Folder that is not searched for pictures: the work directory."""
     download: bool = False
-    """Whether TFDS may download a dataset that is not there, and run the program that prepares
+    """Allow TFDS to download a dataset that is missing, and to run the program that prepares
     it."""
 
 
 SCHEMES: dict[str, Callable[[str, Options], Source]] = {}
-"""What opens a source, by what its specification begins with; filled in `jaxcurate.sources`. It
-takes what follows the colon, and the options."""
+"""Function that opens a source, by the scheme of its specification. It takes the part after the
+colon, and the options. `jaxcurate.sources` fills the table."""
 
 
 def local_path(spec: str, path: str, options: Options) -> str:
-    """Returns the path of files on this machine that are one source, without splits.
+    """Returns the path of a source of local files, which has no splits.
 
     Args:
-        spec: what errors call the source.
-        path: may begin with ``~``.
-        options: of which a split is refused.
+        spec: specification of the source, for errors.
+        path: path after the colon, which may begin with ``~``.
+        options: options of the source. A split is refused.
 
     Raises:
         InputError: a split is asked for, or the path is on another machine.
+
+    Examples:
+        >>> local_path("npy:/data/x.npy", "/data/x.npy", Options())
+        '/data/x.npy'
     """
     if options.split != "train":
         raise InputError(f"source {spec!r} has no splits, so no split {options.split!r}")

@@ -1,4 +1,4 @@
-"""A number of bytes that threads share, so that memory does not grow with their number."""
+"""Budget of bytes that threads share, so that memory does not grow with their number."""
 
 import threading
 from collections import deque
@@ -7,29 +7,36 @@ from contextlib import contextmanager
 
 
 class ByteBudget:
-    """Makes threads wait until what they are about to hold fits beside what others hold.
+    """Budget that makes threads wait until their bytes fit beside those of other threads.
 
-    Threads are served in the order in which they ask, so that a large amount is not put off by
-    small ones for ever. More than the whole budget is let through alone.
+    Threads are served in the order of their requests, so that small amounts do not delay a large
+    amount forever. An amount above the whole budget is admitted alone.
 
     Args:
-        total: bytes that are held at a time.
-        uncounted: amounts up to this many bytes never wait, and are not counted.
+        total: largest number of bytes that are held at a time.
+        uncounted: amounts up to this number of bytes never wait, and are not counted.
+
+    Examples:
+        >>> budget = ByteBudget(100)
+        >>> with budget.hold(60):
+        ...     budget.held
+        60
     """
 
     def __init__(self, total: int, uncounted: int = 0) -> None:
         self.total = total
         self.uncounted = uncounted
         self.held = 0
-        """Bytes that are held now."""
+        """Number of bytes that are held now."""
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
     @contextmanager
     def hold(self, n_bytes: int) -> Iterator[None]:
-        """Holds bytes within the block, once there is room for them.
+        """Holds bytes within the block, after waiting until they fit.
 
-        A thread that holds some must not ask for more: two such threads would wait for each other.
+        A thread that holds bytes must not ask for more: two such threads would wait for each
+        other.
         """
         if n_bytes <= self.uncounted:
             yield

@@ -1,4 +1,4 @@
-"""Pictures in a folder and the folders below it, as a source."""
+"""Source of the pictures in a folder and its subfolders."""
 
 import functools
 import os
@@ -23,27 +23,38 @@ from jaxcurate.sources.base import (
 from jaxcurate.sources.names import printable
 
 WORK_DIRECTORY = "the work directory"
-"""Reason for which the walk leaves out the folder of the run itself."""
+"""Reason for skipping the work directory."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Suffixes of pictures, in lower case."""
 
 
 class FolderSource:
-    """Every file with a picture's suffix below a folder, in the order of its path.
+    """Source of all files below a folder that have the suffix of a picture, ordered by path.
 
-    An id is the path relative to the folder, with forward slashes. A label, for evaluation only,
-    is the path of the file's own folder; there are no domains.
+    The id of an item is its path relative to the folder, with forward slashes. Its label, for
+    evaluation only, is the path of the folder of the file. There are no domains.
 
     Args:
-        path: the folder.
+        path: path of the folder.
         image_size: side of the images in pixels.
-        leave_out: a folder that is not walked: the work directory, whose files are no items.
+        leave_out: folder that is not searched, such as the work directory.
 
     Attributes:
-        skipped: path and reason of each folder that was not walked, and of each entry that is
-            named like a picture and is no file.
+        skipped: path and reason of each folder that was not searched, and of each entry that has
+            the suffix of a picture but is no file.
 
     Raises:
-        InputError: there is no such folder, it cannot be read, or it holds no picture.
+        InputError: there is no such folder, it cannot be read, or it has no picture.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.mkdir(f"{folder}/cats")
+        ...     with open(f"{folder}/cats/a.png", "wb") as file:
+        ...         n_bytes = file.write(image_files.encode_png(np.zeros((9, 9, 3), np.uint8)))
+        ...     source = FolderSource(folder, image_size=4)
+        ...     source.read(0).id, source.read(0).image.shape, source.annotations([0]).label
+        ('cats/a.png', (4, 4, 3), array(['cats'], dtype='<U4'))
     """
 
     def __init__(
@@ -65,7 +76,7 @@ class FolderSource:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the paths, sizes and times of change; the pictures themselves are not read."""
+        """Fingerprint of the paths, sizes and times of change, for which no picture is read."""
         parts = ["folder", image_files.METHOD, str(self._image_size)]
         parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
         return fingerprint(parts)
@@ -75,7 +86,7 @@ class FolderSource:
 
     @property
     def ids(self) -> Iterator[str]:
-        """The ids of all rows, for which no picture is read."""
+        """Ids of all rows, for which no picture is read."""
         return (printable(path) for path, _, _ in self._files)
 
     def read(self, row: int) -> Item:
@@ -97,14 +108,14 @@ def open_pictures(path: str, options: Options) -> Source:
     """Opens ``folder:PATH``."""
     path = local_path(f"folder:{path}", path, options)
     source = FolderSource(path, options.image_size, options.leave_out)
-    return cast(Source, source)  # of a cached property
+    return cast(Source, source)  # its fingerprint is a cached property
 
 
 def _relative(folder: str | os.PathLike | None, root: str) -> str | None:
-    """Returns the path of a folder from the root; None where it does not lie below.
+    """Returns the path of a folder relative to the root, or None if it is not below the root.
 
     Raises:
-        InputError: the folder is the root, so that nothing would be left.
+        InputError: the folder is the root, so that no picture would be left.
     """
     if folder is None:
         return None
@@ -117,11 +128,11 @@ def _relative(folder: str | os.PathLike | None, root: str) -> str | None:
 def _walk(
     root: str, leave_out: str | None
 ) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
-    """Lists pictures, as (path, bytes, nanoseconds), and what was skipped, as (path, reason).
+    """Returns pictures, as (path, bytes, nanoseconds), and skipped entries, as (path, reason).
 
     Links to folders are not followed.
     """
-    found, skipped = [], []
+    pictures, skipped = [], []
     prefixes = [""]
     while prefixes:
         prefix = prefixes.pop()
@@ -134,33 +145,33 @@ def _walk(
                     if entry.is_dir(follow_symlinks=False):
                         prefixes.append(f"{prefix}{entry.name}/")
                     else:
-                        _sort_out(entry, prefix + entry.name, found, skipped)
+                        _add_entry(entry, prefix + entry.name, pictures, skipped)
         except OSError as error:
             if not prefix:
                 raise InputError(f"{root} cannot be read ({files.reason(error)})") from error
             skipped.append((prefix, files.reason(error)))
-    return sorted(found), sorted(skipped)
+    return sorted(pictures), sorted(skipped)
 
 
-def _sort_out(
+def _add_entry(
     entry: os.DirEntry,
     path: str,
-    found: list[tuple[str, int, int]],
+    pictures: list[tuple[str, int, int]],
     skipped: list[tuple[str, str]],
 ) -> None:
-    """Adds a picture to what was found; what could have been one, or hold some, to the skipped."""
-    is_named_so = PurePath(entry.name).suffix.lower() in SUFFIXES
-    if not (is_named_so or entry.is_symlink()):
+    """Adds a picture to the pictures, and an entry that may be or have pictures to the skipped."""
+    has_suffix = PurePath(entry.name).suffix.lower() in SUFFIXES
+    if not (has_suffix or entry.is_symlink()):
         return
     try:
         status = entry.stat()
     except OSError as error:
-        if is_named_so:
+        if has_suffix:
             skipped.append((path, files.reason(error)))
         return
     if stat.S_ISDIR(status.st_mode):
         skipped.append((f"{path}/", "a link to a folder, which is not followed"))
-    elif is_named_so and stat.S_ISREG(status.st_mode):
-        found.append((path, status.st_size, status.st_mtime_ns))
-    elif is_named_so:
+    elif has_suffix and stat.S_ISREG(status.st_mode):
+        pictures.append((path, status.st_size, status.st_mtime_ns))
+    elif has_suffix:
         skipped.append((path, f"{files.kind(status.st_mode)}, not a file"))

@@ -1,4 +1,4 @@
-"""Any encoded picture as a square of RGB: decoding, resizing, flattening."""
+"""Decoding of encoded pictures to squares of RGB."""
 
 import contextlib
 import functools
@@ -14,31 +14,32 @@ from jaxcurate.sources import files
 from jaxcurate.sources.budget import ByteBudget
 
 MAX_PIXELS = 89_478_485
-"""Larger pictures (a quarter of a gibibyte in RGB) are refused; where Pillow begins to warn."""
+"""Largest number of pixels of a picture, above which Pillow warns: a quarter of a GiB in RGB."""
 
 FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "ICO",
 )  # fmt: skip
-"""The formats that are read, whatever a file's name says. None of them can start a program, as
-PostScript does, and each is known by its first bytes."""
+"""Formats that are read, whatever the name of a file is. None of them can start a program, as
+PostScript can, and each is recognized by its first bytes."""
 
 MEMORY = ByteBudget(2**30, uncounted=2**20)
-"""Bytes that all threads of the process together may hold while they decode; a larger picture,
-which takes at most a few times as much, is decoded alone."""
+"""Budget of bytes that all threads of the process may hold together while they decode. A larger
+picture, which takes at most a few times as much, is decoded alone."""
 
-# Large pictures as single blocks, which the C library gives back to the system at once. Of the
-# smaller blocks that Pillow makes by default it keeps some for each thread.
+# Large pictures are single blocks of memory, which the C library returns to the system at once.
+# With the smaller blocks that are the default of Pillow, it would keep some for each thread.
 Image.core.set_block_size(2**29)
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-"""Bytes in which Pillow keeps a pixel, where these are not four."""
+"""Number of bytes of a pixel in Pillow's memory, by mode. Other modes take four."""
 
 METHOD = "centre crop, box filter, on white"
-"""Method by which `decode` makes a square; part of the fingerprints of what is read through it."""
+"""Method by which `decode` makes a square. Fingerprints of sources contain it: another spelling
+would change them."""
 
 
 class UndecodablePicture(Exception):
-    """Bytes that are no picture, a broken picture, or one too large to be meant well."""
+    """Error of bytes that are no picture, or a picture that is broken or too large."""
 
 
 def decode(
@@ -47,29 +48,37 @@ def decode(
     """Decodes a picture to a square of RGB.
 
     EXIF orientation is applied, transparency is flattened on white, and the picture is resized
-    with a box filter (an average over the area, so that nothing aliases). Threads that decode at
-    the same time wait for each other where they would hold more than `MEMORY` together.
+    with a box filter (an average over the area, without aliasing). Threads that decode at the same
+    time wait for each other if they would hold more than `MEMORY` together.
 
     Args:
-        file: a path, or the encoded bytes in one of `FORMATS`; of several frames the
-          first.
+        file: path of a file, or encoded bytes, in one of `FORMATS`. The first of several frames is
+            decoded.
         size: side of the result in pixels.
-        fit: how another aspect becomes a square: "crop" keeps the centre, as is usual for
-          photographs; "pad" keeps everything, on white.
+        fit: "crop" keeps the central square, as is usual for photographs. "pad" keeps the whole
+            picture, on white.
 
     Returns:
         uint8 ``[size, size, 3]``.
 
     Raises:
-        UndecodablePicture: with the reason in a few words, which may be that it is no regular
-            file, or that there is not enough memory even when no other picture is being decoded.
-        FileNotFoundError: where there is no such file.
+        UndecodablePicture: the picture cannot be decoded; the message is the reason in a few
+            words. This includes a file that is not regular, and a picture that takes too much
+            memory even when no other picture is being decoded.
+        FileNotFoundError: there is no such file.
+
+    Examples:
+        >>> picture = np.zeros((4, 6, 3), np.uint8)
+        >>> picture[:, 3:] = 255
+        >>> decode(encode_png(picture), size=2)[..., 0]
+        array([[  0, 255],
+               [  0, 255]], dtype=uint8)
     """
     if fit not in ("crop", "pad"):
         raise InputError(f"fit must be 'crop' or 'pad', not {fit!r}")
     try:
         return _decode(file, size, fit)
-    except MemoryError:  # others may have held what this picture needs
+    except MemoryError:  # other threads may have held the memory that this picture needs
         pass
     try:
         with MEMORY.hold(MEMORY.total):
@@ -79,7 +88,18 @@ def decode(
 
 
 def square(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> Image.Image:
-    """Resizes a picture of any mode and aspect to ``size`` x ``size`` RGB, flattened on white."""
+    """Resizes a picture of any mode and aspect to ``size`` x ``size`` RGB, flattened on white.
+
+    Args:
+        picture: decoded picture.
+        size: side of the result in pixels.
+        fit: "crop" or "pad", as in `decode`.
+
+    Examples:
+        >>> picture = square(Image.new("L", (8, 4), 255), 2, "pad")
+        >>> picture.mode, picture.size
+        ('RGB', (2, 2))
+    """
     width, height = picture.size
     picture = _averageable(picture)
     if fit == "crop":
@@ -101,12 +121,12 @@ def _decode(
     *,
     uncounted: bool = False,
 ) -> np.ndarray:
-    """Decodes a picture while its share of `MEMORY` is held, unless it is to go uncounted."""
+    """Decodes a picture while its bytes in `MEMORY` are held, unless it is uncounted."""
     hold = contextlib.nullcontext if uncounted else MEMORY.hold
     try:
         with _stream(file) as stream:
             n_bytes = stream.seek(0, os.SEEK_END)
-            # Some readers take in the whole file to tell the size of its picture.
+            # Some readers load the whole file to find the size of its picture.
             with hold(n_bytes):
                 picture = _open(stream)
                 n_bytes += _bytes_to_decode(picture)
@@ -128,7 +148,7 @@ def _decode(
 
 
 def _decoded(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> np.ndarray:
-    """Decodes an opened picture, of which nothing is left in memory afterwards."""
+    """Decodes an opened picture and leaves nothing of it in memory but the result."""
     picture.load()
     _check_size(picture)
     ImageOps.exif_transpose(picture, in_place=True)
@@ -140,7 +160,7 @@ def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
 
 
 def _open(stream: BinaryIO) -> Image.Image:
-    """Reads a picture's header, and refuses one of too many pixels."""
+    """Reads the header of a picture, and refuses too many pixels."""
     stream.seek(0)
     picture = Image.open(stream, formats=_formats())
     _check_size(picture)
@@ -155,15 +175,15 @@ def _check_size(picture: Image.Image) -> None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Returns those of `FORMATS` that the installed Pillow reads."""
+    """Returns the `FORMATS` that the installed Pillow can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _bytes_to_decode(picture: Image.Image) -> int:
-    """Estimates the memory that decoding an opened picture takes at its peak.
+    """Estimates the peak memory of decoding an opened picture.
 
-    Measured of each format at 24 megapixels, and rounded up.
+    The numbers were measured for each format at 24 megapixels, and rounded up.
     """
     if picture.format == "ICO":  # the picture inside may be larger than the header says
         return MEMORY.total
@@ -190,21 +210,26 @@ def _bytes_to_decode(picture: Image.Image) -> int:
 def _may_be_turned(picture: Image.Image) -> bool:
     if picture.format == "TIFF":
         return True
-    # Without this entry a PNG would be decoded to look for one.
+    # For a PNG without this entry, getexif() would decode the whole picture to search for it.
     return "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes uint8 ``[h, w, 3]`` as PNG, quickly rather than tightly."""
+    """Encodes an image uint8 ``[h, w, 3]`` as PNG, with little compression, which is faster.
+
+    Examples:
+        >>> encode_png(np.zeros((4, 4, 3), np.uint8))[:8]
+        b'\\x89PNG\\r\\n\\x1a\\n'
+    """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
 def _averageable(picture: Image.Image) -> Image.Image:
-    """Converts to L, RGB or RGBa, where averaging pixels averages what is seen."""
+    """Converts a picture to L, RGB or RGBa, where an average of pixels is the visible average."""
     if picture.mode.startswith("I"):
-        # 16 bits: Pillow's own conversion clips them to 255 instead of scaling them.
+        # Pillow's conversion of 16 bits would clip values to 255 instead of scaling them.
         wide = np.asarray(picture).astype(np.float32)
         return Image.fromarray(np.clip(wide / 257 + 0.5, 0, 255).astype(np.uint8))
     if picture.has_transparency_data:
@@ -221,7 +246,7 @@ def _resize(
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """Puts RGBa, whose colours are premultiplied, on white."""
+    """Returns RGB: a picture in RGBa, whose colors are premultiplied, is put on white."""
     if picture.mode != "RGBa":
         return picture.convert("RGB")
     pixels = np.asarray(picture).astype(np.int16)

@@ -1,4 +1,4 @@
-"""File names as Unicode: distinct for distinct names, and the same for names that are Unicode."""
+"""File names as Unicode, distinct for distinct names, and unchanged if they are Unicode."""
 
 import os
 import re
@@ -11,14 +11,23 @@ def printable(name: str | bytes) -> str:
     r"""Returns a file name as valid Unicode, for ids that are written to files.
 
     A byte that is not UTF-8 becomes ``\xNN``. A backslash that begins such a sequence in the name
-    itself becomes ``\x5c``, so that no two names have one id.
+    itself becomes ``\x5c``, so that distinct names have distinct ids.
+
+    Examples:
+        >>> print(printable("zoë.png"), printable(b"caf\xe9.png"))
+        zoë.png caf\xe9.png
     """
     data = os.fsencode(name) if isinstance(name, str) else name
     return _LOOKS_ESCAPED.sub(rb"\\x5c", data).decode("utf-8", "backslashreplace")
 
 
 def original(id: str) -> bytes:
-    """Returns the file name that `printable` made an id of."""
+    r"""Returns the file name of an id that `printable` made.
+
+    Examples:
+        >>> original(printable(b"caf\xe9.png"))
+        b'caf\xe9.png'
+    """
     parts = _ESCAPED.split(id)
     # Every second part is the two digits of an escaped byte.
     pairs = zip(parts[::2], [*parts[1::2], ""], strict=True)

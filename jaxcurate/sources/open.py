@@ -1,4 +1,4 @@
-"""From a short specification, such as ``folder:PATH``, to a source."""
+"""Opening of a source by a short specification, such as ``folder:PATH``."""
 
 import os
 
@@ -19,10 +19,10 @@ def open_source(
     leave_out: str | os.PathLike | None = None,
     download: bool = False,
 ) -> Source:
-    """Opens what a specification names.
+    """Opens the source that a specification names.
 
-    Images come as ``image_size`` x ``image_size`` RGB: the central square, averaged over areas,
-    transparency on white.
+    Images are ``image_size`` x ``image_size`` RGB: the central square, resized by averages over
+    areas, with transparency on white.
 
     Args:
         spec: one of
@@ -30,22 +30,37 @@ def open_source(
             - ``tfds:NAME``, ``tfds:NAME/CONFIG``, ``tfds:NAME/CONFIG:VERSION``: a dataset of
               TFDS or of the user, prepared in `data_dir`, or on first use if `download` is set;
               ``tfds:weblike`` is made from `recipe`;
-            - ``folder:PATH``: the pictures in a folder and below it;
-            - ``npy:PATH``: the rows of a 2-D array of floats.
+            - ``folder:PATH``: the pictures in a folder and its subfolders;
+            - ``npy:PATH``: the rows of a 2-D array of real numbers.
 
             A path may begin with ``~``.
-        split: of a TFDS dataset.
-        data_dir: of TFDS datasets; by default ``$JAXCURATE_DATA``, or else ``data``.
+        split: split of a TFDS dataset.
+        data_dir: folder of TFDS datasets. By default ``$JAXCURATE_DATA``, or ``data`` if it is not
+            set.
         image_size: side of the images in pixels.
-        recipe: of ``tfds:weblike``; by default `jaxcurate.sources.synthetic.recipe.web_like`.
-        image_key: the image feature of a TFDS dataset, where it is not found by itself.
-        label_key: the label feature of a TFDS dataset, where it is not found by itself.
-        leave_out: a folder in which no pictures are looked for: the work directory.
-        download: lets TFDS download a dataset that is not there, and run the program that
+        recipe: recipe of ``tfds:weblike``. By default
+            `jaxcurate.sources.synthetic.recipe.web_like`.
+        image_key: image feature of a TFDS dataset. By default it is found automatically.
+        label_key: label feature of a TFDS dataset. By default it is found automatically.
+        leave_out: folder that is not searched for pictures, such as the work directory.
+        download: allow TFDS to download a dataset that is missing, and to run the program that
             prepares it.
 
+    Returns:
+        The source, whose items are read by row number.
+
     Raises:
-        InputError: in one line, naming what cannot be opened.
+        InputError: the source cannot be opened; the message names it and the reason.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from jaxcurate.sources import open_source
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/x.npy", np.eye(3))
+        ...     source = open_source(f"npy:{folder}/x.npy")
+        ...     len(source), source.read(1)
+        (3, Item(id='1', image=array([0., 1., 0.], dtype=float32)))
     """
     scheme, _, rest = spec.partition(":")
     if scheme not in SCHEMES or not rest:

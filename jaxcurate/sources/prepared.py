@@ -1,4 +1,4 @@
-"""Opens prepared TFDS datasets from their files alone, and imports nothing that these name."""
+"""Opening of prepared TFDS datasets from their files, without importing modules that they name."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _CLASS_KEYS = {"type", "pythonClassName", "python_class_name"}
 
 
 def import_tfds() -> Any:
-    """Returns the module of TFDS.
+    """Returns the module ``tensorflow_datasets``, which is imported when it is needed.
 
     Raises:
         InputError: it is not installed.
@@ -29,11 +29,11 @@ def import_tfds() -> Any:
 
 
 def open_folder(name: str, folder: str | os.PathLike) -> Any:
-    """Returns a builder over the folder of one version of a dataset.
+    """Returns a builder of the dataset in the folder of one version.
 
     Args:
-        name: what errors call the dataset.
-        folder: holds ``dataset_info.json``, ``features.json`` and the data.
+        name: name of the dataset, for errors.
+        folder: folder with ``dataset_info.json``, ``features.json`` and the data.
 
     Raises:
         InputError: a file is damaged, or names code of another package.
@@ -43,23 +43,23 @@ def open_folder(name: str, folder: str | os.PathLike) -> Any:
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike) -> Any | None:
-    """Returns a builder over what was prepared before; None where nothing was.
+    """Returns a builder of a dataset that was prepared before, or None if it was not.
 
     Args:
         name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``.
-        data_dir: the TFDS data directory.
+        data_dir: folder of TFDS datasets.
 
     Raises:
-        InputError: a file is damaged, or names code of another package, or there is no access.
+        InputError: a file is damaged, or names code of another package, or cannot be read.
     """
     try:
         folder = epath.Path(data_dir) / name.partition("/")[0].partition(":")[0]
-        # A version lies in the folder of the dataset, or in that of one of its configurations.
-        found = [file for depth in ("*", "*/*") for file in folder.glob(f"{depth}/features.json")]
-    except (OSError, ImportError) as error:  # ImportError: without gcsfs there is no gs://
+        # A version is in the folder of the dataset, or in the folder of a configuration.
+        files = [file for depth in ("*", "*/*") for file in folder.glob(f"{depth}/features.json")]
+    except (OSError, ImportError) as error:  # ImportError: gs:// needs gcsfs
         raise InputError(f"{data_dir} cannot be read ({error})") from error
-    check_features(name, found)
-    if not found:
+    check_features(name, files)
+    if not files:
         return None
     return _opened(
         name,
@@ -71,12 +71,16 @@ def open_prepared(name: str, data_dir: str | os.PathLike) -> Any | None:
 
 
 def check_features(name: str, files: list[epath.Path]) -> None:
-    """Refuses features that TFDS would have to import another package for.
+    """Refuses features for which TFDS would import another package.
 
-    TFDS imports whatever module ``features.json`` names.
+    TFDS imports every module that ``features.json`` names.
+
+    Args:
+        name: name of the dataset, for errors.
+        files: paths of ``features.json``.
 
     Raises:
-        InputError: naming the class and the file, or what is wrong with the file.
+        InputError: the message names the class and the file, or why the file cannot be read.
     """
     for file in files:
         try:
@@ -104,7 +108,7 @@ def _classes(described: Any) -> Iterator[str]:
             waiting += value.values()
             # A name without a dot is refused by TFDS, which then has nothing to import.
             named = (value.get(key) for key in _CLASS_KEYS)
-            yield from (one for one in named if isinstance(one, str) and "." in one)
+            yield from (entry for entry in named if isinstance(entry, str) and "." in entry)
 
 
 def _opened(name: str, where: str | os.PathLike, opening: Any) -> Any:

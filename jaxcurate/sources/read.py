@@ -1,4 +1,4 @@
-"""Reading a source in batches, in order, with several threads; what cannot be read is listed."""
+"""Reading of a source in batches, in order, with several threads, and a list of skipped rows."""
 
 import itertools
 import os
@@ -11,13 +11,13 @@ import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.sources.base import InBlocks, Item, Source, UnreadableItem
-from jaxcurate.sources.usable import why_not
+from jaxcurate.sources.usable import unusable_rows
 
 _MOST_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
 
 
 class Batch(NamedTuple):
-    """Items read together.
+    """Batch of items.
 
     Attributes:
         rows: int64 ``[b]``, positions in the source.
@@ -31,19 +31,22 @@ class Batch(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A row that was skipped, and why."""
+    """Row that was skipped, with the reason."""
 
     row: int
+    """Position in the source."""
     id: str
+    """Id of the item."""
     reason: str
+    """Reason in a few words."""
 
 
 class Reading:
-    """Batches of a source, to be iterated over; see `read_images`.
+    """Iterable over the batches of a source, which `read_images` returns.
 
     Attributes:
-        source: what is read.
-        unreadable: the rows skipped so far, in order; complete once the iteration is.
+        source: the source.
+        unreadable: rows that were skipped so far, in order. It is complete after the iteration.
     """
 
     def __init__(
@@ -83,10 +86,10 @@ class Reading:
             yield _batch(rows, items)
 
     def _leave_out(self, row: int, id: str, reason: str) -> None:
-        """Lists a row that cannot be used, or refuses it.
+        """Adds a row to the skipped rows, or refuses it.
 
         Raises:
-            InputError: every row has to be usable.
+            InputError: the reading is strict, so that every row must be usable.
         """
         if self._strict:
             raise InputError(refusal(self.source.name, id, reason))
@@ -94,8 +97,7 @@ class Reading:
 
     def _blocks(self, source: InBlocks) -> Iterator[Batch]:
         """Yields batches of a source that needs no threads."""
-        left: Batch | None = None
-        """Fewer rows than a batch has, which wait for others."""
+        left: Batch | None = None  # remaining rows, fewer than a batch
         for start in range(0, len(self._rows), self._batch_size):
             rows = np.asarray(self._rows[start : start + self._batch_size], np.int64)
             batch = self._usable(Batch(rows, *source.read_block(rows)))
@@ -111,8 +113,8 @@ class Reading:
             yield left
 
     def _usable(self, batch: Batch) -> Batch:
-        """Leaves out the rows of a batch that cannot be used."""
-        reasons = why_not(batch.images)
+        """Returns a batch without the rows that cannot be used."""
+        reasons = unusable_rows(batch.images)
         for i, reason in reasons.items():
             self._leave_out(int(batch.rows[i]), str(batch.ids[i]), reason)
         return (
@@ -120,10 +122,10 @@ class Reading:
         )
 
     def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
-        """Yields rows in order, each with its item or why there is none."""
+        """Yields rows in order, each with its item or the error of reading it."""
         starts = iter(range(0, len(self._rows), self._rows_per_task))
         pending: deque[Future] = deque()
-        # Threads read ahead by two batches, or else two rows each, so that memory stays bounded.
+        # Threads read ahead by two batches, or by two rows each, so that memory stays bounded.
         ahead = max(2 * self._n_threads, 2 * self._batch_size // self._rows_per_task)
         threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="read")
         try:
@@ -159,31 +161,37 @@ def read_images(
     progress: Callable[[int], None] | None = None,
     strict: bool = False,
 ) -> Reading:
-    """Reads rows of a source in batches, in the order given.
+    """Reads rows of a source in batches, in the given order.
 
-    Every batch but the last has ``batch_size`` items; what cannot be read, or has a NaN or an
-    infinity, is left out, and the next items move up::
-
-        reading = read_images(source, batch_size=256)
-        for rows, ids, images in reading:
-            ...
-        for row, id, reason in reading.unreadable:
-            ...
+    Every batch but the last has ``batch_size`` items. Items that cannot be read, or have a NaN or
+    an infinity, are skipped, and the next items take their places in the batch.
 
     Args:
-        source: what to read.
-        rows: positions to read; by default all.
-        batch_size: items per batch.
-        n_threads: threads that read and decode; by default one a processor. A source that
-            is read in blocks (`jaxcurate.sources.base.InBlocks`) needs none.
-        progress: called with the number of rows done since its last call, skipped ones included.
-        strict: refuses the first item that cannot be used, instead of leaving it out.
+        source: source to read.
+        rows: positions to read. All by default.
+        batch_size: number of items of a batch.
+        n_threads: number of threads that read and decode. By default the number of processors. A
+            source that is read in blocks (`jaxcurate.sources.base.InBlocks`) needs no threads.
+        progress: called with the number of rows since its last call, including skipped rows.
+        strict: refuse the first item that cannot be used, instead of skipping it.
 
     Returns:
-        An iterable of `Batch`, with ``unreadable`` filled as it is iterated over.
+        An iterable of `Batch`, whose ``unreadable`` is filled during the iteration.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: an argument cannot be used; the message names it.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from jaxcurate.sources import ArraySource, read_images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/x.npy", np.array([[0.0], [1], [np.nan], [3]]))
+        ...     reading = read_images(ArraySource(f"{folder}/x.npy"), batch_size=2)
+        ...     [batch.ids.tolist() for batch in reading]
+        [['0', '1'], ['3']]
+        >>> reading.unreadable
+        [Unreadable(row=2, id='2', reason='has a NaN or an infinity as float32')]
     """
     rows = range(len(source)) if rows is None else np.asarray(rows)
     n_threads = n_threads or os.cpu_count() or 1
@@ -196,7 +204,12 @@ def read_images(
 
 
 def refusal(source: str, id: str, reason: str) -> str:
-    """Returns what an error says of an item where every item has to be usable."""
+    """Returns the message of an error of a strict reading.
+
+    Examples:
+        >>> refusal("folder:cats", "a.png", "not a picture")[:52]
+        "item 'a.png' of folder:cats cannot be used: not a pi"
+    """
     return f"item {id!r} of {source} cannot be used: {reason} (strict=False leaves such items out)"
 
 

@@ -1,4 +1,4 @@
-"""Kinds of files by their first bytes: for errors that tell a wrong file as what it is."""
+"""Kinds of files by their first bytes, for errors that name the kind of a wrong file."""
 
 import codecs
 
@@ -24,22 +24,26 @@ _SIGNATURES = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file that it stands for"),
 )
 N_BYTES = 512
-"""Number of bytes from the beginning of a file that tell its kind."""
+"""Number of first bytes that determine the kind of a file."""
 
 
-def what_is(beginning: bytes) -> str:
-    """Returns what a file is, in words; "" where nothing is known of it.
+def file_kind(beginning: bytes) -> str:
+    """Returns the kind of a file in words, or "" if it is unknown.
 
     Args:
-        beginning: its first `N_BYTES`, or all where there are fewer.
+        beginning: first `N_BYTES` bytes of the file, or all bytes of a shorter file.
+
+    Examples:
+        >>> file_kind(b"PAR1..."), file_kind(b"id,label"), file_kind(b"")
+        ('a Parquet file', 'text, such as CSV', 'an empty file')
     """
     if not beginning:
         return "an empty file"
-    for signature, what in _SIGNATURES:
+    for signature, kind in _SIGNATURES:
         if beginning.startswith(signature):
-            return what
+            return kind
     try:
-        # Not at once, since the last character may be cut.
+        # Incrementally, because the last character may be cut.
         text = codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:
         return ""

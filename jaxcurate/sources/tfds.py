@@ -1,4 +1,4 @@
-"""A TensorFlow Datasets split as a source: random access through array_record, no TensorFlow."""
+"""Source of a split of a TensorFlow dataset, read by array_record without TensorFlow."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,21 @@ _ROWS_AT_ONCE = 512
 
 
 class DatasetSource:
-    """One split of a prepared TFDS dataset.
+    """Source of one split of a prepared TFDS dataset.
 
-    The image is the feature "image", or else the first one that is an image. An id is the text
-    feature "id", or else the row's number. For evaluation only: the label is the feature "label",
-    or else the first class label; the domain is the feature "domain".
+    The image is the feature "image", or the first image feature if there is none. The id is the
+    text feature "id", or the number of the row. For evaluation only, the label is the feature
+    "label", or the first class label, and the domain is the feature "domain".
 
     Args:
-        builder: a TFDS builder whose data are prepared.
+        builder: TFDS builder whose data are prepared.
         split: "train", "test", or a slice such as "train[:1000]".
         image_size: side of the images in pixels.
-        image_key: name of the image feature, where the rule above is not right.
-        label_key: name of the label feature, where the rule above is not right.
+        image_key: name of the image feature, if it differs from this rule.
+        label_key: name of the label feature, if it differs from this rule.
 
     Raises:
-        ValueError: where split, image or file format are not there.
+        InputError: the dataset has no such split or image, or its files have no random access.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class DatasetSource:
         self.fingerprint = self._fingerprint(builder.data_path)
 
     def _fingerprint(self, folder: Any) -> str:
-        """Returns of the split, the dataset's metadata, and its files' names and sizes."""
+        """Returns the fingerprint of the split, the metadata, and the names and sizes of files."""
         parts = [self.name, image_files.METHOD, str(self._image_size), self._image_key]
         for file in sorted(folder.iterdir()):
-            # The metadata count records and bytes, where a file's size is that of whole blocks.
-            said = file.read_text() if file.suffix == ".json" else str(file.stat().length)
-            parts += [file.name, said]
+            # Metadata count records and bytes, while the size of a file is that of whole blocks.
+            content = file.read_text() if file.suffix == ".json" else str(file.stat().length)
+            parts += [file.name, content]
         return files.fingerprint(parts)
 
     def __len__(self) -> int:
@@ -117,18 +117,18 @@ class DatasetSource:
 
 
 def open_named(name: str, options: Options) -> DatasetSource:
-    """Opens ``tfds:NAME`` from the dataset's files.
+    """Opens ``tfds:NAME`` from the files of the dataset.
 
-    Nothing is downloaded and no program of the dataset is run or imported unless `download` is
-    set; ``weblike``, which is made of local files by this package, is made where it is not there.
+    Unless `download` is set, nothing is downloaded and no program of the dataset is run or
+    imported. ``weblike`` is made from local files by this package, if it does not exist.
 
     Args:
         name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from a
-            recipe, and ``weblike/DIGEST`` is one made before.
-        options: of which all but `leave_out` count.
+            recipe, and ``weblike/DIGEST`` names one that was made before.
+        options: options of the source, all but `leave_out` of which are used.
 
     Raises:
-        InputError: where there is no such dataset, or it cannot be read at random.
+        InputError: there is no such dataset, or it has no random access.
     """
     data_dir = options.data_dir or os.environ.get("JAXCURATE_DATA") or "data"
     data_dir, recipe = os.path.expanduser(data_dir), options.recipe
@@ -137,8 +137,8 @@ def open_named(name: str, options: Options) -> DatasetSource:
     if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
         if not is_local(data_dir):
             raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
-        made = name == WEBLIKE
-        folder = prepare(recipe or web_like(), data_dir) if made else prepared(name, data_dir)
+        is_recipe = name == WEBLIKE
+        folder = prepare(recipe or web_like(), data_dir) if is_recipe else prepared(name, data_dir)
         builder = open_folder(name, folder)
     else:
         builder = _builder(name, data_dir, options.download)

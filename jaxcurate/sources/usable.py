@@ -1,4 +1,4 @@
-"""Tells which rows of numbers can be used, and why the others cannot."""
+"""Search for rows of numbers that cannot be used."""
 
 import numpy as np
 
@@ -6,12 +6,16 @@ NOT_FINITE = "has a NaN or an infinity as float32"
 NO_DIRECTION = "has no direction: all zeros"
 
 
-def why_not(rows: np.ndarray, *, need_direction: bool = False) -> dict[int, str]:
+def unusable_rows(rows: np.ndarray, *, need_direction: bool = False) -> dict[int, str]:
     """Returns the positions of rows that cannot be used, in order, each with the reason.
 
     Args:
-        rows: ``[n, d]``; integers, such as pictures of any shape, can always be used.
-        need_direction: whether a row of zeros is of no use, as it is by cosine.
+        rows: ``[n, d]``. Integers, such as pictures of any shape, can always be used.
+        need_direction: report rows of zeros too, which the cosine distance cannot use.
+
+    Examples:
+        >>> unusable_rows(np.array([[1.0, 2], [np.nan, 0], [0, 0]]), need_direction=True)
+        {1: 'has a NaN or an infinity as float32', 2: 'has no direction: all zeros'}
     """
     if not np.issubdtype(rows.dtype, np.floating):
         return {}

@@ -22,7 +22,7 @@ import numpy as np
 
 import jaxcurate as jc
 from jaxcurate.evaluation.coverage import kl_to_uniform
-from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_from_equal, rings, skewed_square
 
 PUBLISHED = {2: 0.035, 4: 0.046, 8: 0.056}
 N_CLUSTERS = 5000
@@ -119,7 +119,7 @@ def table_of_doses(seeds: Sequence[int]) -> None:
             tree = jc.hierarchical_kmeans(x, [jc.Level(k, m, 2) for k in (3000, 1000, 300)], seed)
             square.append(kl_to_uniform(tree.levels[-1].centroids, *SIDES))
             tree = jc.hierarchical_kmeans(y, [jc.Level(1000, m, 15), jc.Level(300, m, 2)], seed)
-            ring.append(kl_of_shares(of[jc.sample(tree, 1000, seed=seed)]))
+            ring.append(kl_from_equal(of[jc.sample(tree, 1000, seed=seed)]))
         took = (time.perf_counter() - begun) / len(seeds)
         spreads = [f"{np.mean(a):.3f} ({min(a):.3f}-{max(a):.3f})" for a in (square, ring)]
         print(f"{m:<10}{spreads[0]:>24}{spreads[1]:>24}{took:>8.1f}", flush=True)

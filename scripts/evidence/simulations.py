@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, ward
 
 import jaxcurate as jc
 from jaxcurate.evaluation.coverage import kl_to_uniform
-from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_from_equal, rings, skewed_square
 
 
 def levels(*n_clusters: int, m: int = 0, r: int = 1) -> list[jc.Level]:
@@ -63,14 +63,14 @@ def main() -> None:
     even = [np.random.default_rng(seed).uniform(*SIDES, (300, 2)) for seed in seeds]
     line("300 uniform points (floor)", "0.040", [kl_to_uniform(x, *SIDES) for x in even])
     pools = [rings(seed) for seed in seeds]
-    line("rings: points", "", [kl_of_shares(ring) for _, ring in pools])
+    line("rings: points", "", [kl_from_equal(ring) for _, ring in pools])
     for name, setting in RINGS.items():
         begun, found = time.perf_counter(), []
         for seed, (x, ring) in zip(seeds, pools, strict=True):
             taken = jc.sample(jc.hierarchical_kmeans(x, setting, seed), 1000, seed=seed)
             if len(np.unique(taken)) != 1000:
                 raise SystemExit(f"seed {seed}: {len(np.unique(taken))} distinct rows, not 1000")
-            found.append(kl_of_shares(ring[taken]))
+            found.append(kl_from_equal(ring[taken]))
         line(name, "", found, (time.perf_counter() - begun) / len(seeds))
     print("s: seconds for one seed, compilation included (the first seed's, shared among all)")
 

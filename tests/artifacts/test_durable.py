@@ -1,4 +1,4 @@
-"""Power cuts: what has its name is on the disk, and at every moment the old or the new stands."""
+"""Power failures: a named file is on the disk, and at every moment the old or the new exists."""
 
 import errno
 import io
@@ -57,7 +57,7 @@ class Disk:
         monkeypatch.setattr(exchange, "exchange", recorded_swap)
 
     def moved(self, source, target):
-        """All of ``source`` must be on the disk before it takes the name ``target``."""
+        """Checks that all of ``source`` is on the disk before it takes the name ``target``."""
         source, target = os.fspath(source), os.fspath(target)
         inside = [source]
         for folder, below, names in os.walk(source):
@@ -68,7 +68,7 @@ class Disk:
         self.events.append(("move", target))
 
     def ends_with(self, path):
-        """After the last renaming to ``path`` its folder was synchronized."""
+        """Checks that the folder of ``path`` was synchronized after the last renaming."""
         moves = [i for i, event in enumerate(self.events) if event == ("move", str(path))]
         assert moves, f"{path} was never renamed to"
         after = [name for kind, name in self.events[moves[-1] :] if kind == "sync"]

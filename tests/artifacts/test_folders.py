@@ -164,7 +164,7 @@ def test_a_file_of_rows_takes_rows_of_one_kind(tmp_path, rows):
 
 
 def test_rows_go_to_a_place_that_is_not_local(tmp_path, monkeypatch):
-    """A path that cannot be gone back in, nor mapped, is written once and read once."""
+    """A path without seeking and memory maps is written once and read once."""
     path = epath.Path(tmp_path / "x.npy")
     monkeypatch.setattr(files, "is_local", lambda path: False)
     x = np.random.default_rng(0).normal(size=(30, 4))

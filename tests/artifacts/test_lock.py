@@ -27,7 +27,7 @@ with locked(epath.Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock of ``work``."""
+    """Starts another process that holds the lock of ``work``."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "work")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -106,7 +106,7 @@ def test_a_run_that_lost_its_lock_writes_no_more(work):
 
 
 def test_a_holder_on_another_machine(work, monkeypatch):
-    """It is believed to live as long as it touches the file, whatever its clock says."""
+    """It counts as running as long as it touches the file, even if its clock differs."""
     monkeypatch.setattr(lock, "_OBSERVED_SECONDS", 1.0)
     monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.2)
     monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
@@ -143,7 +143,7 @@ def test_a_holder_on_another_machine(work, monkeypatch):
 
 
 def _refused_at_once(work):
-    """A holder that is heard of is looked at again and again; once suffices here."""
+    """A holder that touches the file is observed again and again, of which the test needs one."""
     looked = []
 
     def say(line):

@@ -1,4 +1,4 @@
-"""Whose folder is it: only what jaxcurate wrote, and all of whose files it knows, is replaced."""
+"""Ownership: a folder is replaced only if jaxcurate wrote it and knows all of its files."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_another_run_is_not_replaced(tmp_path):
 
 
 def test_folders_of_older_releases_are_replaced(tmp_path):
-    """Their cards tell neither writer, kind nor run, but a stage or a checksum."""
+    """Their cards have no writer, kind or run, but a stage or a checksum."""
     path = tmp_path / "out"
     write(path, run="1" * 16)
     card = json.loads((path / "card.json").read_text())
@@ -170,7 +170,7 @@ def test_a_card_never_calls_whole_what_is_not(tmp_path):
 
 
 def test_the_checksum_is_of_what_was_written(tmp_path):
-    """What changes between writing and the card, at the same size, is found when it is read."""
+    """A change of content between writing and the card, at the same size, is found by reading."""
     with folders.new_folder(tmp_path / "out", {}, "test") as folder:
         folder.save_array("a.npy", np.zeros(3))
         content = (folder.path / "a.npy").read_bytes()

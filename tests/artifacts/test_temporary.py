@@ -1,4 +1,4 @@
-"""Temporary folders: whose they are, and that nothing else is taken for one."""
+"""Temporary folders: their owners, and other folders with similar names, which stay."""
 
 import json
 import os
@@ -23,7 +23,7 @@ with temporary.beside(epath.Path(sys.argv[1])) as folder:
 
 
 def left_behind(path):
-    """The name of a temporary folder that a killed process left beside a path."""
+    """Returns the name of a temporary folder that a killed process left beside a path."""
     command = [sys.executable, "-c", MAKE_AND_DIE, str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -37,7 +37,7 @@ def test_nothing_stays(tmp_path):
 
 
 def test_those_of_dead_processes_are_removed_and_nothing_else(tmp_path):
-    """Names that look like ours, or once did, are the user's."""
+    """Folders with similar or former names belong to the user."""
     name = left_behind(tmp_path / "out")
     lookalikes = [".out.backup-2024.zip", ".out.my-notes", ".jaxcurate-notes.tmp"]
     lookalikes += [f"{name[:-4]}.old", f".jaxcurate-{'0' * 32}-1-1.tmp.bak"]
@@ -75,7 +75,7 @@ def test_a_folder_whose_maker_died_at_once(tmp_path, mark):
 
 
 def test_what_stood_there_is_put_back(tmp_path):
-    """Where a process dies between two renames, on a file system that cannot exchange names."""
+    """A process dies between two renames, on a file system that cannot exchange names."""
     folder = tmp_path / left_behind(tmp_path / "out")
     (folder / temporary.OLD).mkdir()
     (folder / temporary.OLD / "card.json").write_text("old")

@@ -61,7 +61,7 @@ def test_damage_is_refused_by_name(tree, tmp_path, damage):
 
 
 def test_no_byte_of_a_card_can_change_unseen(tmp_path):
-    """It tells the pool, the metric and how many levels there are."""
+    """The card has the pool, the metric and the number of levels."""
     x = np.random.default_rng(0).normal(size=(60, 3))
     tree = jc.hierarchical_kmeans(jc.make_pool(x), [jc.Level(9), jc.Level(3)], metric="cosine")
     tree.save(tmp_path / "tree")
@@ -87,7 +87,7 @@ def test_an_unfinished_folder_is_no_tree(tmp_path):
 
 
 def test_a_tree_knows_its_pool(tmp_path):
-    """What is made from one pool is refused beside another, in every function that has both."""
+    """Every function with a tree and a pool refuses a tree of another pool."""
     x = np.random.default_rng(0).normal(size=(60, 3))
     pool, other = jc.make_pool(x), jc.make_pool(x[::-1])
     tree = jc.hierarchical_kmeans(pool, [jc.Level(9), jc.Level(3)])

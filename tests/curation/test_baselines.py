@@ -7,7 +7,7 @@ from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
 
 @pytest.fixture(scope="module")
 def tree():
-    """Ten leaves of 100, 10, 10... points; the first two under one cluster, the rest each alone."""
+    """Ten leaves of 100, 10, 10... points. The first two are in one cluster, the others alone."""
     leaves = np.repeat(np.arange(10), [100] + [10] * 9)
     above = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
     return jc.ClusterTree.from_labels([leaves, above], np.arange(190) % 7)

@@ -1,4 +1,4 @@
-"""Deduplication against brute force: on arrays made for it, and on a real, messy pool."""
+"""Deduplication compared with brute force, on synthetic arrays and on a real, messy pool."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from jaxcurate.sources.synthetic import raw
 
 @pytest.fixture(scope="module")
 def x():
-    """600 rows in 8 dimensions: 150 loners, 100 groups of up to nine jittered copies."""
+    """600 rows in 8 dimensions: 150 single rows, and 100 groups of up to nine jittered copies."""
     rng = np.random.default_rng(0)
     originals = rng.normal(size=(250, 8))
     copies = np.concatenate([np.arange(250), rng.integers(0, 100, 350)])
@@ -46,7 +46,7 @@ def same_partition(a, b):
     return n == len(np.unique(b)) == len(np.unique(np.stack([a, b]), axis=1).T)
 
 
-def test_all_neighbours_find_what_brute_force_finds(x):
+def test_all_neighbors_find_what_brute_force_finds(x):
     found = deduplicate(x, 0.97, n_neighbors=600, all_pairs=True)
     expected = brute_force(x, 0.97)
     assert len(expected) > 900
@@ -58,12 +58,12 @@ def test_all_neighbours_find_what_brute_force_finds(x):
     assert agreement(found, x, 0.97)[:2] == (1, 1)
 
 
-def test_neighbours_across_clusters_are_found(x):
+def test_neighbors_across_clusters_are_found(x):
     alone = agreement(deduplicate(x, 0.97, n_neighbors=0, n_clusters=300), x, 0.97)
-    with_neighbours = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)
-    assert alone.precision == with_neighbours.precision == 1
+    with_neighbors = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)
+    assert alone.precision == with_neighbors.precision == 1
     assert alone.recall < 0.97
-    assert with_neighbours.recall > 0.995
+    assert with_neighbors.recall > 0.995
     assert alone.n_alike == 2 * len(brute_force(x, 0.97))
 
 
@@ -102,7 +102,7 @@ def test_a_spanning_forest_connects_the_same_rows_at_every_higher_threshold(
 
 
 def test_equal_rows_are_searched_once(x):
-    """Copies at other lengths, whose content differs: joined as ever, and not each with each."""
+    """Copies at other lengths, of different content, are joined, but not every pair of them."""
     rng = np.random.default_rng(2)
     copies = x[rng.integers(0, 5, 3000)] * 2.0 ** rng.integers(-3, 4, (3000, 1))
     many = np.concatenate([x, copies]).astype(np.float32)[rng.permutation(3600)]
@@ -130,7 +130,7 @@ def test_equal_rows_are_searched_once(x):
 
 
 def test_equal_rows_of_different_clusters_are_each_searched():
-    """A tree tells lengths apart: the copy may have neighbours that the first one has not."""
+    """A tree distinguishes lengths: a copy may have neighbors that the first row does not have."""
     x = np.array([[1, 0], [1, 0.01], [50, 0], [50, 1], [90, 1], [1, 0]], np.float32)
     leaf = np.array([0, 0, 1, 1, 2, 0], np.int32)
     centroids = np.array([[1, 0], [50, 0.5], [90, 1]], np.float32)
@@ -201,7 +201,7 @@ def test_what_does_not_fit_in_memory_streams(x):
     assert abs(len(whole.kept) - len(streamed.kept)) <= 2
 
 
-def test_neighbouring_clusters_by_hand():
+def test_neighboring_clusters_by_hand():
     centroids = np.array([[0.0], [1.0], [3.0], [50.0], [7.0]])
     found = neighboring_clusters(centroids, np.array([1, 1, 0, 1, 4]), 1)
     expected = [[0, 0], [0, 1], [1, 1], [1, 4], [3, 3], [3, 4], [4, 4]]
@@ -250,7 +250,7 @@ def test_bad_arguments_are_named(change, message):
 
 
 def test_clip_art(data_dir):
-    """A pool with 16 % exact duplicates, as the archive made them."""
+    """Pool with 16 % exact duplicates, which are in the archive."""
     pixels = raw.read_clipart(Path(data_dir) / "raw/clipart", 32).pixels
     flat = pixels.reshape(len(pixels), -1)
     seen = {}
@@ -261,9 +261,9 @@ def test_clip_art(data_dir):
     assert len(exact.kept) == len(seen)
     assert same_partition(exact.components, group)
     # Near-duplicates among principal components, against brute force of a sample of queries.
-    centred = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    directions = np.linalg.svd(centred[::16], full_matrices=False)[2][:64]
-    x = centred @ directions.T
+    centered = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+    directions = np.linalg.svd(centered[::16], full_matrices=False)[2][:64]
+    x = centered @ directions.T
     found = deduplicate(x, 0.95, digests=digests)
     measured = agreement(found, x, 0.95, np.arange(0, len(x), 16))
     print(f"clip art: {found.n_same} same, {found.n_near} near, {measured}")

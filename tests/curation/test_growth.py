@@ -53,7 +53,7 @@ def test_more_of_the_same_is_no_drift(x, tree, seed, n_new):
 
 
 def test_rows_from_elsewhere_call_for_a_refit(x, tree):
-    """Ever further away, and ever more of them far."""
+    """Rows further away are far more often."""
     new = mixture(np.random.default_rng(1), 1000)
     shares = []
     for shift in (0, 1, 2, 4):
@@ -93,7 +93,7 @@ def cosine_tree(directions):
 
 
 def test_a_cosine_tree_sees_directions_alone(directions, cosine_tree):
-    """New rows of any length join by their angle, and the report does not see lengths either."""
+    """New rows of any length join by their angle, and the drift does not depend on lengths."""
     new = directions[500:] * np.random.default_rng(0).uniform(0.01, 50, (100, 1))
     grown = grow(cosine_tree, new)
     assert (grown.metric, grown.pool) == ("cosine", "")
@@ -224,7 +224,7 @@ def test_empty_clusters_of_a_branch_are_measured_to_where_its_centroids_are_now(
 
 
 def test_an_empty_branch_has_nothing_to_refit():
-    """Whether it has empty clusters below, as at level 2, or none at all, as at level 3."""
+    """The cluster has empty clusters below (level 2), or no clusters at all (level 3)."""
     x = np.array([[0.0], [1]], np.float32)
     labels = [0, 0], [0, 1], [0, 0, 1]
     centroids = (np.zeros((k, 1), np.float32) for k in (2, 3, 2))

@@ -39,7 +39,7 @@ def test_resampling_is_off_without_rounds_or_points(x, rounds):
 
 
 def test_random_rows_can_be_resampled(x):
-    """As many of each cluster as the closest ones would be, and others; by the seed."""
+    """Clusters give as many rows as with the closest, but other rows, chosen by the seed."""
     levels = [jc.Level(60, 3, 5, resample="random")]
     one, same, other = (jc.hierarchical_kmeans(x, levels, seed) for seed in (0, 0, 1))
     closest = jc.hierarchical_kmeans(x, LEVELS[:1])
@@ -162,7 +162,7 @@ def test_other_rows_join_the_nearest_centroid(x):
 
 
 def test_other_rows_join_the_nearest_part_of_the_nearest_cluster(x):
-    """Each part's cluster is told by the split of the same rows, with the same seed."""
+    """A split of the same rows with the same seed names the cluster of each part."""
     rows = np.arange(0, 2000, 2)
     coarse = jc.hierarchical_kmeans(x, [jc.Level(9)], rows=rows).levels[0]
     level = jc.hierarchical_kmeans(x, [jc.Level(9, n_splits=7)], rows=rows).levels[0]
@@ -236,9 +236,9 @@ def test_what_does_not_fit_in_memory_streams(case, tmp_path):
     levels, options, limit = STREAMED[case]
     d = 2 if case == "rounds" else 16
     rng = np.random.default_rng(0)
-    centres = 9 * rng.normal(size=(40, d))
+    means = 9 * rng.normal(size=(40, d))
     labels = rng.choice(40, 12_000, p=rng.dirichlet(np.full(40, 0.4)))
-    x = (centres[labels] + rng.normal(size=(12_000, d))).astype(np.float32)
+    x = (means[labels] + rng.normal(size=(12_000, d))).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     whole = jc.hierarchical_kmeans(x, levels, 3, max_iter=15, **options)

@@ -25,49 +25,49 @@ def tree():
 
 
 @pytest.fixture(scope="module")
-def neighbours(pool):
+def neighbors(pool):
     return nearest_rows(pool.embeddings, pool.embeddings[:12] + 0.1, 10)
 
 
 @given(st.integers(0, 1000), st.integers(0, 10), st.integers(0, 10))
-def test_sizes_add_up_and_follow_the_shares(size, a, b):
+def test_sizes_add_up_and_follow_the_fractions(size, a, b):
     a, b = (a, b) if a + b <= 10 else (10 - a, 10 - b)
-    shares = Mix(a / 10, b / 10, (10 - a - b) / 10)
-    sizes = shares.sizes(size)
+    fractions = Mix(a / 10, b / 10, (10 - a - b) / 10)
+    sizes = fractions.sizes(size)
     assert sum(sizes.values()) == size
-    for name, share in vars(shares).items():
-        assert abs(sizes[name] - share * size) < 1
+    for name, fraction in vars(fractions).items():
+        assert abs(sizes[name] - fraction * size) < 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 1000), st.integers(0, 300), st.sampled_from([(4, 2, 4), (0, 3, 7), (9, 1, 0)])
 )
-def test_parts_are_disjoint_and_exact(tree, neighbours, seed, size, tenths):
-    shares = Mix(*(t / 10 for t in tenths))
+def test_parts_are_disjoint_and_exact(tree, neighbors, seed, size, tenths):
+    fractions = Mix(*(t / 10 for t in tenths))
     rows = np.sort(np.random.default_rng(seed).permutation(300)[:290])
     size = min(size, 290)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ShortfallWarning)  # of what the queries name
-        parts = mix(tree, size, shares, neighbours, seed=seed, rows=rows)
+        warnings.simplefilter("ignore", ShortfallWarning)  # queries with too few neighbors
+        parts = mix(tree, size, fractions, neighbors, seed=seed, rows=rows)
     taken = indices_of(parts)
     assert len(taken) == len(np.unique(taken)) == size and np.isin(taken, rows).all()
-    wanted = shares.sizes(size)
+    wanted = fractions.sizes(size)
     assert len(parts["curated"]) == wanted["curated"]
     assert len(parts["retrieved"]) <= wanted["retrieved"]
-    assert np.isin(parts["retrieved"], neighbours.rows).all()
-    left = np.setdiff1d(neighbours.rows[np.isin(neighbours.rows, rows)], taken)
+    assert np.isin(parts["retrieved"], neighbors.rows).all()
+    left = np.setdiff1d(neighbors.rows[np.isin(neighbors.rows, rows)], taken)
     assert len(parts["retrieved"]) == wanted["retrieved"] or not len(left)
 
 
-def test_curated_part_is_the_balanced_sample(tree, neighbours):
-    parts = mix(tree, 100, Mix(0.5, 0.2, 0.3), neighbours, seed=4)
+def test_curated_part_is_the_balanced_sample(tree, neighbors):
+    parts = mix(tree, 100, Mix(0.5, 0.2, 0.3), neighbors, seed=4)
     np.testing.assert_array_equal(parts["curated"], jc.sample(tree, 50, seed=4))
     assert [len(part) for part in parts.values()] == [50, 20, 30]
 
 
 def test_the_raw_part_is_a_fair_draw_of_what_is_left():
-    """Whatever the curated part passed over has the same chance, in clusters of any size."""
+    """All rows that the curated part passed over are equally likely, in clusters of any size."""
     labels = np.repeat(np.arange(11), [1000] + [20] * 10)
     tree = jc.ClusterTree.from_labels([labels])
     drawn = np.zeros(11)
@@ -90,7 +90,9 @@ def test_every_query_has_its_turn():
     assert take(2) == [0, 5]  # the farthest query's nearest before any second
     assert take(3) == [0, 1, 5]
     assert take(5) == [0, 1, 3, 5, 6]
-    with pytest.warns(ShortfallWarning, match="10 retrieved items wanted, the queries name 8 "):
+    with pytest.warns(
+        ShortfallWarning, match="10 retrieved items wanted, but the queries have only 8 "
+    ):
         parts = mix(tree, 10, Mix(0, 1, 0), near)
     assert parts["retrieved"].tolist() == list(range(8)) and len(parts["raw"]) == 2
 
@@ -103,8 +105,8 @@ def test_what_is_curated_is_not_retrieved_again():
     assert parts["retrieved"].tolist() == [5 if 4 in parts["curated"] else 4]
 
 
-def test_the_manifest_says_why(tree, pool, neighbours, tmp_path):
-    parts = mix(tree, 60, Mix(0.5, 0.25, 0.25), neighbours)
+def test_the_manifest_says_why(tree, pool, neighbors, tmp_path):
+    parts = mix(tree, 60, Mix(0.5, 0.25, 0.25), neighbors)
     taken = indices_of(parts)
     export.save_subset(tmp_path / "s", taken, pool, tree, {"seed": 0}, why=parts)
     table = pq.read_table(tmp_path / "s/manifest.parquet")
@@ -148,30 +150,30 @@ def test_reasons_that_do_not_cover_the_rows_are_refused(tree, pool, tmp_path, wh
     ("change", "message"),
     [
         ({"size": -1}, "size=-1"),
-        ({"neighbours": None}, "retrieved=0.5 needs neighbours"),
+        ({"neighbors": None}, "retrieved=0.5 needs neighbors"),
         (
-            {"neighbours": Neighbors(np.array([[300]]), np.zeros((1, 1)))},
-            "neighbours names row 300",
+            {"neighbors": Neighbors(np.array([[300]]), np.zeros((1, 1)))},
+            "neighbors names row 300",
         ),
         ({"rows": np.array([0, 300])}, "rows names row 300"),
     ],
 )
-def test_bad_arguments_are_named(tree, neighbours, change, message):
-    usual = {"size": 10, "shares": Mix(0.5, 0.5, 0), "neighbours": neighbours}
+def test_bad_arguments_are_named(tree, neighbors, change, message):
+    usual = {"size": 10, "fractions": Mix(0.5, 0.5, 0), "neighbors": neighbors}
     with pytest.raises(ValueError, match=message):
         mix(tree, **(usual | change))
 
 
 @pytest.mark.parametrize(
-    ("shares", "message"),
+    ("fractions", "message"),
     [((0.5, 0.5, 0.5), "add up to 1.5"), ((-0.1, 1, 0.1), "curated=-0.1"), ((0, 0, 2), "raw=2")],
 )
-def test_bad_shares_are_named(shares, message):
+def test_bad_fractions_are_named(fractions, message):
     with pytest.raises(ValueError, match=message):
-        Mix(*shares)
+        Mix(*fractions)
 
 
-def test_a_pool_that_is_too_small_is_told(tree, neighbours):
+def test_a_pool_that_is_too_small_is_told(tree, neighbors):
     with pytest.warns(ShortfallWarning):
-        parts = mix(tree, 400, Mix(0.2, 0.1, 0.7), neighbours)
+        parts = mix(tree, 400, Mix(0.2, 0.1, 0.7), neighbors)
     np.testing.assert_array_equal(indices_of(parts), np.arange(300))

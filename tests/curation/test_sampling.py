@@ -8,7 +8,7 @@ from jaxcurate.curation.sampling import ShortfallWarning, _first_of_each
 
 
 def recursive_allocation(capacities, size):
-    """The largest c, found by trying; and how many are left over."""
+    """Returns the largest c, found by trial, and the remainder."""
     c = 0
     while sum(min(c + 1, s) for s in capacities) <= size and c < max(capacities, default=0):
         c += 1
@@ -150,7 +150,7 @@ def test_rows_that_may_be_taken_are_all_that_counts(seed, size, strategy):
     st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(-2, 4)
 )
 def test_the_first_of_each_group_by_brute_force(seed, n_orders, n_groups, uniform, margin):
-    """Also where orders are anything but uniform, or too few lie below the limit."""
+    """Also if orders are far from uniform, or too few are below the limit."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(0, 60))
     groups = rng.integers(0, n_groups, n).astype(np.int32)
@@ -185,7 +185,7 @@ def test_how_many_are_compared_does_not_show(seed, size, some_rows, with_ids, ma
 
 
 def test_the_sample_of_a_tree_and_a_seed_stays_the_same():
-    """From one version to the next: these are what the first one drew."""
+    """The expected rows were drawn by the first version."""
     random = [26, 37, 84, 104, 110, 114, 131, 134, 154, 168, 178, 186]
     closest = [7, 84, 91, 98, 112, 119, 133, 140, 154, 168, 175, 196]
     leaves = np.arange(200) ** 2 % 23
@@ -288,7 +288,7 @@ def test_bad_arguments_are_named(change, message):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 300), st.integers(0, 150), st.integers(1, 2))
 def test_only_valid_rows_are_taken(seed, n_valid, size, max_repeats):
-    """As from the tree of the valid points alone, whose other clusters are smaller or empty."""
+    """The sample equals that of a tree of the valid points alone."""
     rng = np.random.default_rng(seed)
     tree = random_tree(rng)
     valid = rng.permutation(300)[:n_valid]

@@ -1,4 +1,4 @@
-"""Stratified batches: their laws, any batch at any time, and loaders that read them."""
+"""Stratified batches: their laws, random access, and loaders that read them."""
 
 import collections
 import copy

@@ -65,7 +65,7 @@ def test_a_small_target_gets_a_small_top():
 def test_pools_too_large_for_one_kmeans_are_split():
     levels, reasons = propose_levels(10**9, 10**8)
     assert levels[0].n_splits == 100 and not levels[0].resampled
-    assert any("each split in 100" in line for line in reasons)
+    assert any("each split into 100" in line for line in reasons)
     assert all(level.n_splits == 1 for level in propose_levels(10**7, 10**6).levels)
 
 

@@ -1,4 +1,4 @@
-"""A hierarchical k-means goes on from every state with the bits of one that was not disturbed."""
+"""A hierarchical k-means continues from every state as if it had not been interrupted."""
 
 import io
 
@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 def stored(state):
-    """A state as it is after a way through a file."""
+    """Returns a state that was written to a file and read again."""
     file = io.BytesIO()
     np.savez(file, **state.to_arrays())
     file.seek(0)
@@ -96,7 +96,7 @@ def test_states_are_made_when_they_are_due(x):
 def test_splits_and_split_centroids_go_on_from_whole_runs(x, options):
     levels = [jc.Level(10, n_splits=4), jc.Level(5)]
     whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
-    # Nothing is told within a run whose centroids are split.
+    # A run with split centroids makes no states.
     jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
     assert states
     for state in (states[0], states[-1]):

@@ -1,4 +1,4 @@
-"""The stage `cluster` goes on within a level, with the bits of a run that was not disturbed."""
+"""The stage `cluster` continues within a level as if it had not been interrupted."""
 
 from importlib import metadata
 
@@ -65,7 +65,7 @@ def test_goes_on_within_a_level_after_a_kill(cluster, tmp_path, monkeypatch):
             cluster("killed")
         assert (tmp_path / "killed/tree-checkpoint/card.json").exists()
         assert not (tmp_path / "killed/tree").exists()
-    assert "  going on from the last checkpoint" in cluster("killed")
+    assert "  continuing from the last checkpoint" in cluster("killed")
     assert any("phase" in names for names in saved)  # within a k-means
     assert not (tmp_path / "killed/tree-checkpoint").exists()
     for one, other in zip(tree(tmp_path / "whole"), tree(tmp_path / "killed"), strict=True):
@@ -89,20 +89,20 @@ def killed(cluster, monkeypatch):
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"shard_centroids": True}])
 def test_a_checkpoint_of_other_settings_is_not_used(cluster, killed, tmp_path, changes):
-    assert "  going on from the last checkpoint" not in cluster(killed, **changes)
+    assert "  continuing from the last checkpoint" not in cluster(killed, **changes)
     assert not (tmp_path / killed / "tree-checkpoint").exists()
 
 
 def test_a_checkpoint_of_another_release_is_not_used(cluster, killed, monkeypatch):
     versions = metadata.version
     monkeypatch.setattr(metadata, "version", lambda package: f"{versions(package)}.other")
-    assert "  going on from the last checkpoint" not in cluster(killed)
+    assert "  continuing from the last checkpoint" not in cluster(killed)
 
 
 def test_a_damaged_checkpoint_is_told(cluster, killed, tmp_path):
     (tmp_path / killed / "tree-checkpoint/n_runs.npy").write_bytes(b"")
     (line,) = [line for line in cluster(killed) if "checkpoint" in line]
-    assert "n_runs.npy" in line and "begins anew" in line
+    assert "n_runs.npy" in line and "made from the start" in line
 
 
 def test_a_folder_of_the_users_is_refused_before_work_begins_and_stays(cluster, tmp_path):

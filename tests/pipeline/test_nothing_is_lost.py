@@ -1,4 +1,4 @@
-"""The command line never replaces, removes or changes what is the user's."""
+"""The command line never replaces, removes or changes files of the user."""
 
 import hashlib
 import json
@@ -207,7 +207,7 @@ def test_the_work_of_another_run_stays(jaxcurate, place):
 
 
 def test_an_older_work_directory_is_gone_on_with(jaxcurate, place):
-    """Its cards and its config.json tell no run."""
+    """Its cards and its config.json have no id of the run."""
     assert jaxcurate("run")[0] == 0
     for file in place.glob("work/**/*.json"):
         plain = json.loads(file.read_text())
@@ -255,7 +255,7 @@ def test_a_signal_ends_in_one_line_and_leaves_nothing_half(place, number, code, 
         process.send_signal(number)
         rest = process.stderr.read()
     assert process.returncode == code, rest
-    assert rest.splitlines()[-1] == f"jaxcurate: {word}; the same command goes on from here"
+    assert rest.splitlines()[-1] == f"jaxcurate: {word}; the same command continues from here"
     assert "Traceback" not in rest
     left = {entry.name for entry in (place / "work").iterdir()}
     assert left == {"pool", "config.json"}
@@ -294,8 +294,8 @@ def test_the_device_is_told_first(jaxcurate):
 @pytest.mark.parametrize(
     ("environment", "flags", "words"),
     [
-        ({"JAX_PLATFORMS": "tpu"}, [], ["asks for 'tpu', which is not here"]),
-        ({"JAX_PLATFORMS": "cuda"}, [], ["asks for 'cuda', which is not here"]),
+        ({"JAX_PLATFORMS": "tpu"}, [], ["asks for 'tpu', which does not exist here"]),
+        ({"JAX_PLATFORMS": "cuda"}, [], ["asks for 'cuda', which does not exist here"]),
         ({"JAX_PLATFORMS": ""}, ["--config.platform=tpu"], ["config.platform asks for 'tpu'"]),
     ],
 )

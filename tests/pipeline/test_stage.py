@@ -1,4 +1,4 @@
-"""A stage is one class: a toy one is run, skipped, done again, and told by status."""
+"""A stage is one class: a toy stage is run, skipped, run again, and listed by status."""
 
 import dataclasses
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_the_run_knows_no_stage_by_name():
 
 
 def test_every_stage_is_a_command():
-    """The names stand in `cli` as well, which prints its usage without importing the stages."""
+    """The names are also in `cli`, which prints its usage without importing the stages."""
     commands = ["run", *(stage.name for stage in STAGES), "status"]
     assert list(cli.COMMANDS) == commands
 

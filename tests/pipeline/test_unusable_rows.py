@@ -1,4 +1,4 @@
-"""Rows that cannot be used are left out and listed, and refused where nothing may be missing."""
+"""Rows that cannot be used are skipped and listed, or refused if settings are strict."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from jaxcurate.pipeline.items import Items, read_held_out
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, read_images
-from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, why_not
+from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, unusable_rows
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def embedded(source, metric="euclidean", **fields):
 
 def test_reasons_tell_rows_apart():
     rows = np.array([[1, 2], [np.nan, 0], [0, 0], [-np.inf, 1], [-0.0, 0.0]], np.float32)
-    assert why_not(rows) == {1: NOT_FINITE, 3: NOT_FINITE}
-    assert why_not(rows, need_direction=True) == {
+    assert unusable_rows(rows) == {1: NOT_FINITE, 3: NOT_FINITE}
+    assert unusable_rows(rows, need_direction=True) == {
         1: NOT_FINITE, 2: NO_DIRECTION, 3: NOT_FINITE, 4: NO_DIRECTION,
     }  # fmt: skip
-    assert why_not(np.zeros((3, 4, 4, 3), np.uint8), need_direction=True) == {}
+    assert unusable_rows(np.zeros((3, 4, 4, 3), np.uint8), need_direction=True) == {}
 
 
 def test_rows_without_numbers_are_listed_and_batches_stay_full(tmp_path, x):
@@ -153,8 +153,8 @@ def test_pca_of_equal_pictures_is_zero(size):
     pictures = np.full((12, size, size, 3), 77, np.uint8)
     fitted = fit_pca([pictures], 64)
     np.testing.assert_allclose(fitted.components @ fitted.components.T, np.eye(12), atol=1e-6)
-    centred = pictures.reshape(12, -1) / 255 - fitted.mean
-    np.testing.assert_allclose(centred @ fitted.components.T, 0, atol=1e-5)
+    centered = pictures.reshape(12, -1) / 255 - fitted.mean
+    np.testing.assert_allclose(centered @ fitted.components.T, 0, atol=1e-5)
 
 
 def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):

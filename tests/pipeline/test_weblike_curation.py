@@ -176,7 +176,7 @@ def test_every_arm_runs_the_same_way_and_gives_the_same_bits(data_dir, tmp_path)
 
 @pytest.mark.slow
 def test_curated_beats_random_on_the_weblike_pool(curated, tmp_path):
-    """The evidence that the README tells, five seeds; about four minutes."""
+    """The evidence of the README with five seeds, which takes about four minutes."""
     _, _, data_dir = curated
     curate("weblike.py", tmp_path, data_dir, None)
     results = json.loads((tmp_path / "evaluation/results.json").read_text())

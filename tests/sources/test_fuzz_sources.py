@@ -1,4 +1,4 @@
-"""Hostile pictures and arrays, some hundred of them, and those that were found to fail once."""
+"""A hundred hostile pictures and arrays, and those that failed once."""
 
 import warnings
 
@@ -36,7 +36,7 @@ def described(shape: str, descr: str = "'<f4'") -> str:
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """As in a run, where a warning stops nothing."""
+    """Warnings are no errors, as in a run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What reading pictures may open, and how much memory it may take, whatever a folder holds."""
+"""Limits of reading pictures: the files that are opened, and the memory that it takes."""
 
 import os
 import subprocess
@@ -210,7 +210,7 @@ print(n, told("VmHWM") - before, [tuple(row) for row in reading.unreadable])
 
 
 def read_apart(folder, n_threads, total=image_files.MEMORY.total, limit=0):
-    """Items read, bytes taken at the peak, and what was left out, in a process of its own."""
+    """Returns items read, peak memory and skipped items, measured in a separate process."""
     command = [sys.executable, "-c", APART, *map(str, (folder, n_threads, total, limit))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -219,7 +219,7 @@ def read_apart(folder, n_threads, total=image_files.MEMORY.total, limit=0):
 
 
 def save_scans(folder, n, size):
-    """Pictures of which every sixteenth is large, so that each of n threads gets one."""
+    """Pictures of which every sixteenth is large, so that each of n threads gets a large one."""
     save(folder / "00-00.png", size=size)
     save(folder / "00-01.png")
     for i in range(16 * n):

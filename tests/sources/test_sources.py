@@ -1,4 +1,4 @@
-"""Folders, arrays and datasets read alike; what cannot be read is listed, not fatal."""
+"""Folders, arrays and datasets are read in the same way, and unreadable items are listed."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from jaxcurate.sources import Item, UnreadableItem, image_files, open_source, read_images
 
 
-def colour_png(path: Path, color: tuple, size: tuple[int, int] = (20, 10), mode: str = "RGB"):
+def png_of(path: Path, color: tuple, size: tuple[int, int] = (20, 10), mode: str = "RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color).save(path)
 
@@ -35,16 +35,16 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_transparency_is_flattened_on_white(tmp_path):
-    colour_png(tmp_path / "clear.png", (255, 0, 0, 0), mode="RGBA")
-    colour_png(tmp_path / "half.png", (255, 0, 0, 128), mode="RGBA")
+    png_of(tmp_path / "clear.png", (255, 0, 0, 0), mode="RGBA")
+    png_of(tmp_path / "half.png", (255, 0, 0, 128), mode="RGBA")
     clear = image_files.decode(tmp_path / "clear.png", 8)
     half = image_files.decode(tmp_path / "half.png", 8)
     assert (clear == 255).all()
     np.testing.assert_allclose(half.astype(int) - [255, 127, 127], 0, atol=1)
 
 
-def test_transparent_colours_do_not_bleed_into_opaque_ones():
-    # Left half transparent green, right half opaque black: an average over both is mid-grey.
+def test_transparent_colors_do_not_bleed_into_opaque_ones():
+    # Left half transparent green, right half opaque black: an average over both is mid-gray.
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[:, 0] = (0, 255, 0, 0)
     pixels[:, 1] = (0, 0, 0, 255)
@@ -59,7 +59,7 @@ def test_resizing_averages_over_the_area():
     np.testing.assert_allclose(small.astype(int), 100, atol=2)
 
 
-def test_crop_keeps_the_centre_and_pad_keeps_everything():
+def test_crop_keeps_the_center_and_pad_keeps_everything():
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, :10, 0], wide[:, 10:20, 1], wide[:, 20:, 2] = 255, 255, 255
     crop = np.asarray(image_files.square(Image.fromarray(wide), 10, "crop"))
@@ -69,7 +69,7 @@ def test_crop_keeps_the_centre_and_pad_keeps_everything():
     assert (pad[:10] == 255).all() and (pad[20:] == 255).all()
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.full((4, 4), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
     assert (image_files.decode(tmp_path / "deep.png", 4) == 100).all()
 
@@ -95,9 +95,9 @@ def test_unknown_fit_is_refused():
 
 @pytest.fixture
 def messy_folder(tmp_path):
-    """Two good pictures, and five files that are named like pictures and are none."""
-    colour_png(tmp_path / "b/good.png", (10, 20, 30))
-    colour_png(tmp_path / "a/good.webp", (0, 0, 0))
+    """Two good pictures, and five files with the suffix of a picture that are no pictures."""
+    png_of(tmp_path / "b/good.png", (10, 20, 30))
+    png_of(tmp_path / "a/good.webp", (0, 0, 0))
     whole = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     Image.fromarray(noise).save(whole, "png")
@@ -148,12 +148,12 @@ def test_folder_fingerprint_follows_content_and_size(messy_folder):
     assert open_source(f"folder:{messy_folder}", image_size=16).fingerprint != before
     (messy_folder / "notes.txt").write_text("still not counted")
     assert open_source(f"folder:{messy_folder}").fingerprint == before
-    colour_png(messy_folder / "b/good.png", (10, 20, 31))
+    png_of(messy_folder / "b/good.png", (10, 20, 31))
     assert open_source(f"folder:{messy_folder}").fingerprint != before
 
 
 def test_a_name_that_is_not_unicode_gives_an_id_that_is(tmp_path):
-    colour_png(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")), (0, 0, 0))
+    png_of(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")), (0, 0, 0))
     item = open_source(f"folder:{tmp_path}").read(0)
     assert item.id == "caf\\xe9.png"
     assert item.image.shape == (32, 32, 3)
@@ -241,7 +241,7 @@ def user_dataset(tmp_path_factory):
     from jaxcurate.sources.synthetic.weblike import quiet
 
     class TinyZoo(tfds.core.GeneratorBasedBuilder):
-        """Pictures of one colour."""
+        """Pictures of one color."""
 
         VERSION = tfds.core.Version("1.2.3")
 
@@ -328,7 +328,7 @@ def test_unknown_specifications_are_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             open_source(spec, data_dir=tmp_path)
         assert "\n" not in str(caught.value)
-    colour_png(tmp_path / "x.png", (0, 0, 0))
+    png_of(tmp_path / "x.png", (0, 0, 0))
     with pytest.raises(ValueError, match="has no splits, so no split 'test'"):
         open_source(f"folder:{tmp_path}", split="test")
 

@@ -1,4 +1,4 @@
-"""Wrong files are told as what they are, in one line, and nothing in them is run."""
+"""Errors of wrong files name their kind in one line, and nothing in the files is run."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from jaxcurate.pipeline.context import Items
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, web_like
-from jaxcurate.sources.signatures import what_is
+from jaxcurate.sources.signatures import file_kind
 
 # --- arrays -----------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ def test_a_file_of_another_kind_is_told_as_what_it_is(tmp_path, content, message
 
 def test_a_good_file_is_a_npy_file(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
-    assert what_is((tmp_path / "x.npy").read_bytes()) == "a .npy file"
+    assert file_kind((tmp_path / "x.npy").read_bytes()) == "a .npy file"
 
 
 def test_special_files_are_refused_and_links_are_followed(tmp_path):
@@ -139,7 +139,7 @@ def prepared_zoo(tmp_path_factory):
     from jaxcurate.sources.synthetic.weblike import quiet
 
     class SmallZoo(tfds.core.GeneratorBasedBuilder):
-        """Pictures of one colour."""
+        """Pictures of one color."""
 
         VERSION = tfds.core.Version("1.0.0")
 

@@ -1,1 +1,1 @@
-"""Pools that are made: the web-like pool from raw images, and simulated points."""
+"""Synthetic pools: the web-like pool, composed of raw images, and simulated points."""

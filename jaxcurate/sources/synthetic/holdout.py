@@ -1,4 +1,4 @@
-"""Splits by group: no original, copy or variant of a held-out item stays in the pool."""
+"""Splits by groups, so that no original, copy or variant of a held-out item is in the pool."""
 
 import hashlib
 from collections.abc import Collection
@@ -6,18 +6,24 @@ from collections.abc import Collection
 import numpy as np
 
 MIN_PER_CLASS = 8
-"""A class that cannot give so many items to each held-out split is not held out at all."""
+"""Number of items of each held-out split without which a class is not held out at all."""
 
 
 def group(pixels: np.ndarray, origins: np.ndarray) -> np.ndarray:
-    """Joins items that have the same pixels or the same origin, and whatever these join.
+    """Groups items that are connected by equal pixels or equal origins.
 
     Args:
         pixels: uint8 ``[n, ...]``.
         origins: ``[n]``, comparable.
 
     Returns:
-        int64 ``[n]``: the first row of each item's group.
+        int64 ``[n]``: the first row of the group of each item.
+
+    Examples:
+        Items 0 and 2 have equal pixels, items 2 and 3 the same origin:
+
+        >>> group(np.array([[1], [2], [1], [3]], np.uint8), np.array(["a", "b", "c", "c"]))
+        array([0, 1, 0, 0])
     """
     digests = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).digest().hex()
                         for image in pixels])  # fmt: skip
@@ -42,23 +48,31 @@ def hold_out(
     unclassed: Collection[str] = (),
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws a class-balanced probe and test set, one item a group, and what is left of the rest.
+    """Draws a class-balanced probe set and test set, and returns the other items as candidates.
 
-    A class gives each set up to a third of its groups, and in any case `MIN_PER_CLASS` (or as
-    many as were asked for, if fewer); a class too small for that is left in the pool alone.
-    Groups with two labels belong to no class.
+    Each set gets at most one item of a group, and up to a third of the groups of a class, but at
+    least `MIN_PER_CLASS` (or the number that is asked for, if it is smaller). A class that is too
+    small for this stays in the pool alone. Groups with two labels belong to no class.
 
     Args:
-        groups: int64 ``[n]``, the first row of each item's group.
-        labels: ``[n]``.
-        n_probe: items per class of the probe set, at most.
-        n_test: items per class of the test set, at most.
-        unclassed: labels that name no class.
-        rng: for the draws.
+        groups: int64 ``[n]``, the first row of the group of each item.
+        labels: ``[n]``, label of each item.
+        n_probe: largest number of items of a class in the probe set.
+        n_test: largest number of items of a class in the test set.
+        unclassed: labels that are no classes.
+        rng: random generator of the draws.
 
     Returns:
-        Rows of the probe set, of the test set, and of the candidates for the pool (one a group,
-        no group held out); each sorted.
+        Rows of the probe set, of the test set, and of the candidates for the pool, each sorted.
+        The candidates are one item of each group that is not held out.
+
+    Examples:
+        >>> labels = np.repeat(["a", "b"], 12)
+        >>> probe, test, candidates = hold_out(
+        ...     np.arange(24), labels, n_probe=2, n_test=3, rng=np.random.default_rng(0)
+        ... )
+        >>> labels[test].tolist(), len(probe), len(candidates)
+        (['a', 'a', 'a', 'b', 'b', 'b'], 4, 14)
     """
     leaders = np.unique(groups)
     mixed = np.unique(groups[labels != labels[groups]])

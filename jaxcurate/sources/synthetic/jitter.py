@@ -1,4 +1,4 @@
-"""Weak random changes of small images, for near-duplicates; vectorised over the images."""
+"""Weak random changes of small images, for near-duplicates, vectorized over the images."""
 
 import numpy as np
 
@@ -8,15 +8,21 @@ _BLOCK = 1024  # images in floating point at once
 
 
 def jitter(images: np.ndarray, strength: Jitter, rng: np.random.Generator) -> np.ndarray:
-    """Returns images shifted, brightened, contrasted and made noisy, each by its own draw.
+    """Returns images with a random shift, contrast, brightness and noise, independent for each.
 
-    What a shift uncovers repeats the edge. Noise is the same in the three channels, so that a
-    grey image stays grey.
+    Pixels that a shift uncovers repeat the edge. Noise is the same in the three channels, so that
+    a gray image stays gray.
 
     Args:
         images: uint8 ``[n, h, w, 3]``.
-        strength: how far each change may go.
-        rng: consumed in an order that depends on the shape of `images` only.
+        strength: strength of the changes.
+        rng: random generator, used in an order that depends on the shape of `images` alone.
+
+    Examples:
+        >>> images = np.full((2, 4, 4, 3), 100, np.uint8)
+        >>> jittered = jitter(images, Jitter(brightness=0.1), np.random.default_rng(0))
+        >>> bool((np.abs(jittered.astype(int) - 100) <= 10).all())
+        True
     """
     jittered = np.empty_like(images)
     for start in range(0, len(images), _BLOCK):

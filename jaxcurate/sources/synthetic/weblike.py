@@ -1,4 +1,4 @@
-"""A made-up web-like pool with held-out labelled items, from a `Recipe`, as a TFDS dataset."""
+"""Synthetic web-like pool with held-out labeled items, made from a `Recipe`, as a TFDS dataset."""
 
 import contextlib
 import dataclasses
@@ -23,18 +23,18 @@ from jaxcurate.sources.synthetic.recipe import Domain, Recipe
 
 NAME = "weblike"
 SPLITS = ("train", "probe", "test")
-VERSION = "1.0.0"  # raise it when one recipe begins to give other items
+VERSION = "1.0.0"  # increase it when a recipe gives other items than before
 
 
 class Part(NamedTuple):
-    """Items of one split of one domain.
+    """Items of one split, of one domain or of all.
 
     Attributes:
         id: unicode ``[n]``.
         image: uint8 ``[n, size, size, 3]``.
         label: unicode ``[n]``, ``domain/class``.
         domain: unicode ``[n]``.
-        group: unicode ``[n]``; no group is in two splits.
+        group: unicode ``[n]``. No group is in two splits.
     """
 
     id: np.ndarray
@@ -48,14 +48,14 @@ def assemble(recipe: Recipe, raw_dir: str | os.PathLike) -> dict[str, Part]:
     """Makes the splits of a recipe in memory.
 
     Args:
-        recipe: what to make.
-        raw_dir: where `scripts/fetch` put the raw packages.
+        recipe: recipe of the pool.
+        raw_dir: folder of the raw packages that `scripts/fetch` downloaded.
 
     Returns:
-        ``{"train": pool, "probe": ..., "test": ...}``, domain after domain.
+        ``{"train": pool, "probe": ..., "test": ...}``, each with one domain after another.
 
     Raises:
-        ValueError: where raw images are missing, or too few for the recipe.
+        InputError: raw images are missing, or too few for the recipe.
     """
     domains = [_assemble_domain(domain, recipe, raw_dir) for domain in recipe.domains]
     return {
@@ -65,18 +65,27 @@ def assemble(recipe: Recipe, raw_dir: str | os.PathLike) -> dict[str, Part]:
 
 
 def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
-    """Builds the dataset of a recipe, unless it is already there and whole.
+    """Builds the dataset of a recipe, unless it exists and is complete.
 
     Args:
-        recipe: what to build.
-        data_dir: a TFDS data directory in which ``raw/`` holds what `scripts/fetch` brought.
+        recipe: recipe of the dataset.
+        data_dir: folder of TFDS datasets, with the raw images of `scripts/fetch` in ``raw/``.
 
     Returns:
-        The dataset's folder, ``data_dir/weblike/DIGEST/VERSION``, which TFDS can open:
+        The folder of the dataset, ``data_dir/weblike/DIGEST/VERSION``, which TFDS can open:
         ``tfds.builder_from_directory(folder)``.
 
     Raises:
-        ValueError: where raw images are missing, or too few for the recipe.
+        InputError: raw images are missing, or too few for the recipe.
+
+    Examples:
+        Without raw images, the error names the command that downloads them:
+
+        >>> from jaxcurate.sources import prepare, web_like
+        >>> prepare(web_like(), "/data")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: no raw images in /data/raw/fashion: run scripts/fetch ...
     """
     folder = Path(data_dir) / NAME / recipe.digest / VERSION
     if _is_whole(folder):
@@ -84,7 +93,7 @@ def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
     raw_dir = Path(data_dir) / "raw"
     for domain in recipe.domains:
         raw.check(domain.source, raw_dir)
-    # Built aside, so that two builders at once do not meet.
+    # Built in a temporary folder, so that two builders at once do not disturb each other.
     with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=data_dir) as aside:
         with quiet():
             builder = builder_class()(
@@ -99,10 +108,14 @@ def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
 
 
 def prepared(name: str, data_dir: str | os.PathLike) -> Path:
-    """Returns the folder of a dataset built before, by its name ``weblike/DIGEST``.
+    """Returns the folder of a dataset that was built before.
+
+    Args:
+        name: name of the dataset, ``weblike/DIGEST``.
+        data_dir: folder of TFDS datasets.
 
     Raises:
-        ValueError: where it is not there, or not whole.
+        InputError: the dataset is missing or incomplete.
     """
     folder = Path(data_dir) / name / VERSION
     if not _is_whole(folder):
@@ -112,10 +125,11 @@ def prepared(name: str, data_dir: str | os.PathLike) -> Path:
 
 @functools.cache
 def builder_class() -> type:
-    """Returns the TFDS builder; a function, so that importing this module needs no TFDS."""
+    """Returns the class of the TFDS builder, and imports TFDS only when it is called."""
     import tensorflow_datasets as tfds
 
     class Weblike(tfds.core.GeneratorBasedBuilder):
+        # Metadata and fingerprints of the dataset contain this text, so that its spelling stays.
         """Copies of a few originals and a thin, diverse tail, with held-out labelled items."""
 
         VERSION = tfds.core.Version(VERSION)
@@ -152,7 +166,7 @@ def builder_class() -> type:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what TFDS prints, logs and draws while it builds or opens a dataset."""
+    """Silences the output, logs and progress bars of TFDS during the block."""
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -189,7 +203,7 @@ def _assemble_domain(
     domain: Domain, recipe: Recipe, raw_dir: str | os.PathLike
 ) -> tuple[Part, Part, Part]:
     images = raw.read(domain.source, raw_dir, recipe.image_size)
-    # Each domain draws from a stream of its own, so that changing one leaves the others alone.
+    # Each domain has its own random stream, so that changing one does not change the others.
     rng = np.random.default_rng((recipe.seed, zlib.crc32(domain.name.encode())))
     groups = group(images.pixels, images.origins)
     probe, test, candidates = hold_out(
@@ -220,7 +234,7 @@ def _assemble_domain(
 def _draw_originals(
     domain: Domain, candidates: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws distinct originals of the pool: as they come, or with class sizes that fall."""
+    """Draws distinct originals of the pool, uniformly or with falling class sizes."""
     if domain.imbalance is None:
         if domain.n_originals > len(candidates):
             raise InputError(
@@ -243,7 +257,20 @@ def _draw_originals(
 
 
 def falling_sizes(total: int, n_classes: int, ratio: float) -> np.ndarray:
-    """Returns int64 ``[n_classes]`` sizes that fall geometrically by ``ratio`` and sum to total."""
+    """Returns sizes that fall geometrically and add up to a total.
+
+    Args:
+        total: sum of the sizes.
+        n_classes: number of sizes.
+        ratio: ratio of the largest size to the smallest.
+
+    Returns:
+        int64 ``[n_classes]``.
+
+    Examples:
+        >>> falling_sizes(111, 3, ratio=100.0)
+        array([100,  10,   1])
+    """
     weights = ratio ** -np.linspace(0.0, 1.0, n_classes)
     exact = total * weights / weights.sum()
     sizes = np.floor(exact).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The published simulations: what a faithful implementation of the method reproduces."""
+"""The published simulations, which a faithful implementation of the method reproduces."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.evaluation.coverage import kl_to_uniform
 from jaxcurate.runtime.devices import Devices
-from jaxcurate.sources.synthetic.simulations import SIDES, kl_of_shares, rings, skewed_square
+from jaxcurate.sources.synthetic.simulations import SIDES, kl_from_equal, rings, skewed_square
 
 
 def hierarchical_kmeans(x, levels, seed=0):
@@ -55,13 +55,13 @@ def test_rings_get_equal_shares(seeds):
     found = []
     for seed in seeds:
         x, ring = rings(seed)
-        assert kl_of_shares(ring) == pytest.approx(0.773, abs=1e-3)
+        assert kl_from_equal(ring) == pytest.approx(0.773, abs=1e-3)
         tree = hierarchical_kmeans(x, [jc.Level(1000, 10, 15), jc.Level(300, 10, 2)], seed)
         taken = jc.sample(tree, 1000, seed=seed)
         assert len(np.unique(taken)) == len(taken) == 1000
-        found.append(kl_of_shares(ring[taken]))
+        found.append(kl_from_equal(ring[taken]))
         share_of_smallest = np.mean(ring[taken] == 1)
         assert 0.09 < share_of_smallest < 0.14  # of 0.7 % in the pool
     assert np.mean(found) <= 0.035, found
     plain = hierarchical_kmeans(x, [jc.Level(1000), jc.Level(300)])
-    assert 0.08 < kl_of_shares(ring[jc.sample(plain, 1000)]) < 0.14
+    assert 0.08 < kl_from_equal(ring[jc.sample(plain, 1000)]) < 0.14

@@ -1,4 +1,4 @@
-"""The made-up pool: as skewed as its recipe says, and nothing held out leaks into it."""
+"""The synthetic pool has the skew of its recipe, and no held-out item leaks into it."""
 
 import gzip
 import os
@@ -23,7 +23,7 @@ N_FAKE = 400
 
 @pytest.fixture(scope="module")
 def data_dir():
-    """Raw images that scripts/fetch brought."""
+    """Raw images that scripts/fetch downloaded."""
     path = Path(os.environ.get("JAXCURATE_DATA") or "data")
     if not all((path / "raw" / name / ".whole").exists() for name in raw.READERS):
         pytest.skip("run scripts/fetch")
@@ -36,7 +36,7 @@ def web_like(data_dir):
 
 
 def write_fake_fashion(folder: Path, seed: int = 0) -> None:
-    """Fashion images of noise, in the files' own format; every tenth is there twice."""
+    """Fashion images of noise in the format of the files, every tenth of them twice."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(seed).integers(0, 256, (N_FAKE, 28, 28), np.uint8)
     images[1::10] = images[::10]
@@ -131,14 +131,14 @@ def test_shift_moves_whole_pixels_and_repeats_the_edge():
     assert {one.tobytes() for one in moved} == expected
 
 
-def test_strengths_bound_the_change_and_grey_stays_grey():
-    grey = np.random.default_rng(0).integers(60, 180, (300, 8, 8, 1)).astype(np.uint8)
-    grey = grey.repeat(3, -1)
-    changed = jitter(grey, Jitter(brightness=0.1, noise=0.01), np.random.default_rng(1))
+def test_strengths_bound_the_change_and_gray_stays_gray():
+    gray = np.random.default_rng(0).integers(60, 180, (300, 8, 8, 1)).astype(np.uint8)
+    gray = gray.repeat(3, -1)
+    changed = jitter(gray, Jitter(brightness=0.1, noise=0.01), np.random.default_rng(1))
     assert (changed == changed[..., :1]).all()
-    factor = changed.mean((1, 2, 3)) / grey.mean((1, 2, 3))
+    factor = changed.mean((1, 2, 3)) / gray.mean((1, 2, 3))
     assert 0.89 < factor.min() < 0.92 and 1.08 < factor.max() < 1.11
-    residual = changed - grey * factor[:, None, None, None]
+    residual = changed - gray * factor[:, None, None, None]
     assert 2.3 < residual.std() < 2.8  # 255 x .01
 
 
@@ -357,7 +357,7 @@ def test_raw_packages_have_the_sizes_they_are_known_for(data_dir):
     for images in (clipart, emoji):
         assert images.pixels.shape[1:] == (32, 32, 3) and images.pixels.dtype == np.uint8
         assert len(set(images.keys)) == len(images.keys)
-    # Emoji are drawn in colour, each differently.
+    # Emoji are drawn in color, each differently.
     assert len({image.tobytes() for image in emoji.pixels}) > 0.97 * len(emoji.pixels)
     assert (np.ptp(emoji.pixels, axis=-1).max((1, 2)) > 50).mean() > 0.9
 
@@ -389,7 +389,7 @@ def test_copies_of_the_head_are_nearer_to_their_own_than_to_others(web_like):
     assert len({image.tobytes() for image in pool.image[head]}) == 2_000
 
 
-def test_what_is_held_out_of_the_real_pool_is_disjoint_and_labelled_alike(web_like):
+def test_what_is_held_out_of_the_real_pool_is_disjoint_and_labeled_alike(web_like):
     seen = {}
     for split, part in web_like.items():
         for key in [*set(part.group.tolist()), *{image.tobytes() for image in part.image}]:
