@@ -14,7 +14,7 @@ from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
 MEASURES = {"knn": "k-NN", "ridge": "ridge"}
-NAMES = {name: arm.words for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
+NAMES = {name: arm.description for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
 
 
 class Difference(NamedTuple):

@@ -1,4 +1,4 @@
-"""The arms' draws: anew for every seed, in step with the items, without regard to each other."""
+"""The arms' draws: drawn anew for every seed, tied to the items, independent of each other."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def tree(pool):
 
 
 def in_another_order(pool, tree, order):
-    """The same items and the same clusters, in other rows."""
+    """Returns the same items and the same clusters, in other rows."""
     leaf = tree.levels[0]
     leaf = leaf._replace(labels=leaf.labels[order], distances=leaf.distances[order])
     return (
@@ -95,7 +95,7 @@ def test_a_pool_in_another_order_gives_the_same_items(pool, tree):
 def test_the_random_arm_does_not_follow_the_curated_one(pool, tree):
     arms = Arms(pool, tree, SampleConfig(100))
     shared = [len(np.intersect1d(arms.curated(s), arms.random(s, 100))) for s in range(60)]
-    # 25 of 100 by chance, with a standard error of .5 over sixty draws.
+    # 25 of 100 by chance, with a standard error of 0.5 over sixty draws.
     assert 23 < np.mean(shared) < 27
 
 

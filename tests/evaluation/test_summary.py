@@ -1,3 +1,5 @@
+"""Balance, intervals and the comparison of arms, by hand and against scipy."""
+
 import json
 
 import numpy as np
@@ -35,7 +37,7 @@ def test_interval_is_that_of_a_paired_t_test():
     assert found.values == pytest.approx(np.subtract(a, b))
 
 
-def test_one_seed_says_nothing_of_the_spread():
+def test_the_interval_of_one_seed_is_infinite():
     found = paired_interval([0.5], [0.4])
     assert (found.low, found.high) == (-np.inf, np.inf)
     assert "no difference shown" in summary.interval_in_words(vars(found))
@@ -50,12 +52,12 @@ def test_verdict_follows_the_interval(low, high, verdict):
     assert summary.interval_in_words(one).endswith(verdict)
 
 
-def test_balance_is_told_where_groups_are_known():
+def test_balance_is_reported_where_groups_are_known():
     notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
-    told = summary.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
-    assert set(told) == {"label"}
-    assert told["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
-    assert told["label"]["curated"]["entropy"] == pytest.approx(1)
+    balances = summary.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
+    assert set(balances) == {"label"}
+    assert balances["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
+    assert balances["label"]["curated"]["entropy"] == pytest.approx(1)
 
 
 def test_head_labels_fill_the_pool():
@@ -115,5 +117,5 @@ def test_compare_gives_every_arm_the_same(devices):
         found.accuracies["pool"]
     )
     plain = json.loads(json.dumps(summary.to_plain(found)))
-    told = summary.lines({"balance": {}, **plain})
-    assert any(line.startswith("curated - random, knn: +0.000") for line in told)
+    lines = summary.lines({"balance": {}, **plain})
+    assert any(line.startswith("curated - random, knn: +0.000") for line in lines)
