@@ -151,9 +151,8 @@ def ridge(
     target = np.eye(len(known))[classes]
     x = np.asarray(train_x, np.float64)
     mean, spread = x.mean(axis=0), x.std(axis=0)
-    spread = np.where(
-        spread > 1e-12 * np.abs(mean) + 1e-300, spread, np.inf
-    )  # ignores constant features
+    # A feature that is constant up to rounding is ignored.
+    spread = np.where(spread > 1e-12 * np.abs(mean) + 1e-300, spread, np.inf)
     x = (x - mean) / spread
     n = len(x)
     values, basis = np.linalg.eigh(x.T @ x / n)
