@@ -1,3 +1,5 @@
+"""Encoders against scikit-learn, on one device and on several."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
