@@ -30,8 +30,8 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
         float32 ``[b, d]``.
 
     Examples:
-        >>> print(pixels(jnp.array([[[[0, 51, 255]]]], jnp.uint8)))
-        [[0.  0.2 1. ]]
+        >>> print(pixels(jnp.array([[[[0, 255, 0]]]], jnp.uint8)))
+        [[0. 1. 0.]]
     """
     if images.ndim == 2:
         return images.astype(jnp.float32)
