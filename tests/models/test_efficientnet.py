@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against the PyTorch original, by every depthwise method and split over devices."""
+"""EfficientNet-Lite0 against the PyTorch original, by every method and split over devices."""
 
 import functools
 import sys
