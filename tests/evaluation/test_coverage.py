@@ -39,16 +39,16 @@ def test_coverage_is_the_distance_to_the_nearest(devices, monkeypatch):
     x = (100 + rng.normal(size=(500, 4))).astype(np.float32)
     rows = rng.permutation(500)[:40]
     expected = np.sqrt(((x[:, None] - x[None, rows]) ** 2).sum(-1)).min(1)
-    found = measure_coverage(x, np.append(rows, rows[:3]), devices=devices)
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
-    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
-    assert (found.error, found.n_measured) == (0, 500)
+    covered = measure_coverage(x, np.append(rows, rows[:3]), devices=devices)
+    assert covered.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert covered.largest == pytest.approx(expected.max(), rel=1e-5)
+    assert (covered.error, covered.n_measured) == (0, 500)
     assert measure_coverage(x, np.arange(500)).largest == 0
     monkeypatch.setattr("jaxcurate.evaluation.coverage._CENTROIDS", 7)
-    assert measure_coverage(x, rows).mean == pytest.approx(found.mean, rel=1e-6)
+    assert measure_coverage(x, rows).mean == pytest.approx(covered.mean, rel=1e-6)
     some = measure_coverage(x, rows, n_measured=200)
     assert some.n_measured == 200
-    assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
+    assert 0 < abs(some.mean - covered.mean) < 4 * some.error < 0.5
 
 
 def test_coverage_of_directions(devices):
@@ -57,9 +57,9 @@ def test_coverage_of_directions(devices):
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = np.sqrt(((unit[:, None] - unit[None, rows]) ** 2).sum(-1)).min(1)
     long = x * rng.uniform(0.1, 9, (500, 1)).astype(np.float32)
-    found = measure_coverage(long, rows, metric="cosine", devices=devices)
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
-    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
+    covered = measure_coverage(long, rows, metric="cosine", devices=devices)
+    assert covered.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert covered.largest == pytest.approx(expected.max(), rel=1e-5)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -74,8 +74,8 @@ def test_kl_is_that_of_a_sum_of_gaussians(d):
         scipy.stats.multivariate_normal(point, np.diag(width**2)).pdf(grid) for point in points
     )
     expected = scipy.stats.entropy(density, np.ones(len(grid)))
-    found = kl_to_uniform(points, low, high, width, n_grid)
-    assert found == pytest.approx(expected, rel=1e-9)
+    divergence = kl_to_uniform(points, low, high, width, n_grid)
+    assert divergence == pytest.approx(expected, rel=1e-9)
     assert expected > 0.05
 
 

@@ -79,9 +79,9 @@ def results_of(n_seeds, reach, shift=0.05):
         }
         for a, b in pairs
     }
-    one = {"counts": {"cats": 90, HOSTILE: 10}, "entropy": 0.46899, "gini": 0.4}
+    skewed = {"counts": {"cats": 90, HOSTILE: 10}, "entropy": 0.46899, "gini": 0.4}
     even = {"counts": {"cats": 10, HOSTILE: 10}, "entropy": 1.0, "gini": 0.0}
-    balance = {"domain": {"curated": even, "random": one, "pool": one}}
+    balance = {"domain": {"curated": even, "random": skewed, "pool": skewed}}
     return {"balance": balance, "accuracies": accuracies, "differences": differences}
 
 
@@ -159,7 +159,7 @@ def mixed_and_deduplicated(cards):
 
 def variants(name, findings):
     """Returns the findings with a part missing or degenerate."""
-    one = json.loads(json.dumps(results_of(1, math.inf)))  # as the pipeline reads it
+    one_seed = json.loads(json.dumps(results_of(1, math.inf)))  # as the pipeline reads it
     n = len(findings.pool)
     flat = ClusterTree.from_labels([np.zeros(n, np.int32)])
     return {
@@ -171,7 +171,7 @@ def variants(name, findings):
         "no labels": findings._replace(results={**findings.results, "balance": {}}),
         "vectors": findings._replace(images=lambda rows: np.zeros((len(rows), 5), np.float32)),
         "one seed": findings._replace(
-            results=one, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
+            results=one_seed, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
         ),
         "no steps": findings._replace(losses={"curated": np.zeros((3, 0), np.float32)}),
         "one cluster": findings._replace(tree=flat),
@@ -241,7 +241,7 @@ def test_balance_over_clusters_needs_no_labels(findings, page):
     (row,) = [row for row in Page(page).rows if row and row[0].startswith("top-level clusters")]
     taken = np.array([16, 2, 2]) / 20
     entropies = [-(p * np.log(p)).sum() / np.log(3) for p in (np.array([0.8, 0.1, 0.1]), taken)]
-    assert [row[1], row[3]] == [f"{one:.3f}" for one in entropies]
+    assert [row[1], row[3]] == [f"{entropy:.3f}" for entropy in entropies]
     without = render(findings._replace(results=None, losses={}))
     assert row in Page(without).rows
 
