@@ -166,7 +166,7 @@ def differing(x, devices):
         "content": lambda: kmeans(x=either(x, other)),
         "levels": lambda: levels(either(5, 6)),
         "tree": lambda: growth.grow(either(tree(4), tree(5)), x, devices=devices),
-        "rows": lambda: coverage.coverage(x, either([1, 2], [1, 3]), devices=devices),
+        "rows": lambda: coverage.measure_coverage(x, either([1, 2], [1, 3]), devices=devices),
         "threshold": lambda: dedup.deduplicate(x, either(0.9, 0.8), devices=devices),
         "call": lambda: either(kmeans, lambda: levels(3))(),
         "jax_default_matmul_precision": lambda: with_precision(either(None, "highest")),

@@ -1,7 +1,11 @@
-"""The house stands: imports point down one list of folders, and no file is long."""
+"""Imports point down one list of folders, no file is long, and public functions have examples."""
 
 import ast
+import importlib
+import inspect
 from pathlib import Path
+
+import pytest
 
 import jaxcurate
 
@@ -11,14 +15,20 @@ ORDER = (
     *("export", "sources", "models", "curation", "neighbors", "kmeans", "artifacts", "runtime"),
     *("dataclass_fields", "stateless_random", "checks"),
 )
-"""Folders and loose modules from the top down; each imports from those behind it alone."""
+"""Folders and loose modules from the top down; each imports only from those after it."""
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")
 }
+PUBLIC = (
+    *("jaxcurate", "jaxcurate.kmeans", "jaxcurate.curation", "jaxcurate.neighbors"),
+    *("jaxcurate.artifacts", "jaxcurate.sources", "jaxcurate.encoders", "jaxcurate.models"),
+    *("jaxcurate.training", "jaxcurate.evaluation", "jaxcurate.export", "jaxcurate.report"),
+)
+"""Packages whose `__all__` names the public functions."""
 
 
 def imports(path):
-    """Modules of the package that a file imports."""
+    """Yields the modules of the package that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxcurate":
             below = node.module.removeprefix("jaxcurate").strip(".")
@@ -59,3 +69,12 @@ def test_files_are_short_and_few_are_loose():
     assert len(loose) <= 8, loose
     for path in MODULES.values():
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_function_has_an_example(package):
+    module = importlib.import_module(package)
+    public = {name: getattr(module, name) for name in module.__all__}
+    functions = {name: value for name, value in public.items() if inspect.isroutine(value)}
+    without = [name for name, value in functions.items() if ">>>" not in (value.__doc__ or "")]
+    assert not without, f"functions of {package} without an example: {', '.join(without)}"

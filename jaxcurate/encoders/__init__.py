@@ -1,7 +1,8 @@
-"""Encoders, from items to embeddings: pixels, their principal components, pretrained networks."""
+"""Encoders of items as embeddings: pixels, their principal components, pretrained networks."""
 
 from jaxcurate.encoders import efficientnet, pca, pixels
 from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
+from jaxcurate.encoders.pca import PCA, fit_pca
 
 ENCODERS |= {
     "pixels": pixels.make,
@@ -9,4 +10,4 @@ ENCODERS |= {
     "efficientnet_lite0": efficientnet.make,
 }
 
-__all__ = ["ENCODERS", "EmbedConfig", "Encoder", "embed", "make_encoder"]
+__all__ = ["ENCODERS", "PCA", "EmbedConfig", "Encoder", "embed", "fit_pca", "make_encoder"]

@@ -1,4 +1,4 @@
-"""The encoders by name, and one way to run them all: batched, jitted, split over devices."""
+"""Encoders by name, and one way to run them all: in batches, jitted, split over devices."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,29 +11,34 @@ from jaxcurate.checks import InputError, check_choice, check_given
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
 _BYTES_AT_ONCE = 2**30
+"""Number of bytes that encoding may take in each memory, besides weights."""
 
 ENCODERS: dict[str, "MakeEncoder"] = {}
-"""What makes each encoder, by the encoder's name; filled in `jaxcurate.encoders`."""
+"""Functions that make an encoder, by the name of the encoder; filled in `jaxcurate.encoders`."""
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """Settings of the encoder, which makes embeddings of items.
+    """Settings of the encoder, which turns items into embeddings.
 
     Raises:
-        ValueError: naming the field that cannot be used.
+        InputError: naming the field that cannot be used.
+
+    Examples:
+        >>> EmbedConfig("pca", n_components=16).n_components
+        16
     """
 
     encoder: str = field(default="pca", metadata={"known": ENCODERS})
     """Name of the encoder."""
     n_components: int = 64
-    """Directions that `pca` keeps."""
+    """Number of principal components that `pca` keeps."""
     resolution: int | None = None
-    """Pixels a side that images are resized to; by default they keep their size."""
+    """Side in pixels of the squares that images are resized to; by default they keep their size."""
     weights: str | None = None
-    """File with the encoder's weights; by default those of its package."""
+    """File with the weights of the encoder; by default the one in its package."""
     batch_size: int = 1024
-    """Items that the devices encode at a time, together."""
+    """Number of items that all devices together encode at a time."""
 
     def __post_init__(self) -> None:
         check_choice("encoder", self.encoder, ENCODERS)
@@ -45,47 +50,71 @@ class EmbedConfig:
 
 
 class Encoder(NamedTuple):
-    """A function of items and parameters, ready to be jitted."""
+    """Function of items and parameters that can be jitted, with its parameters."""
 
     encode: Callable[..., jax.Array]
-    """``encode(images, params, *, resolution)``: ``[b, ...]`` to float32 ``[b, d]``."""
+    """Function ``encode(items, params, *, resolution)`` from ``[b, ...]`` to float32 ``[b, d]``."""
     params: Any
+    """Parameters of the function, a pytree of arrays."""
     resolution: int | None
+    """Side in pixels that images are resized to; None keeps their size."""
     bytes_per_item: int = 0
-    """Bytes that encoding one item takes besides the item."""
+    """Number of bytes that encoding takes for each item, besides the item itself."""
 
 
 MakeEncoder = Callable[[EmbedConfig, Callable[[], Iterable[np.ndarray]], Devices], Encoder]
-"""Makes an encoder, with the arguments of :func:`make_encoder`."""
+"""Function that makes an encoder, with the arguments of :func:`make_encoder`."""
 
 
 def make_encoder(
     settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
 ) -> Encoder:
-    """Returns the encoder that the settings name, fitted where it has to be.
+    """Returns the encoder that the settings name, fitted to the items if it has to be.
 
     Args:
-        settings: which encoder.
-        batches: called for a pass over all items, by an encoder that is fitted to them.
+        settings: the name of the encoder and its settings.
+        batches: function that starts a pass over all items, in arrays ``[b, ...]``; called only
+            by an encoder that is fitted to them.
         devices: the devices to use.
 
     Raises:
-        ValueError: the items do not suit the encoder, or its weights cannot be used.
+        InputError: the items do not suit the encoder, or its weights cannot be used.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> rng = np.random.default_rng(0)
+        >>> items = rng.normal(size=(40, 8)).astype(np.float32)
+        >>> devices = jc.Devices.first(1)
+        >>> encoder = make_encoder(EmbedConfig("pca", n_components=3), lambda: [items], devices)
+        >>> embed(encoder, items, batch_size=40, devices=devices).shape
+        (40, 3)
     """
     return ENCODERS[settings.encoder](settings, batches, devices)
 
 
 def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, devices: Devices) -> np.ndarray:
-    """Encodes at most ``batch_size`` items, in parts where they would take gigabytes together.
+    """Returns the embeddings of at most ``batch_size`` items.
+
+    A batch that would take gigabytes is encoded in several steps.
 
     Args:
-        encoder: from :func:`make_encoder`.
-        items: ``[b, ...]``; fewer than ``batch_size`` are padded, to share one compilation.
-        batch_size: items to a full batch.
+        encoder: an encoder from :func:`make_encoder`.
+        items: ``[b, ...]``; fewer than ``batch_size`` items are padded, so that all batches share
+            one compiled function.
+        batch_size: number of items in a full batch.
         devices: the devices to use.
 
     Returns:
         float32 ``[b, d]``.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> images = np.full((5, 4, 4, 3), 255, np.uint8)
+        >>> devices = jc.Devices.first(1)
+        >>> encoder = make_encoder(EmbedConfig("pixels"), lambda: [images], devices)
+        >>> embeddings = embed(encoder, images, batch_size=8, devices=devices)
+        >>> embeddings.shape, embeddings.max().item()
+        ((5, 48), 1.0)
     """
     kernel = devices.spmd(
         _encode,
@@ -104,8 +133,8 @@ def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, devices: Devi
 
 
 def _most_at_once(encoder: Encoder, items: np.ndarray, devices: Devices) -> int:
-    """Returns how many items may be encoded at a time, by the bytes that this takes."""
-    # A byte of a pixel becomes a float32, and is resized to another.
+    """Returns the number of items that may be encoded at a time, by the memory that they take."""
+    # Each byte of an image becomes a float32, and resizing makes another.
     per_item = max(1, encoder.bytes_per_item, 8 * items[0].size)
     # CPU devices share one memory; any others have one each.
     n_memories = 1 if jax.default_backend() == "cpu" else devices.count
@@ -120,5 +149,5 @@ def _encode(
     resolution: int | None,
     axis_name: str | None,
 ) -> jax.Array:
-    del axis_name  # every item is on its own
+    del axis_name  # no item depends on another
     return encode(images, params, resolution=resolution)

@@ -13,9 +13,10 @@ from jaxcurate.models import efficientnet
 from jaxcurate.runtime.devices import Devices
 
 _BYTES = 216
-"""What a pixel of an image takes in the network's widest layers: measured 10.8 GB for 1,024 images
-of 224 pixels a side."""
+"""Number of bytes per pixel in the widest layers of the network, as measured: 10.8 GB for 1,024
+images of 224 pixels a side."""
 _RESOLUTION = 64
+"""Default side of the images in pixels."""
 
 
 def make(
@@ -24,7 +25,7 @@ def make(
     """Returns the encoder with the published weights, from its package or a file.
 
     Raises:
-        InputError: the weights cannot be read, or are others.
+        InputError: the weights cannot be read, or are not the published ones.
     """
     del batches, devices  # it is fitted to nothing
     try:

@@ -1,4 +1,4 @@
-"""The plainest encoder: pixels as they are."""
+"""Pixels as embeddings, the simplest encoder."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,7 +13,7 @@ from jaxcurate.runtime.devices import Devices
 def make(
     settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
 ) -> Encoder:
-    """Returns the encoder, which is fitted to nothing."""
+    """Returns the encoder, which needs no fitting."""
     del batches, devices
     return Encoder(_encode, (), settings.resolution)
 
@@ -22,12 +22,16 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
     """Flattens items into rows.
 
     Args:
-        images: uint8 ``[b, h, w, c]``, which become numbers in [0, 1]; vectors ``[b, d]`` of
-            floats are taken as they are.
-        resolution: images are resized to so many pixels a side; None keeps their size.
+        images: uint8 ``[b, h, w, c]``, scaled to [0, 1]; or float vectors ``[b, d]``, which are
+            returned unchanged.
+        resolution: side in pixels that images are resized to; None keeps their size.
 
     Returns:
         float32 ``[b, d]``.
+
+    Examples:
+        >>> print(pixels(jnp.array([[[[0, 255, 0]]]], jnp.uint8)))
+        [[0. 1. 0.]]
     """
     if images.ndim == 2:
         return images.astype(jnp.float32)
@@ -39,7 +43,15 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
 
 
 def n_columns(side: int) -> int:
-    """Returns the width of the rows that RGB images of so many pixels a side become."""
+    """Returns the number of columns that square RGB images become.
+
+    Args:
+        side: side of the images in pixels.
+
+    Examples:
+        >>> n_columns(32)
+        3072
+    """
     return 3 * side**2
 
 

@@ -19,9 +19,9 @@ from jaxcurate.stateless_random import other_seed
 from jaxcurate.training import PretrainConfig
 
 ARMS: dict[str, "Arm"] = {}
-"""The arms by name; filled in `jaxcurate.evaluation`."""
+"""Arms by name; filled in `jaxcurate.evaluation`."""
 ALWAYS = ("curated", "random", "pool")
-"""Arms whose balance is told in any case."""
+"""Arms whose balance is reported in any case."""
 
 
 class Draw(NamedTuple):
@@ -30,11 +30,11 @@ class Draw(NamedTuple):
     rows: np.ndarray
     """Rows of the pool, int64, sorted."""
     batches: Batches | None = None
-    """Rows of every batch; shuffled epochs by default."""
+    """Rows of every batch; None for shuffled epochs."""
 
     @property
     def seen(self) -> np.ndarray:
-        """The rows, each as often as a training sees it, in proportion."""
+        """Returns the rows, sorted, each as often as pretraining sees it, up to a common factor."""
         if self.batches is None or not len(self.batches):
             return self.rows
         return np.sort(np.concatenate(list(self.batches)))
@@ -42,21 +42,30 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The comparison by pretraining."""
+    """Settings of the comparison by pretraining.
+
+    Raises:
+        InputError: an arm is unknown or named twice, or a number is below 1.
+
+    Examples:
+        >>> EvaluateConfig(arms=("curated", "random"), n_seeds=3).arms
+        ('curated', 'random')
+    """
 
     arms: tuple[str, ...] = field(default=ALWAYS, metadata={"known": ARMS})
-    """Arms that are pretrained on, each once. With none, the balance alone is told."""
+    """Names of the arms to pretrain on, each once. With none, only the balance is reported."""
     flat_level: int = 1
-    """Level that the flat arm is balanced over."""
+    """Level whose clusters the flat arm is balanced over; 1 is the lowest."""
     stratified_by: Equal = "clusters"
-    """Clusters or rows, whichever the stratified arm sees equally often."""
+    """Unit that the stratified arm sees equally often: `clusters` or `rows`."""
     n_seeds: int = 5
-    """Number of pretrainings of each arm, with seeds that follow each other."""
+    """Number of pretraining runs of each arm, with consecutive seeds."""
     probe_split: str = "probe"
-    """Split with the labeled items that the probes learn from, outside the pool."""
+    """Split with the labeled items that the probes are fitted to, outside the pool."""
     test_split: str = "test"
     """Split with the labeled items that the probes are tested on, outside both."""
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
+    """Settings of the pretraining, the same for all arms."""
 
     def __post_init__(self) -> None:
         unknown = set(self.arms) - set(ARMS)
@@ -68,67 +77,77 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Arms:
-    """Draws from one pool and its tree.
+    """Samplers of the subsets that are compared, over one pool and its tree.
 
-    Rows are told apart by their ids: with the same tree, a pool in another order gives the same
+    Rows are identified by their ids: with the same tree, a pool in another order gives the same
     items.
+
+    Raises:
+        InputError: the tree was built over another pool.
     """
 
     pool: Pool
     tree: ClusterTree
     sampling: SampleConfig
     valid: np.ndarray | None = None
-    """int64 ``[m]``: the rows that deduplication left; None for all."""
-    neighbours: Neighbors | None = None
-    """Nearest valid rows of each reference; needed where the settings retrieve."""
+    """Rows that deduplication kept, int64 ``[m]``; None for all."""
+    neighbors: Neighbors | None = None
+    """Nearest valid rows of each reference; needed where `sampling` retrieves rows."""
 
     def __post_init__(self) -> None:
         self.tree.check_over(self.pool.fingerprint, len(self.pool))
 
     @property
     def size(self) -> int:
-        """Number of rows of a curated subset: what is asked for, as far as the pool reaches."""
+        """Returns the number of rows in a curated subset: `sampling.size`, or fewer if the pool is
+        too small."""
         n = len(self.pool) if self.valid is None else len(self.valid)
         return min(self.sampling.size, n * self.sampling.max_repeats)
 
     def parts(self, seed: int) -> dict[str, np.ndarray]:
-        """Returns the subset that the settings ask for, by why its rows are kept, each int64,
-        sorted."""
-        how, common = self.sampling, {"seed": seed, "rows": self.valid, "ids": self.pool.ids}
-        if not how.mix.is_mixed:
-            rows = sample(self.tree, self.size, how.strategy, how.max_repeats, **common)
+        """Returns the rows of a curated subset by the reason why each was kept.
+
+        Returns:
+            Reason (a key of :func:`jaxcurate.curation.mixing.mix`) to rows, int64, sorted.
+        """
+        sampling = self.sampling
+        common = {"seed": seed, "rows": self.valid, "ids": self.pool.ids}
+        if not sampling.mix.is_mixed:
+            rows = sample(self.tree, self.size, sampling.strategy, sampling.max_repeats, **common)
             return {"curated": rows}
         with warnings.catch_warnings():
-            # That the references name too few rows is told by how many there are of each part.
+            # The sizes of the parts already say if the references name too few rows.
             warnings.simplefilter("ignore", ShortfallWarning)
             return mix(
                 self.tree,
                 self.size,
-                how.mix.fractions,
-                self.neighbours,
-                strategy=how.strategy,
+                sampling.mix.fractions,
+                self.neighbors,
+                strategy=sampling.strategy,
                 **common,
             )
 
     def curated(self, seed: int) -> np.ndarray:
-        """Returns the subset that the settings ask for, int64, sorted."""
+        """Returns the rows of a curated subset, int64, sorted."""
         return indices_of(self.parts(seed))
 
     def random(self, seed: int, size: int) -> np.ndarray:
-        """Returns so many distinct rows of the whole pool, uniformly, int64, sorted; all of a
-        smaller one.
+        """Returns `size` distinct rows of the whole pool, drawn uniformly, int64, sorted.
 
-        They have nothing to do with those of the curated subset, which the same seed draws.
+        A pool with fewer rows is returned whole. The rows are independent of the curated subset
+        with the same seed.
         """
         size = min(size, len(self.pool))
         return sample_uniform(self.tree, size, seed=other_seed(seed, 2), ids=self.pool.ids)
 
     def flat(self, seed: int, level: int) -> np.ndarray:
-        """Returns as many rows as the curated subset has, balanced over one level alone, int64,
-        sorted.
+        """Returns as many rows as the curated subset has, balanced over one level alone.
 
-        Within a cluster they are drawn as the settings say, but at random above level 1: there
-        the distance to the centroid is not known.
+        Within a cluster of level 1 they are drawn by `sampling.strategy`. Above level 1 they are
+        drawn at random, because the distances to those centroids are not known.
+
+        Returns:
+            int64, sorted.
         """
         return sample_flat(
             self.tree,
@@ -144,15 +163,18 @@ class Arms:
     def draw(
         self, subset: np.ndarray, settings: EvaluateConfig, seed: int
     ) -> dict[str, list[Draw]]:
-        """Returns what each arm trains on, for each seed.
+        """Returns the rows that each arm trains on, for each seed.
 
-        All but those of the whole pool are drawn anew for every seed, so that the spread over
-        seeds is that of the method and not of one draw.
+        Every subset is drawn anew for every seed, so that the spread over seeds measures the
+        method and not one draw.
 
         Args:
-            subset: the exported subset, which is the first seed's.
-            settings: which arms there are, beside those whose balance is told in any case.
-            seed: the first.
+            subset: the exported subset, int64 ``[m]``, which the first seed trains on.
+            settings: names the arms, in addition to :data:`ALWAYS`, and the number of seeds.
+            seed: the first seed.
+
+        Returns:
+            Name of the arm to one :class:`Draw` for each seed.
         """
         common = Common(self, subset, settings, seed)
         seeds = range(seed, seed + settings.n_seeds)
@@ -164,26 +186,40 @@ class Arms:
 
 
 class Common(NamedTuple):
-    """What the draws of all arms have in common."""
+    """Arguments that the draws of all arms share."""
 
     arms: Arms
+    """Samplers of the subsets."""
     subset: np.ndarray
-    """int64 ``[m]``: the subset that was exported, which is the first seed's."""
+    """Exported subset, int64 ``[m]``, which the first seed trains on."""
     settings: EvaluateConfig
+    """Settings of the comparison."""
     first_seed: int
+    """Seed of the exported subset."""
 
 
 class Arm(NamedTuple):
-    """One arm of a comparison."""
+    """One arm of a comparison: a way to choose the rows that an encoder is pretrained on.
+
+    Examples:
+        Adds an arm that trains on the even rows of the pool:
+
+        >>> import numpy as np
+        >>> from jaxcurate.evaluation.arms import Draw
+        >>> def even(common, seed):
+        ...     return Draw(np.arange(0, len(common.arms.pool), 2))
+        >>> Arm(even, "every second row").description
+        'every second row'
+    """
 
     draw: Callable[[Common, int], Draw]
-    """Returns what it trains on with a seed."""
-    words: str
-    """What it trains on, for the report."""
+    """Function of the shared arguments and a seed that returns the rows to train on."""
+    description: str
+    """Noun phrase that names the rows in the report."""
 
 
 def curated(common: Common, seed: int) -> Draw:
-    """Returns the subset; drawn anew for all seeds but the first."""
+    """Returns the exported subset for the first seed, and a new draw of it for any other."""
     is_first = seed == common.first_seed
     return Draw(common.subset if is_first else common.arms.curated(seed))
 
@@ -194,7 +230,7 @@ def random(common: Common, seed: int) -> Draw:
 
 
 def pool(common: Common, seed: int) -> Draw:
-    """Returns all rows."""
+    """Returns all rows of the pool."""
     del seed
     return Draw(np.arange(len(common.arms.pool)))
 
@@ -205,7 +241,7 @@ def flat(common: Common, seed: int) -> Draw:
 
 
 def stratified(common: Common, seed: int) -> Draw:
-    """Returns all rows, in batches that are balanced over the tree."""
+    """Returns all rows of the pool, in batches that are balanced over the tree."""
     settings = common.settings
     batches = Batches(
         common.arms.tree,

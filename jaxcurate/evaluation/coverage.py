@@ -15,58 +15,77 @@ from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
 _CENTROIDS = 65536
+"""Number of subset rows whose distances are computed at a time."""
 
 
 class LevelBalance(NamedTuple):
-    """Spread of rows over the clusters of one level that have any point of the pool."""
+    """Spread of rows over those clusters of one level that have rows of the pool."""
 
     level: int
+    """Number of the level; 1 is the lowest."""
     n_clusters: int
-    """Clusters with points of the pool."""
+    """Number of clusters with rows of the pool."""
     empty: float
-    """Share of these clusters that have none of the rows."""
+    """Fraction of these clusters that have none of the given rows."""
     entropy: float
-    """Entropy of the clusters' shares, over that of equal shares: 1 is even."""
+    """Entropy of the clusters' fractions over its maximum: 1 if all are equally large."""
     gini: float
-    """Gini coefficient of the clusters' sizes: 0 is even."""
+    """Gini coefficient of the clusters' sizes: 0 if all are equally large."""
 
 
 class Coverage(NamedTuple):
-    """Distances from rows of the pool to the nearest row of a subset: Euclidean, for the cosine
-    metric between rows of length 1."""
+    """Summary of the distances from rows of the pool to the nearest row of a subset.
+
+    Distances are Euclidean; for the cosine metric, between rows scaled to length 1.
+    """
 
     mean: float
+    """Mean distance."""
     error: float
-    """Standard error of the mean; 0 where all rows of the pool were measured."""
+    """Standard error of the mean; 0 if all rows of the pool were measured."""
     largest: float
+    """Largest distance."""
     n_measured: int
+    """Number of rows of the pool that were measured."""
 
 
 def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
-    """Returns the balance of rows over every level, bottom up.
+    """Returns the balance of a subset over every level of a tree, bottom up.
 
     Args:
-        tree: over the pool.
-        rows: whole numbers ``[m]``; a row that is there twice counts twice.
+        tree: the tree over the pool.
+        rows: rows of the pool, whole numbers ``[m]``; a row that is given twice counts twice.
 
     Raises:
-        ValueError: a row is not one of the tree's.
+        InputError: the tree has no such row.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate import ClusterTree
+        >>> tree = ClusterTree.from_labels([np.array([0, 0, 0, 0, 1, 2])])
+        >>> [skewed] = level_balance(tree, np.array([0, 1, 2, 4]))
+        >>> skewed.n_clusters, round(skewed.empty, 3), round(skewed.entropy, 3)
+        (3, 0.333, 0.512)
+        >>> [even] = level_balance(tree, np.array([0, 4, 5]))
+        >>> round(even.empty, 3), round(even.entropy, 3)
+        (0.0, 1.0)
     """
     check_tree(tree)
     rows = np.asarray(rows)
     checked_rows(np.unique(rows), tree.n_points)
-    rows = rows.astype(np.int64)  # an empty list is of floats
-    told = []
+    rows = rows.astype(np.int64)  # numpy makes floats of an empty list
+    balances = []
     for number in range(1, len(tree.levels) + 1):
         filled = tree.point_counts(number) > 0
         labels = tree.point_labels(number)[rows]
         taken = np.bincount(labels, minlength=len(filled))[filled]
         empty = float(np.mean(taken == 0))
-        told.append(LevelBalance(number, len(taken), empty, normalized_entropy(taken), gini(taken)))
-    return told
+        entropy = normalized_entropy(taken)
+        balances.append(LevelBalance(number, len(taken), empty, entropy, gini(taken)))
+    return balances
 
 
-def coverage(
+def measure_coverage(
     x: np.ndarray,
     rows: np.ndarray,
     *,
@@ -75,19 +94,27 @@ def coverage(
     metric: Metric = "euclidean",
     devices: Devices | None = None,
 ) -> Coverage:
-    """Returns how far the pool lies from a subset: small where everything has something like it
-    there.
+    """Returns the distances from rows of the pool to the nearest row of a subset.
+
+    They are small if the subset holds a row similar to each row of the pool.
 
     Args:
-        x: the pool, ``[n, d]``.
-        rows: the subset, whole numbers ``[m]``, at least one.
-        n_measured: measure so many rows of the pool, drawn by the seed; all by default.
-        seed: of the draw.
+        x: the pool, float ``[n, d]``.
+        rows: the subset, rows of the pool, whole numbers ``[m]``, at least one.
+        n_measured: number of rows of the pool to measure, drawn by the seed; all by default.
+        seed: seed of that draw.
         metric: ``"euclidean"``, or ``"cosine"`` for directions alone.
         devices: the devices to use; all by default.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: naming the argument that cannot be used.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.arange(10.0)[:, None]
+        >>> covered = measure_coverage(x, np.array([2, 7]))
+        >>> covered.mean, covered.largest
+        (1.2, 2.0)
     """
     x = as_real(x)
     devices = Devices.all() if devices is None else devices
@@ -107,7 +134,7 @@ def coverage(
     normalizer = fit_normalizer(measured, metric=metric)
     chunks = chunked(RowView(measured, normalizer=normalizer), devices)
     nearest = np.full(len(measured), np.inf, np.float32)
-    for begin in range(0, len(rows), _CENTROIDS):  # no more distances are held than for so many
+    for begin in range(0, len(rows), _CENTROIDS):  # bounds the memory for distances
         centroids = normalizer.transform(x[rows[begin : begin + _CENTROIDS]])
         nearest = np.minimum(nearest, assign_chunks(chunks, centroids)[1])
     distances = np.sqrt(nearest.astype(np.float64)) * normalizer.scale
@@ -123,23 +150,35 @@ def kl_to_uniform(
     bandwidth: np.ndarray | float | None = None,
     n_grid: int | None = None,
 ) -> float:
-    """Returns KL divergence of where points lie from the uniform density on a box, in nats.
+    """Returns the KL divergence of the density of points from the uniform density on a box.
 
-    The density is that of Gaussian kernels, evaluated on a grid and renormalised on the box.
+    The density is a Gaussian kernel density estimate, evaluated on a grid and renormalized on
+    the box.
 
     Args:
-        points: ``[n, d]`` with d of 1, 2 or 3.
-        low: the box's lower corner, ``[d]``.
-        high: its upper corner, ``[d]``.
-        bandwidth: of the kernels, along each axis; by default a twelfth of the side, as in the
-            reference.
-        n_grid: grid points along each axis; 300 by default, 60 where there are three axes.
+        points: float ``[n, d]`` with 1, 2 or 3 columns.
+        low: lower corner of the box, ``[d]``.
+        high: upper corner of the box, ``[d]``.
+        bandwidth: standard deviation of the kernels along each axis; by default a twelfth of the
+            side of the box, as in the reference.
+        n_grid: number of grid points along each axis; by default 300, and 60 for three axes.
+
+    Returns:
+        The divergence in nats: 0 for points that are spread uniformly.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: naming the argument that cannot be used.
 
     References:
         Vo et al. 2024, section 4.1. https://arxiv.org/abs/2405.15613
+
+    Examples:
+        >>> import numpy as np
+        >>> even = np.linspace(0.05, 0.95, 10)[:, None]
+        >>> round(kl_to_uniform(even, 0.0, 1.0), 2)
+        0.01
+        >>> round(kl_to_uniform(even / 3, 0.0, 1.0), 2)
+        0.86
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or not 1 <= points.shape[1] <= 3 or not len(points):
@@ -152,17 +191,17 @@ def kl_to_uniform(
         raise InputError(f"bandwidth={bandwidth} must be above 0")
     n_grid = n_grid or (60 if len(low) == 3 else 300)
     density = np.zeros((n_grid ** (len(low) - 1), n_grid))
-    block = max(1, 2**24 // density.shape[0])
-    for begin in range(0, len(points), block):
-        part = points[begin : begin + block]
+    n_at_once = max(1, 2**24 // density.shape[0])
+    for begin in range(0, len(points), n_at_once):
+        some = points[begin : begin + n_at_once]
         kernels = []
         for axis in range(len(low)):
             grid = np.linspace(low[axis], high[axis], n_grid, endpoint=False)
-            offsets = (grid[None, :] - part[:, axis, None]) / width[axis]
+            offsets = (grid[None, :] - some[:, axis, None]) / width[axis]
             kernels.append(np.exp(-0.5 * offsets**2))
-        before = np.ones((len(part), 1))
+        before = np.ones((len(some), 1))
         for kernel in kernels[:-1]:
-            before = (before[:, :, None] * kernel[:, None, :]).reshape(len(part), -1)
+            before = (before[:, :, None] * kernel[:, None, :]).reshape(len(some), -1)
         density += before.T @ kernels[-1]
-    share = density[density > 0] / density.sum()
-    return float((share * np.log(share * density.size)).sum())
+    fraction = density[density > 0] / density.sum()
+    return float((fraction * np.log(fraction * density.size)).sum())

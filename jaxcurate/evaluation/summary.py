@@ -1,4 +1,4 @@
-"""Where labels meet a subset: its balance, and what a comparison by pretraining found."""
+"""Results of an evaluation as plain values and as sentences."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,40 +15,54 @@ def balance(notes: Annotations, draws: Mapping[str, np.ndarray]) -> dict[str, di
     """Returns the balance of every arm over labels and over domains, where these are known.
 
     Args:
-        notes: of the pool's rows.
-        draws: for each arm the rows that one of its runs sees, int64.
+        notes: labels and domains of the rows of the pool.
+        draws: rows that one run of each arm sees, int64, by arm.
 
     Returns:
         ``{"domain": {"pool": {"counts", "entropy", "gini"}, ...}, "label": {...}}``.
+
+    Examples:
+        >>> import numpy as np
+        >>> notes = Annotations(np.array(["cat", "cat", "cat", "dog"]), np.array([""] * 4))
+        >>> balance(notes, {"pool": np.arange(4)})["label"]["pool"]["counts"]
+        {'cat': 3, 'dog': 1}
     """
-    told = {}
+    balances = {}
     for kind, groups in (("domain", notes.domain), ("label", notes.label)):
         known = np.unique(groups)
         if len(known) > 1:
-            told[kind] = {
+            balances[kind] = {
                 arm: dataclasses.asdict(balance_of(groups[rows], known))
                 for arm, rows in draws.items()
             }
-    return told
+    return balances
 
 
 def to_plain(compared: Comparison) -> dict[str, Any]:
-    """Returns a comparison without its losses, as JSON holds it."""
+    """Returns a comparison without its losses, as values that JSON can hold."""
     return {
         "accuracies": compared.accuracies,
         "differences": {
-            pair: {measure: dataclasses.asdict(one) for measure, one in by_measure.items()}
-            for pair, by_measure in compared.differences.items()
+            pair: {key: dataclasses.asdict(interval) for key, interval in intervals.items()}
+            for pair, intervals in compared.differences.items()
         },
     }
 
 
 def lines(results: Mapping[str, Any]) -> list[str]:
-    """Returns what an evaluation found, in words: the balance, and every interval as it is."""
-    told = []
+    """Returns the results of an evaluation as sentences: the balance, and every interval.
+
+    Args:
+        results: the plain results, as ``evaluation/results.json`` holds them.
+
+    Examples:
+        >>> lines({"balance": {"label": {"pool": {"entropy": 0.8}, "curated": {"entropy": 0.97}}}})
+        ['label entropy (1 is even): pool 0.80, curated 0.97']
+    """
+    sentences = []
     for kind, arms in results["balance"].items():
-        entropies = ", ".join(f"{arm} {one['entropy']:.2f}" for arm, one in arms.items())
-        told.append(f"{kind} entropy (1 is even): {entropies}")
+        entropies = ", ".join(f"{arm} {spread['entropy']:.2f}" for arm, spread in arms.items())
+        sentences.append(f"{kind} entropy (1 is even): {entropies}")
     for measure in ("knn", "ridge"):
         means = {
             arm: float(np.mean(by_measure[measure]))
@@ -56,23 +70,31 @@ def lines(results: Mapping[str, Any]) -> list[str]:
         }
         if means:
             accuracies = ", ".join(f"{arm} {mean:.3f}" for arm, mean in means.items())
-            told.append(f"{measure} macro accuracy: {accuracies}")
+            sentences.append(f"{measure} macro accuracy: {accuracies}")
     for pair, by_measure in results.get("differences", {}).items():
         for measure in ("knn", "ridge"):
-            one = by_measure[measure]
-            told.append(f"{pair}, {measure}: {interval_in_words(one)}")
-    return told
+            interval = interval_in_words(by_measure[measure])
+            sentences.append(f"{pair}, {measure}: {interval}")
+    return sentences
 
 
-def interval_in_words(one: Mapping[str, Any]) -> str:
-    """Returns a paired difference with its interval, and what it says."""
-    if one["low"] > 0:
+def interval_in_words(interval: Mapping[str, Any]) -> str:
+    """Returns a paired difference with its interval and a verdict, as a phrase.
+
+    Args:
+        interval: the fields of an :class:`jaxcurate.evaluation.Interval` as a mapping.
+
+    Examples:
+        >>> interval_in_words({"mean": 0.04, "low": 0.015, "high": 0.065, "values": [0.03, 0.05]})
+        '+0.040, 95 % interval +0.015 to +0.065 over 2 seed(s): better'
+    """
+    if interval["low"] > 0:
         verdict = "better"
-    elif one["high"] < 0:
+    elif interval["high"] < 0:
         verdict = "worse"
     else:
         verdict = "no difference shown"
     return (
-        f"{one['mean']:+.3f}, 95 % interval {one['low']:+.3f} to {one['high']:+.3f} "
-        f"over {len(one['values'])} seed(s): {verdict}"
+        f"{interval['mean']:+.3f}, 95 % interval {interval['low']:+.3f} to "
+        f"{interval['high']:+.3f} over {len(interval['values'])} seed(s): {verdict}"
     )

@@ -1,4 +1,4 @@
-"""Where a subset goes: its manifest, and the items themselves."""
+"""Export of a subset: its manifest, and its items in formats that other loaders read."""
 
 from jaxcurate.artifacts.subset import KIND as SUBSET
 from jaxcurate.artifacts.subset import Subset, load_subset, save_subset

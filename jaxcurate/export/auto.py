@@ -1,4 +1,4 @@
-"""The format that suits the items: files for images, an array for vectors."""
+"""Export in the format that suits the items: PNG files for images, one array for vectors."""
 
 import itertools
 from collections.abc import Iterable
@@ -10,11 +10,15 @@ from jaxcurate.export import npy, png
 
 
 def write(folder: NewFolder, items: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes items as :mod:`jaxcurate.export.png` or :mod:`jaxcurate.export.npy` does.
+    """Writes images as :mod:`jaxcurate.export.png` does, and other items as
+    :mod:`jaxcurate.export.npy` does.
 
     Args:
-        folder: to write to.
-        items: at least one pair of an id and an array.
+        folder: the folder to write to.
+        items: at least one pair of an id and an array; the first decides on the format.
+
+    Raises:
+        InputError: the first item is an image and another is not, or shapes differ.
     """
     items = iter(items)
     first = next(items)

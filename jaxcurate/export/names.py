@@ -1,4 +1,4 @@
-"""File names of items: every id has one, no two ids share one, and ordinary ids are their own."""
+"""File names of exported items: a distinct one for every id, and the id itself where it can be."""
 
 import os
 import re
@@ -8,14 +8,17 @@ from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
 
 SUFFIX = ".png"
+"""End of the name of every file."""
 _LONGEST_NAME = 255
-"""Bytes of a file's name that common file systems take."""
+"""Largest number of bytes in a file name on common file systems."""
 _LONGEST_PATH = 4095
+"""Largest number of bytes in a path on Linux."""
 _ROOM = 128
-"""Bytes of a path that are kept free for the name of the temporary folder."""
+"""Number of bytes of a path that are kept free for the name of the temporary folder."""
 _EMPTY = "%%"
-_HELD_BACK = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]"  # of no use, or of another meaning, in a name
+"""Name of a part of an id that is empty."""
+_RESERVED = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]"  # not allowed in a name, or special in it
     r"|%(?=[0-9A-Fa-f]{2}|%|\Z)"  # would be taken for an escape
 )
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
@@ -24,39 +27,55 @@ _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 def path_of(id: str) -> str:
     """Returns the path, relative to an export's folder and with forward slashes, of an item's file.
 
-    It is the id with ``.png`` added. What cannot be part of a name is written as in a URL, ``%``
-    and two hexadecimal digits a byte: control characters, backslashes, dots and spaces at the end
-    of a folder's name, ``%`` where it would be ambiguous. So is the last letter of a folder that is
-    named as the file of another item, or the card, may be. A part that is empty becomes ``%%``, and
-    one that is too long is cut into folders, all but the last with ``%`` at the end.
+    The path is the id with ``.png`` added. Characters that cannot be part of a name are escaped as
+    in a URL, by ``%`` and two hexadecimal digits for each byte: control characters, backslashes,
+    dots and spaces at the end of a folder's name, and ``%`` where it would be ambiguous. The last
+    letter of a folder is escaped too if an item's file or the card could have the same name. An
+    empty part of the id becomes ``%%``, and a part that is too long is split into nested folders,
+    each but the last with ``%`` at the end of its name.
 
     Args:
-        id: any text at all.
+        id: any text.
 
     Returns:
-        A path of which :func:`id_of` makes the id again.
+        A path from which :func:`id_of` recovers the id.
+
+    Examples:
+        >>> path_of("cats/0001")
+        'cats/0001.png'
+        >>> path_of("cats /a//b")
+        'cats%20/a/%%/b.png'
     """
     *folders, name = id.split("/")
     cards = (i == 0 and folder == "card.json" for i, folder in enumerate(folders))
     parts = [_folder(folder, card) for folder, card in zip(folders, cards, strict=True)]
-    pieces = [piece for part in parts for piece in _cut(part, _LONGEST_NAME)]
-    pieces += _cut(_escaped(name) or _EMPTY, _LONGEST_NAME - len(SUFFIX))
-    return "/".join(pieces) + SUFFIX
+    names = [short for part in parts for short in _split(part, _LONGEST_NAME)]
+    names += _split(_escaped(name) or _EMPTY, _LONGEST_NAME - len(SUFFIX))
+    return "/".join(names) + SUFFIX
 
 
 def id_of(path: str) -> str:
-    """Returns the id of an item from the path that :func:`path_of` gave its file.
+    """Returns the id of an item from the path of its file, the inverse of :func:`path_of`.
+
+    Args:
+        path: a path relative to an export's folder, with forward slashes.
 
     Raises:
-        InputError: it is not such a path.
+        InputError: :func:`path_of` returns this path for no id.
+
+    Examples:
+        >>> id_of("cats/0001.png")
+        'cats/0001'
+        >>> id_of("cats%20/a/%%/b.png")
+        'cats /a//b'
     """
-    parts, cut = [], ""
-    for piece in path.removesuffix(SUFFIX).split("/"):
-        if piece.endswith("%") and piece != _EMPTY:
-            cut += piece[:-1]
+    parts, begun = [], ""
+    for name in path.removesuffix(SUFFIX).split("/"):
+        if name.endswith("%") and name != _EMPTY:
+            begun += name[:-1]
         else:
-            parts.append("" if cut + piece == _EMPTY else _unescaped(cut + piece))
-            cut = ""
+            parts.append("" if begun + name == _EMPTY else _unescaped(begun + name))
+            begun = ""
     id = "/".join(parts)
     if path_of(id) != path:
         raise InputError(f"{path!r} is not the path of an exported item")
@@ -64,10 +83,21 @@ def id_of(path: str) -> str:
 
 
 def check_names(ids: Iterable[str], folder: str | os.PathLike) -> None:
-    """Refuses ids whose files could not be written below a folder, their paths being too long.
+    """Refuses ids whose files could not be written below a folder because their paths are too long.
+
+    Args:
+        ids: ids of the items.
+        folder: the folder; one that is not on a local file system takes any id.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: naming the first such id.
+
+    Examples:
+        >>> check_names(["cats/0001", "cats/0002"], "exports")
+        >>> check_names(["d/" * 3000], "/exports")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: item 'd/d/...cannot be exported to /exports: its path would ...
     """
     if not files.is_local(folder):
         return
@@ -81,27 +111,27 @@ def check_names(ids: Iterable[str], folder: str | os.PathLike) -> None:
 
 
 def _folder(part: str, is_card: bool) -> str:
-    """Returns a folder's name that is not that of any item's file."""
+    """Returns a name for a folder that no item's file has."""
     escaped = _escaped(part)
     if is_card or escaped.endswith((SUFFIX, ".", " ")):
         return escaped[:-1] + _code(escaped[-1])
     return escaped or _EMPTY
 
 
-def _cut(part: str, longest: int) -> list[str]:
-    """Cuts a part into names of folders, and a last name of at most so many bytes."""
-    pieces, data = [], part.encode()
+def _split(part: str, longest: int) -> list[str]:
+    """Splits a part of a path into names of folders and a last name of at most `longest` bytes."""
+    names, data = [], part.encode()
     while len(data) > longest:
         end = min(_LONGEST_NAME, len(data)) - 1
-        while data[end] & 0xC0 == 0x80:  # within a character
+        while data[end] & 0xC0 == 0x80:  # not between the bytes of one character
             end -= 1
-        pieces.append(f"{data[:end].decode()}%")
+        names.append(f"{data[:end].decode()}%")
         data = data[end:]
-    return [*pieces, data.decode()]
+    return [*names, data.decode()]
 
 
 def _escaped(part: str) -> str:
-    return _HELD_BACK.sub(lambda found: _code(found[0]), part)
+    return _RESERVED.sub(lambda match: _code(match[0]), part)
 
 
 def _code(character: str) -> str:
@@ -110,5 +140,5 @@ def _code(character: str) -> str:
 
 def _unescaped(part: str) -> str:
     data = part.encode("utf-8", "surrogatepass")
-    data = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), data)
+    data = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), data)
     return data.decode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Items of any shape as one array, and their ids as another."""
+"""Export of items of any shape as one array, and of their ids as another."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def write(folder: NewFolder, items: Iterable[tuple[str, np.ndarray]]) -> None:
     """Writes all items to ``items.npy`` and their ids to ``ids.npy``.
 
     Args:
-        folder: to write to.
+        folder: the folder to write to.
         items: pairs of an id and an array, all of one shape.
     """
     ids = []

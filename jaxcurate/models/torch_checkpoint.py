@@ -1,4 +1,4 @@
-"""Reads the tensors of a known PyTorch checkpoint with NumPy alone, and runs nothing in it."""
+"""Reader of the tensors in a known PyTorch checkpoint, by NumPy alone, that runs no code in it."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import numpy as np
 from jaxcurate.checks import InputError
 
 MAX_BYTES = 2**30
+"""Largest size of a checkpoint that is read, in bytes."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _STORAGES = {
@@ -26,31 +27,32 @@ _STORAGES = {
 
 
 def read_torch_checkpoint(path: str | os.PathLike, sha256: str) -> dict[str, np.ndarray]:
-    """Reads a state dict that ``torch.save`` wrote in its format of before version 1.6.
+    """Reads a state dict that ``torch.save`` wrote in its format from before version 1.6.
 
-    Such a file is five pickles (magic number, version, platform, the object, the storage keys) and
-    then the raw storages. Two locks guard against what a pickle may hide: not a byte is interpreted
-    before the whole file has the digest that the caller expects, and then an unpickler that knows
-    tensors and ordered dictionaries, and imports nothing, does the reading.
+    Such a file consists of five pickles (magic number, version, platform, the object, the storage
+    keys) and the raw storages. Two measures guard against malicious pickles: no byte is
+    interpreted before the SHA-256 digest of the whole file has been checked, and the unpickler
+    knows only tensors and ordered dictionaries and imports nothing.
 
     Args:
-      path: the checkpoint.
-      sha256: hexadecimal SHA-256 digest that the file must have.
+        path: the checkpoint.
+        sha256: hexadecimal SHA-256 digest that the file must have.
 
     Returns:
-      The tensors by name, each an array of its own, in the order of the file.
+        The tensors by name, as arrays that share no memory, in the order of the file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is larger than 1 GiB, has another digest, is in another format (the newer
-        one is a zip archive), is damaged, or holds anything but named tensors. The message starts
-        with the path.
+        FileNotFoundError: there is no such file.
+        InputError: the file is larger than 1 GiB, has another digest, is in another format (the
+            newer one is a zip archive), is damaged, or holds anything but named tensors. The
+            message starts with the path.
 
     References:
-      ``torch.serialization``, `_legacy_load`: https://pytorch.org/docs/stable/notes/serialization.html
+        ``torch.serialization``, `_legacy_load`:
+        https://pytorch.org/docs/stable/notes/serialization.html
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # to open a FIFO would be to wait for its writer
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for its writer
         raise InputError(f"{path}: is not a file")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
@@ -69,7 +71,7 @@ def read_torch_checkpoint(path: str | os.PathLike, sha256: str) -> dict[str, np.
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies; its storage follows later in the file. Strides count elements."""
+    """Place of a tensor in a storage later in the file; strides count elements."""
 
     storage: str
     offset: int
@@ -78,9 +80,9 @@ class _Tensor(NamedTuple):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """An unpickler for which nothing exists but ordered dictionaries, tensors and storages.
+    """Unpickler that knows nothing but ordered dictionaries, tensors and storages.
 
-    `storages` collects the element type and count of every storage that is referred to.
+    `storages` collects the element type and count of every storage that the pickle refers to.
     """
 
     def __init__(self, file: io.BytesIO):
@@ -92,7 +94,7 @@ class _TensorUnpickler(pickle.Unpickler):
             case "collections", "OrderedDict":
                 return OrderedDict
             case "torch._utils", "_rebuild_tensor_v2":
-                # A fresh function each time: a pickle may set attributes on what it is given.
+                # A new function each time, because a pickle may set attributes on it.
                 return lambda storage, offset, shape, strides, *_: _Tensor(
                     storage, offset, shape, strides
                 )
@@ -111,7 +113,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _read(file: io.BytesIO) -> dict[str, np.ndarray]:
-    """Reads the five pickles and the storages behind them."""
+    """Reads the five pickles and the storages after them."""
     if _TensorUnpickler(file).load() != _MAGIC or _TensorUnpickler(file).load() != _VERSION:
         raise InputError("wrong magic number or version")
     if _TensorUnpickler(file).load().get("little_endian") is not True:
@@ -132,7 +134,7 @@ def _read(file: io.BytesIO) -> dict[str, np.ndarray]:
 
 
 def _read_storage(file: io.BytesIO, dtype: np.dtype, count: int) -> np.ndarray:
-    """Reads one storage: its number of elements (int64), then the elements."""
+    """Reads one storage: its number of elements as int64, and the elements."""
     if int.from_bytes(file.read(8), "little") != count:
         raise InputError("a storage has another size than its tensors say")
     data = file.read(count * dtype.itemsize)
@@ -142,7 +144,7 @@ def _read_storage(file: io.BytesIO, dtype: np.dtype, count: int) -> np.ndarray:
 
 
 def _view(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
-    """Copies a strided view out of its storage, and never reads outside it."""
+    """Copies a strided view of a storage, without ever reading outside it."""
     _, offset, shape, strides = tensor
     if min(offset, *shape, *strides, 0) < 0 or len(shape) != len(strides):
         raise InputError("a tensor has a negative or missing size or stride")

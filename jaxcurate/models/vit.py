@@ -16,7 +16,17 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Shape and precision of a :class:`ViT`."""
+    """Shape and precision of a :class:`ViT`.
+
+    Raises:
+        InputError: naming the field that cannot be used.
+
+    Examples:
+        >>> ViTConfig(image_size=32, patch_size=5)
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: patch_size=5 does not divide image_size=32
+    """
 
     image_size: int = 32
     """Side of the square images in pixels."""
@@ -29,7 +39,7 @@ class ViTConfig:
     n_heads: int = 2
     """Number of attention heads; divides `width`."""
     mlp_ratio: int = 4
-    """Hidden units of a block's MLP, as a multiple of `width`."""
+    """Number of hidden units in the MLP of a block, as a multiple of `width`."""
     precision: Precision = "float32"
     """Precision of activations and matrix products. Weights are float32 either way, and `float32`
     asks the accelerator for full float32 products."""
@@ -50,15 +60,19 @@ class ViTConfig:
 
 
 def exactness(precision: Precision) -> str | None:
-    """Returns the precision of matrix products to ask of XLA: bf16 passes only where bf16 was
-    chosen."""
+    """Returns the precision of matrix products to request from XLA.
+
+    Examples:
+        >>> exactness("float32")
+        'highest'
+    """
     return "highest" if precision == "float32" else None
 
 
 def linear(
     n_in: int, n_out: int, precision: Precision, *, rngs: nnx.Rngs, use_bias: bool = True
 ) -> nnx.Linear:
-    """Returns a linear layer of the named precision, Glorot-uniform, with float32 weights."""
+    """Returns a linear layer of the given precision with Glorot-uniform weights in float32."""
     return nnx.Linear(
         n_in,
         n_out,
@@ -71,7 +85,19 @@ def linear(
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
-    """Cuts images ``[b, s, s, c]`` into patches ``[b * (s/size)^2, size * size * c]``."""
+    """Cuts images into square patches.
+
+    Args:
+        images: ``[b, s, s, c]``.
+        size: side of a patch in pixels; divides ``s``.
+
+    Returns:
+        ``[b * (s / size)^2, size * size * c]``, row by row.
+
+    Examples:
+        >>> patches(jnp.zeros((2, 8, 8, 3)), size=4).shape
+        (8, 48)
+    """
     b, s, _, c = images.shape
     grid = s // size
     x = images.reshape(b, grid, size, grid, size, c).transpose(0, 1, 3, 2, 4, 5)
@@ -80,11 +106,22 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
 @cache
 def positions(grid: int, width: int) -> np.ndarray:
-    """Returns fixed sine-cosine positions of a square grid, float32 ``[grid^2, width]``.
+    """Returns fixed sine-cosine embeddings of the positions in a square grid.
+
+    Args:
+        grid: number of patches along a side.
+        width: number of features, a multiple of 4.
+
+    Returns:
+        float32 ``[grid^2, width]``, row by row.
 
     References:
         Chen, Xie, He: An empirical study of training self-supervised vision transformers (2021),
         https://arxiv.org/abs/2104.02057, section 5.
+
+    Examples:
+        >>> print(positions(2, 4)[0])  # sine and cosine of row 0, then of column 0
+        [0. 1. 0. 1.]
     """
     frequency = 100.0 ** -(np.arange(width // 4) / (width // 4))
     angle = np.arange(grid)[:, None] * frequency[None, :]
@@ -95,7 +132,7 @@ def positions(grid: int, width: int) -> np.ndarray:
 
 
 class Block(nnx.Module):
-    """Attention, then an MLP, each behind a LayerNorm and beside a skip connection."""
+    """Attention and an MLP, each after a LayerNorm and with a skip connection."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs) -> None:
         width, hidden = config.width, config.width * config.mlp_ratio
@@ -113,8 +150,8 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array, n_tokens: int) -> jax.Array:
         """Maps tokens ``[b * n_tokens, width]`` to tokens of the same shape.
 
-        The images of a batch lie end to end: products of plain matrices, and their gradients,
-        take a third of the time of batched ones on a CPU.
+        The images of a batch are concatenated, because on a CPU products of plain matrices and
+        their gradients take a third of the time of batched products.
         """
         qkv = self.qkv(self.norm_1(x)).reshape(-1, n_tokens, 3, self.n_heads, self.head)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -130,12 +167,19 @@ class ViT(nnx.Module):
     """Vision Transformer whose output is the mean of its tokens.
 
     Args:
-        config: the model's shape.
-        rngs: source of the initial weights.
+        config: the shape and precision of the model.
+        rngs: the source of the initial weights.
 
     References:
         Dosovitskiy et al.: An image is worth 16x16 words (2021),
         https://arxiv.org/abs/2010.11929.
+
+    Examples:
+        >>> config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, n_heads=1)
+        >>> def features(images):
+        ...     return ViT(config, rngs=nnx.Rngs(0))(images)
+        >>> nnx.eval_shape(features, jnp.zeros((2, 8, 8, 3))).shape  # traces, computes nothing
+        (2, 8)
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs) -> None:
@@ -149,7 +193,7 @@ class ViT(nnx.Module):
         """Maps float32 images ``[b, s, s, 3]`` in [-1, 1] to float32 features ``[b, width]``.
 
         Raises:
-            ValueError: the images are not of the configured size.
+            InputError: the images are not of the configured size.
         """
         c = self.config
         if images.shape[1:] != (c.image_size, c.image_size, 3):

@@ -73,7 +73,7 @@ def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, An
     random = arms.random(context.settings.seed, len(np.unique(indices)))
     measures = {}
     for arm, rows in (("curated", indices), ("random", random)):
-        covered = coverage.coverage(
+        covered = coverage.measure_coverage(
             pool.embeddings,
             rows,
             n_measured=_N_MEASURED,

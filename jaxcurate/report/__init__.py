@@ -1,4 +1,4 @@
-"""The report: one self-contained page."""
+"""The report on a run: one self-contained HTML page."""
 
 from jaxcurate.report.findings import Findings
 from jaxcurate.report.page import is_report, is_whole, render

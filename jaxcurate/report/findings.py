@@ -10,22 +10,26 @@ from jaxcurate.artifacts.tree import ClusterTree
 
 
 class Findings(NamedTuple):
-    """All that the page tells; nothing in it is made up by the page."""
+    """Inputs of the page, the only ones."""
 
     title: str
+    """Title of the page."""
     made_from: str
-    """Fingerprint of the inputs; stands in the page so that a page out of date is known."""
+    """Fingerprint of the inputs, which the page holds so that an outdated page is recognized."""
     settings: dict[str, Any]
-    """The whole run's, as nested plain values."""
+    """Settings of the whole run, as nested plain values."""
     cards: dict[str, dict[str, Any]]
-    """Cards of the stages that are done, by stage: seconds, devices, versions, checksums..."""
+    """Cards of the finished stages, by stage: seconds, devices, versions, checksums..."""
     pool: Pool
+    """Pool that was curated."""
     tree: ClusterTree
+    """Tree over the pool."""
     indices: np.ndarray
-    """int64, sorted: the subset's rows of the pool."""
+    """Rows of the pool in the subset, int64, sorted."""
     images: Callable[[np.ndarray], np.ndarray]
-    """Rows of the pool to uint8 ``[m, s, s, 3]``, or float ``[m, d]`` where items are vectors."""
+    """Function from ``m`` rows of the pool to their items: uint8 ``[m, s, s, 3]``, or float
+    ``[m, d]`` if they are vectors."""
     results: dict[str, Any] | None
-    """``evaluation/results.json``: balance, accuracies, differences."""
+    """Contents of ``evaluation/results.json`` (balance, accuracies, differences), or None."""
     losses: dict[str, np.ndarray]
-    """Arm to float32 ``[n_seeds, n_steps]``."""
+    """Training losses by arm, float32 ``[n_seeds, n_steps]``."""

@@ -1,4 +1,4 @@
-"""The tree, level by level."""
+"""Section on the tree: the sizes of clusters at every level."""
 
 from typing import NamedTuple
 
@@ -12,22 +12,31 @@ from jaxcurate.report.numbers import count
 
 
 class LevelSizes(NamedTuple):
-    """Points per cluster of one level; all but ``n_empty`` is of clusters that are not empty."""
+    """Numbers of points in the clusters of one level; statistics are over nonempty clusters."""
 
     number: int
+    """Number of the level; 1 is the lowest."""
     n_clusters: int
+    """Number of clusters."""
     n_empty: int
+    """Number of empty clusters."""
     smallest: int
+    """Smallest number of points."""
     median: float
+    """Median number of points."""
     mean: float
+    """Mean number of points."""
     largest: int
+    """Largest number of points."""
     gini: float
+    """Gini coefficient of the sizes."""
     plot: Markup
+    """Histogram of the sizes."""
 
 
 def level_sizes(tree: ClusterTree) -> list[LevelSizes]:
-    """Returns the sizes at every level, bottom up."""
-    told = []
+    """Returns the sizes of clusters at every level, bottom up."""
+    levels = []
     for number in range(1, len(tree.levels) + 1):
         all_sizes = tree.point_counts(number)
         sizes = all_sizes[all_sizes > 0]
@@ -35,7 +44,7 @@ def level_sizes(tree: ClusterTree) -> list[LevelSizes]:
             f"Histogram of cluster sizes at level {number}: {count(len(sizes))} clusters of "
             f"{count(int(sizes.min()))} to {count(int(sizes.max()))} points."
         )
-        told.append(
+        levels.append(
             LevelSizes(
                 number,
                 len(all_sizes),
@@ -48,4 +57,4 @@ def level_sizes(tree: ClusterTree) -> list[LevelSizes]:
                 plots.cluster_sizes(f"level{number}", alt, sizes),
             )
         )
-    return told
+    return levels

@@ -1,57 +1,66 @@
-"""Measures that the cards tell: of the subset, of why rows were kept, of deduplication."""
+"""Measures from the cards: of the subset, of the reasons why rows were kept, of deduplication."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ARMS = ("random", "curated")
+"""Subsets that are measured, in the order of the page."""
 
 
 class LevelRow(NamedTuple):
-    """One level of the tree, and how each arm is spread over its clusters."""
+    """Spread of each arm over the clusters of one level."""
 
     number: int
+    """Number of the level; 1 is the lowest."""
     n_clusters: int
-    """That have any item of the pool."""
+    """Number of clusters with items of the pool."""
     by_arm: dict[str, dict[str, float]]
-    """Arm to ``empty``, ``entropy``, ``gini``."""
+    """Measures ``empty``, ``entropy`` and ``gini`` by arm."""
 
 
 class Measures(NamedTuple):
-    """The subset beside a random one with as many distinct items."""
+    """Measures of the subset, and of a random subset with as many distinct items."""
 
     levels: list[LevelRow]
+    """Spread over the clusters of every level, bottom up."""
     coverage: dict[str, dict[str, float]]
-    """Arm to ``mean``, ``error``, ``largest``, ``n_measured``."""
+    """Measures ``mean``, ``error``, ``largest`` and ``n_measured`` by arm."""
     kl: dict[str, float]
-    """Arm to the KL divergence from the uniform distribution, for embeddings of up to
-    three dimensions; else empty."""
+    """KL divergence from the uniform distribution by arm, for embeddings of up to three dimensions;
+    empty otherwise."""
 
 
 class Duplicates(NamedTuple):
     """Effect of deduplication on the pool."""
 
     n_pool: int
+    """Number of items in the pool."""
     kept: int
+    """Number of items that were kept."""
     same: int
+    """Number of items that are equal to an earlier item."""
     near: int
+    """Number of items that are near-duplicates of another."""
     threshold: float | None
-    """Threshold of the cosine; None, or 0 in older cards, where nearly equal items were left be."""
+    """Cosine similarity at or above which items are near-duplicates; None, or 0 in older cards, if
+    near-duplicates were not removed."""
     content: str
+    """Content that equal items share: `items` or embeddings."""
 
 
 def measures(cards: Mapping[str, Mapping[str, Any]]) -> Measures | None:
-    """Reads the card of the subset; None where it has no measures."""
+    """Returns the measures in the card of the subset; None if it has none."""
     by_arm = cards.get("sample", {}).get("measures")
     if not by_arm:
         return None
     arms = [arm for arm in ARMS if arm in by_arm]
     levels = [
         LevelRow(
-            together[0]["level"],
-            together[0]["n_clusters"],
-            dict(zip(arms, together, strict=True)),
+            level[0]["level"],
+            level[0]["n_clusters"],
+            dict(zip(arms, level, strict=True)),
         )
-        for together in zip(*(by_arm[arm]["levels"] for arm in arms), strict=True)
+        for level in zip(*(by_arm[arm]["levels"] for arm in arms), strict=True)
     ]
     return Measures(
         levels,
@@ -61,21 +70,42 @@ def measures(cards: Mapping[str, Mapping[str, Any]]) -> Measures | None:
 
 
 def reasons(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Returns of a mixture how many rows were kept for what; empty where there is but one part."""
+    """Returns the number of rows of a mixture by the reason why they were kept.
+
+    Args:
+        cards: the cards of the stages.
+
+    Returns:
+        Reason to number of rows; empty if the subset is not a mixture.
+
+    Examples:
+        >>> reasons({"sample": {"why": {"curated": 80, "raw": 20}}})
+        {'curated': 80, 'raw': 20}
+    """
     return dict(cards.get("sample", {}).get("why", {}))
 
 
 def duplicates(cards: Mapping[str, Mapping[str, Any]], n_pool: int) -> Duplicates | None:
-    """Reads the card of deduplication; None where there was none."""
+    """Returns the effect of deduplication from its card; None if there was none.
+
+    Args:
+        cards: the cards of the stages.
+        n_pool: the number of items in the pool.
+
+    Examples:
+        >>> card = {"kept": 90, "same": 7, "near": 3, "made_from": {"dedup": {"threshold": 0.9}}}
+        >>> duplicates({"dedup": card}, n_pool=100).threshold
+        0.9
+    """
     card = cards.get("dedup")
     if card is None:
         return None
-    how = card.get("made_from", {}).get("dedup", {})
+    settings = card.get("made_from", {}).get("dedup", {})
     return Duplicates(
         n_pool,
         card["kept"],
         card["same"],
         card["near"],
-        how.get("threshold"),
-        how.get("content", "items"),
+        settings.get("threshold"),
+        settings.get("content", "items"),
     )

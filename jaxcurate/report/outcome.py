@@ -1,4 +1,4 @@
-"""Outcome of the evaluation, in words, tables and plots."""
+"""Section on the evaluation: its outcome in sentences, tables and plots."""
 
 import math
 from collections.abc import Mapping
@@ -14,58 +14,81 @@ from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
 MEASURES = {"knn": "k-NN", "ridge": "ridge"}
-NAMES = {name: arm.words for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
+"""Names of the probes in the page."""
+NAMES = {name: arm.description for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
+"""Descriptions of the arms in the page."""
 
 
 class Difference(NamedTuple):
-    """One paired difference."""
+    """One paired difference of accuracies."""
 
-    what: str
+    pair: str
+    """Arms that are compared, such as ``curated - random``."""
     probe: str
+    """Name of the probe."""
     mean: float
+    """Mean over seeds."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     n_seeds: int
-    word: str
-    """``better``, ``worse``, ``no difference shown``, or ``one seed: no interval``."""
+    """Number of seeds."""
+    verdict: str
+    """Verdict ``better``, ``worse``, ``no difference shown``, or ``one seed: no interval``."""
 
 
 class Verdict(NamedTuple):
-    """The first thing to know."""
+    """Main result of the evaluation."""
 
     sentence: str
+    """Result in one sentence."""
     against: str
+    """Description of the arm that the curated subset is compared with."""
     differences: list[Difference]
+    """Paired difference for each probe."""
     parts: dict[str, list[str]]
-    """Word (better, worse) to the parts of the test data where it holds."""
+    """Parts of the test data by the verdict (better, worse) on them."""
 
 
 class PartRow(NamedTuple):
-    """One part of the held-out data."""
+    """Results on one part of the held-out data."""
 
     name: str
+    """Name of the part."""
     means: dict[str, float]
+    """Mean accuracy by arm."""
     difference: Difference | None
+    """Paired difference between the curated and the main other arm."""
 
 
 class Outcome(NamedTuple):
-    """The section of the evaluation."""
+    """Contents of the section."""
 
     arms: list[str]
+    """Arms that were compared."""
     n_seeds: int
+    """Number of seeds."""
     verdict: Verdict | None
+    """Main result, if the curated subset was compared with another arm."""
     differences: list[Difference]
+    """Paired differences of all arms."""
     parts: dict[str, list[PartRow]]
-    """Probe to rows."""
+    """Results on parts of the held-out data, by probe."""
     n_intervals: int
+    """Number of intervals in the whole evaluation."""
     accuracy_plots: dict[str, Markup]
+    """Plot of all accuracies, by probe."""
     forests: dict[str, Markup]
+    """Plot of the differences from the curated arm, by probe."""
     part_forests: dict[str, Markup]
+    """Plot of the differences on parts of the held-out data, by probe."""
     loss_plot: Markup | None
+    """Plot of the training losses."""
 
 
 def outcome(findings: Findings) -> Outcome | None:
-    """Returns what was compared; None where nothing was."""
+    """Returns the outcome of the comparison by pretraining; None if none was made."""
     results = findings.results or {}
     accuracies = results.get("accuracies")
     if not accuracies:
@@ -81,19 +104,21 @@ def outcome(findings: Findings) -> Outcome | None:
         accuracy_plots[probe] = plots.accuracies(
             f"accuracy-{key}", f"{probe} accuracy of every arm, a dot for each seed.", by_arm
         )
-        own = {
+        from_curated = {
             f"vs {pair.removeprefix('curated - ')}": differences[pair][key] for pair in of_curated
         }
-        if own:
+        if from_curated:
             alt = f"{probe}: curated minus each other arm, with 95 % intervals."
-            forests[probe] = plots.forest(f"forest-{key}", alt, own)
-        own_parts = {"all": key} | {
+            forests[probe] = plots.forest(f"forest-{key}", alt, from_curated)
+        measures_of_parts = {"all": key} | {
             m.split("/", 1)[1]: m for m in measures if m.startswith(f"{key}/")
         }
-        if main and 1 < len(own_parts) <= 25:
+        if main and 1 < len(measures_of_parts) <= 25:
             alt = f"{probe}: {main} for each part of the held-out data, with 95 % intervals."
             part_forests[probe] = plots.forest(
-                f"parts-{key}", alt, {name: differences[main][m] for name, m in own_parts.items()}
+                f"parts-{key}",
+                alt,
+                {name: differences[main][m] for name, m in measures_of_parts.items()},
             )
         parts[probe] = [
             PartRow(
@@ -101,9 +126,9 @@ def outcome(findings: Findings) -> Outcome | None:
                 {arm: float(np.mean(by_measure[m])) for arm, by_measure in accuracies.items()},
                 _difference(main, probe, differences[main][m]) if main else None,
             )
-            for name, m in own_parts.items()
+            for name, m in measures_of_parts.items()
         ]
-    told = [
+    pairs = [
         _difference(pair, probe, by_measure[key])
         for pair, by_measure in differences.items()
         for key, probe in probes.items()
@@ -116,8 +141,10 @@ def outcome(findings: Findings) -> Outcome | None:
     return Outcome(
         arms,
         len(next(iter(accuracies.values()))[measures[0]]),
-        _verdict(main, [one for one in told if one.what == main], parts) if main else None,
-        told,
+        _verdict(main, [difference for difference in pairs if difference.pair == main], parts)
+        if main
+        else None,
+        pairs,
         parts,
         sum(len(by_measure) for by_measure in differences.values()),
         accuracy_plots,
@@ -127,13 +154,13 @@ def outcome(findings: Findings) -> Outcome | None:
     )
 
 
-def _difference(pair: str, probe: str, one: Mapping[str, Any]) -> Difference:
-    if math.isfinite(one["low"]) and math.isfinite(one["high"]):
-        word = interval_in_words(one).rsplit(": ", 1)[1]
+def _difference(pair: str, probe: str, interval: Mapping[str, Any]) -> Difference:
+    mean, low, high = (interval[key] for key in ("mean", "low", "high"))
+    if math.isfinite(low) and math.isfinite(high):
+        verdict = interval_in_words(interval).rsplit(": ", 1)[1]
     else:
-        word = "one seed: no interval"
-    values = one["values"]
-    return Difference(pair, probe, one["mean"], one["low"], one["high"], len(values), word)
+        verdict = "one seed: no interval"
+    return Difference(pair, probe, mean, low, high, len(interval["values"]), verdict)
 
 
 def _verdict(
@@ -141,22 +168,22 @@ def _verdict(
 ) -> Verdict:
     arm = pair.removeprefix("curated - ")
     other = NAMES.get(arm, arm)
-    found = {one.word for one in differences}
-    if found == {"better"}:
+    verdicts = {difference.verdict for difference in differences}
+    if verdicts == {"better"}:
         sentence = f"Training on the curated subset was better than training on {other}."
-    elif found == {"worse"}:
+    elif verdicts == {"worse"}:
         sentence = f"Training on the curated subset was worse than training on {other}."
-    elif found == {"no difference shown"}:
+    elif verdicts == {"no difference shown"}:
         sentence = f"No difference shown between the curated subset and {other}."
-    elif found == {"one seed: no interval"}:
+    elif verdicts == {"one seed: no interval"}:
         sentence = f"One seed cannot tell the curated subset from {other}: there is no interval."
     else:
-        each = "; ".join(f"by {one.probe}, {one.word}" for one in differences)
+        each = "; ".join(f"by {row.probe}, {row.verdict}" for row in differences)
         sentence = f"The curated subset against {other}: {each}."
-    by_word: dict[str, list[str]] = {}
+    by_verdict: dict[str, list[str]] = {}
     for probe, rows in parts.items():
         for row in rows:
-            word = row.difference.word if row.difference is not None else ""
-            if row.name != "all" and word in ("better", "worse"):
-                by_word.setdefault(word, []).append(f"{row.name} ({probe})")
-    return Verdict(sentence, other, differences, by_word)
+            verdict = row.difference.verdict if row.difference is not None else ""
+            if row.name != "all" and verdict in ("better", "worse"):
+                by_verdict.setdefault(verdict, []).append(f"{row.name} ({probe})")
+    return Verdict(sentence, other, differences, by_verdict)

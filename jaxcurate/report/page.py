@@ -1,4 +1,4 @@
-"""From findings to one self-contained HTML page."""
+"""One self-contained HTML page, made from findings."""
 
 import json
 
@@ -15,29 +15,53 @@ from jaxcurate.report.provenance import provenance
 from jaxcurate.report.spread import arms_of, over_clusters, over_groups
 
 _POINTS = 20_000
+"""Largest number of points in a scatter plot."""
 _GENERATOR = '<meta name="generator" content="jaxcurate">'
 
 
 def is_report(text: str) -> bool:
-    """Tells whether a page is one that :func:`render` made."""
+    """Returns whether a page was made by :func:`render`.
+
+    Examples:
+        >>> is_report("<html><head></head></html>")
+        False
+    """
     return _GENERATOR in text
 
 
 def is_whole(text: str) -> bool:
-    """Tells whether a page has its end."""
+    """Returns whether a page is complete, that is, not truncated.
+
+    Examples:
+        >>> is_whole("<html><body></body></html>"), is_whole("<html><body>")
+        (True, False)
+    """
     return text.rstrip().endswith("</html>")
 
 
 def render(findings: Findings) -> str:
     """Returns the page; the same findings give the same bytes.
 
-    It loads nothing, from the network or from beside it, and runs no script.
+    The page loads no other file, neither from the network nor from the disk, and runs no script.
 
     Args:
-        findings: what it tells. ``findings.images`` is called once.
+        findings: the contents of the page. ``findings.images`` is called once.
 
     Returns:
-        HTML, with ``findings.made_from`` in it.
+        HTML that contains ``findings.made_from``.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> x = np.random.default_rng(0).normal(size=(40, 3))
+        >>> pool = jc.make_pool(x)
+        >>> tree = jc.ClusterTree.from_labels([np.arange(40) % 5])
+        >>> findings = Findings(
+        ...     title="Vectors", made_from="0a1b2c3d", settings={}, cards={}, pool=pool, tree=tree,
+        ...     indices=np.arange(10), images=lambda rows: x[rows], results=None, losses={},
+        ... )
+        >>> page = render(findings)
+        >>> is_report(page), "<h1>Vectors</h1>" in page
+        (True, True)
     """
     import jinja2
 
@@ -74,12 +98,12 @@ def render(findings: Findings) -> str:
         provenance=provenance(findings.cards),
         as_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
-    # An id may be a file name that is not Unicode; the page must be all the same.
+    # An id may be a file name that is not Unicode, but the page must be.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _scatter(findings: Findings) -> Markup | None:
-    """Returns points of the plane, if that is what the pool holds."""
+    """Returns a scatter plot of the pool and the subset, if embeddings have two dimensions."""
     points = findings.pool.embeddings
     if points.shape[1] != 2:
         return None
@@ -87,4 +111,4 @@ def _scatter(findings: Findings) -> Markup | None:
     rows = [np.arange(len(points)), np.unique(findings.indices)]
     rows = [np.sort(rng.choice(all_, min(_POINTS, len(all_)), replace=False)) for all_ in rows]
     alt = "The pool's points on the left, those of the curated subset on the right."
-    return plots.scatter("points", alt, *(np.asarray(points[of]) for of in rows))
+    return plots.scatter("points", alt, *(np.asarray(points[shown]) for shown in rows))

@@ -1,42 +1,58 @@
-"""Provenance of the run: stages, versions, checksums, what could not be read."""
+"""Section on provenance: stages, versions, checksums, unreadable items."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _FILES = 40
+"""Largest number of files of a stage that are listed."""
 _UNREADABLE = 50
+"""Largest number of unreadable items that are listed."""
 
 
 class Stage(NamedTuple):
-    """One stage that is done."""
+    """One finished stage."""
 
     name: str
+    """Name of the stage."""
     seconds: float | None
+    """Time that it took, in seconds."""
     devices: str
+    """Number and kind of devices."""
     mapper: str
+    """Name of the mapper that split work over devices."""
     digests: dict[str, str]
-    """Fingerprints, by name, of what it was made from."""
+    """Fingerprints of its inputs, by name."""
     files: list[tuple[str, int, str]]
-    """Name, bytes, SHA-256; the first of them where there are many."""
+    """Name, size in bytes and SHA-256 of each file, at most the first 40."""
     n_files: int
+    """Number of files."""
     n_bytes: int
+    """Size of all files in bytes."""
 
 
 class Provenance(NamedTuple):
     """Provenance of a run."""
 
     stages: list[Stage]
+    """Finished stages."""
     versions: list[tuple[str, dict[str, str]]]
-    """The stages that ran with them, and version by package."""
+    """Versions by package, each set with the names of the stages that used it."""
     unreadable: list[tuple[str, str]]
-    """Id and reason; the first of them where there are many."""
+    """Id and reason of each unreadable item, at most the first 50."""
     n_unreadable: int
+    """Number of unreadable items."""
     shortfall: int
-    """Items that the subset has fewer than was asked for."""
+    """Number of items that the subset has fewer than requested."""
 
 
 def provenance(cards: Mapping[str, Mapping[str, Any]]) -> Provenance:
-    """Reads the cards of the stages."""
+    """Returns the provenance of a run from the cards of its stages.
+
+    Examples:
+        >>> card = {"seconds": 2.0, "devices": "1 x cpu", "versions": {"jax": "0.10"}}
+        >>> provenance({"embed": card, "cluster": card}).versions
+        [('embed, cluster', {'jax': '0.10'})]
+    """
     versions: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, card in cards.items():
         if card.get("versions"):
@@ -44,7 +60,7 @@ def provenance(cards: Mapping[str, Mapping[str, Any]]) -> Provenance:
     unreadable = cards.get("embed", {}).get("unreadable", [])
     return Provenance(
         [_stage(name, card) for name, card in cards.items()],
-        [(", ".join(stages), dict(found)) for found, stages in versions.items()],
+        [(", ".join(stages), dict(packages)) for packages, stages in versions.items()],
         [(str(id_), str(reason)) for id_, reason in unreadable[:_UNREADABLE]],
         len(unreadable),
         int(cards.get("sample", {}).get("shortfall") or 0),
@@ -60,7 +76,7 @@ def _stage(name: str, card: Mapping[str, Any]) -> Stage:
         str(card.get("devices", "")),
         str(card.get("mapper", "")),
         {key: value for key, value in made_from.items() if isinstance(value, str)},
-        [(file, one["bytes"], one["sha256"]) for file, one in sorted(files.items())[:_FILES]],
+        [(file, entry["bytes"], entry["sha256"]) for file, entry in sorted(files.items())[:_FILES]],
         len(files),
-        sum(one["bytes"] for one in files.values()),
+        sum(entry["bytes"] for entry in files.values()),
     )

@@ -1,4 +1,4 @@
-"""Spread of the pool and its subset: over clusters, which need no labels, and over groups."""
+"""Section on balance: spread of the pool and its subset over clusters and over known groups."""
 
 from typing import Any, NamedTuple
 
@@ -12,61 +12,76 @@ from jaxcurate.report.findings import Findings
 
 _FIRST, _LAST = ("pool", "random"), ("curated",)
 _ORDER = (*_FIRST, *(arm for arm in ARMS if arm not in (*_FIRST, *_LAST)), *_LAST)
-"""The arms in the order of the page."""
+"""Arms in the order of the page."""
 _FEW = 12
+"""Largest number of groups that are listed one by one."""
 _MANY = 60
+"""Largest number of groups that are listed at all."""
 
 
 class Group(NamedTuple):
-    """One group, and what each arm has of it."""
+    """Items of one group in each arm."""
 
     name: str
+    """Name of the group."""
     counts: dict[str, int]
-    shares: dict[str, float]
+    """Number of items by arm."""
+    fractions: dict[str, float]
+    """Fraction of the items of the arm, by arm."""
 
 
 class Kind(NamedTuple):
-    """The spread over groups of one kind: domains, labels."""
+    """Spread over the groups of one kind: clusters, domains or labels."""
 
     name: str
+    """Name of the kind, in the singular."""
     arms: list[str]
+    """Arms whose spread is known."""
     n_groups: int
+    """Number of groups."""
     present: dict[str, int]
-    """Arm to groups of which it has any item."""
+    """Number of groups with items, by arm."""
     entropy: dict[str, float]
+    """Normalized entropy by arm."""
     gini: dict[str, float]
+    """Gini coefficient by arm."""
     groups: list[Group]
-    """The pool's largest first; not all where there are very many."""
+    """At most 60 groups, by descending size in the pool."""
     widest: float
-    """The largest share of any."""
+    """Largest fraction of any group in any arm."""
     few: bool
-    """Whether the groups can be told one by one."""
+    """True if there are so few groups that all are listed."""
     plots: list[Markup]
+    """Plots of the spread."""
 
 
 def over_clusters(findings: Findings) -> Kind:
-    """Returns the spread over top-level clusters that are not empty; known without any label."""
+    """Returns the spread over the nonempty clusters of the top level, which needs no labels."""
     tree = findings.tree
     top = len(tree.levels)
     sizes = tree.point_counts(top)
     taken = np.bincount(tree.point_labels(top)[findings.indices], minlength=len(sizes))
     counts = {"pool": sizes[sizes > 0], "curated": taken[sizes > 0]}
-    told = "Sizes of the top-level clusters in the pool and in the curated subset: "
+    sizes_of = "Sizes of the top-level clusters in the pool and in the curated subset: "
     drawn = [
-        plots.shares("clusters", told + "share of each.", counts, "clusters"),
-        plots.lorenz("lorenz", told + "held together by the largest.", counts, "clusters"),
+        plots.fractions("clusters", sizes_of + "share of each.", counts, "clusters"),
+        plots.lorenz("lorenz", sizes_of + "held together by the largest.", counts, "clusters"),
     ]
     return _kind("top-level cluster", counts, [], drawn)
 
 
 def over_groups(balance: dict[str, Any]) -> list[Kind]:
-    """Returns the spread over each kind of known groups, from ``results["balance"]``."""
+    """Returns the spread over each kind of known groups.
+
+    Args:
+        balance: the entry ``balance`` of the results of the evaluation.
+    """
     kinds = []
     for number, (name, by_arm) in enumerate(balance.items()):
         arms = [arm for arm in _ORDER if arm in by_arm]
         names = list(by_arm["pool"]["counts"])
         counts = {
-            arm: np.array([by_arm[arm]["counts"].get(one, 0) for one in names]) for arm in arms
+            arm: np.array([by_arm[arm]["counts"].get(group, 0) for group in names]) for arm in arms
         }
         drawn = []
         if len(names) > _FEW:
@@ -86,21 +101,20 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
 
 
 def arms_of(kinds: list[Kind]) -> list[str]:
-    """Returns the arms that a table of all kinds has to show: these three, and others where
-    known."""
+    """Returns the arms in a table of all kinds, in the order of the page."""
     known = {"pool", "random", "curated"}.union(*(kind.arms for kind in kinds))
     return [arm for arm in _ORDER if arm in known]
 
 
 def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]) -> Kind:
-    shares = {arm: sizes / max(1, sizes.sum()) for arm, sizes in counts.items()}
+    fractions = {arm: sizes / max(1, sizes.sum()) for arm, sizes in counts.items()}
     groups = [
         Group(
-            one,
+            group,
             {arm: int(sizes[i]) for arm, sizes in counts.items()},
-            {arm: float(share[i]) for arm, share in shares.items()},
+            {arm: float(fraction[i]) for arm, fraction in fractions.items()},
         )
-        for i, one in enumerate(names[:_MANY])
+        for i, group in enumerate(names[:_MANY])
     ]
     return Kind(
         name,
@@ -110,7 +124,7 @@ def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: lis
         {arm: normalized_entropy(sizes) for arm, sizes in counts.items()},
         {arm: gini(sizes) for arm, sizes in counts.items()},
         groups,
-        max(float(share.max()) for share in shares.values()),
+        max(float(fraction.max()) for fraction in fractions.values()),
         len(names) <= _FEW,
         drawn,
     )

@@ -1,4 +1,4 @@
-"""Built-in self-supervised learning: a small ViT, SimCLR, and probes of what it learned."""
+"""Self-supervised pretraining of small encoders, to compare subsets: a ViT and SimCLR."""
 
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.training.augment import Augmentation

@@ -1,4 +1,4 @@
-"""Random views of images, on the device: crop and resize, flip, colour jitter, grey."""
+"""Random views of images, on the device: crop and resize, flip, color jitter, grayscale."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,26 +9,37 @@ import jax.numpy as jnp
 from jaxcurate.checks import InputError
 
 LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the gray value of a pixel (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths of the random changes."""
+    """Strengths of the random changes that make views of images.
+
+    Raises:
+        InputError: naming the field that cannot be used.
+
+    Examples:
+        >>> Augmentation(flip=0.0, brightness=0.8).brightness
+        0.8
+    """
 
     crop_scale: tuple[float, float] = (0.4, 1.0)
-    """Least and greatest area of the crop, as fractions of the image."""
+    """Smallest and largest area of the crop, as fractions of the image."""
     crop_ratio: float = 4 / 3
-    """Greatest ratio of the crop's sides, at least 1; its inverse is the least."""
+    """Largest ratio of the crop's sides, at least 1; the smallest ratio is its inverse."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     brightness: float = 0.4
-    """Largest change of the factor 1 that the image is multiplied by."""
+    """Largest deviation from 1 of the factor that the image is multiplied by."""
     contrast: float = 0.4
-    """Largest change of the factor 1 that distances from the mean gray are multiplied by."""
+    """Largest deviation from 1 of the factor that differences from the mean gray are multiplied
+    by."""
     saturation: float = 0.4
-    """Largest change of the factor 1 that distances from a pixel's own gray are multiplied by."""
+    """Largest deviation from 1 of the factor that differences from the gray of the same pixel are
+    multiplied by."""
     grey: float = 0.2
-    """Probability of losing the colors altogether."""
+    """Probability of a conversion to grayscale."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
@@ -42,25 +53,38 @@ class Augmentation:
 
 
 class Draw(NamedTuple):
-    """Random choices for a batch: one float32 ``[b]`` each, ``flip`` and ``grey`` bool."""
+    """Random changes of the images of a batch: ``[b]`` each, float32 and for ``flip`` bool."""
 
     height: jax.Array
+    """Height of the crop, as a fraction of the image."""
     width: jax.Array
+    """Width of the crop, as a fraction of the image."""
     top: jax.Array
+    """Upper edge of the crop, as a fraction of the image."""
     left: jax.Array
+    """Left edge of the crop, as a fraction of the image."""
     flip: jax.Array
+    """True for images that are mirrored."""
     brightness: jax.Array
+    """Factor of the brightness."""
     contrast: jax.Array
+    """Factor of the contrast."""
     saturation: jax.Array
+    """Factor of the saturation; 0 for grayscale."""
 
 
 def scale(images: jax.Array) -> jax.Array:
-    """Maps uint8 images to float32 in [-1, 1], which is what the encoders see."""
+    """Returns uint8 images as float32 in [-1, 1], the input of the encoders.
+
+    Examples:
+        >>> scale(jnp.array([0, 255], jnp.uint8)).tolist()
+        [-1.0, 1.0]
+    """
     return images.astype(jnp.float32) / 127.5 - 1
 
 
 def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
-    """Draws ``n`` random changes; sides and corners are shares of the image."""
+    """Returns ``n`` random changes of the given strength."""
     u = jax.random.uniform(key, (9, n))
     low, high = strength.crop_scale
     area = low + (high - low) * u[0]
@@ -84,28 +108,44 @@ def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
 
 
 def resampling(start: jax.Array, extent: jax.Array, size: int) -> jax.Array:
-    """Matrices that crop and stretch one axis, bilinear: float32 ``[b, size out, size in]``.
+    """Returns matrices that crop one axis and stretch it back by bilinear interpolation.
 
-    A crop and its resize are then two matrix products, which every backend does well; a crop is
-    never larger than the image, so that nothing needs low-pass filtering.
+    With them, a crop and its resize are two matrix products, which are fast on every backend. A
+    crop is never larger than the image, so that no low-pass filter is needed.
 
     Args:
-        start: ``[b]`` where the crop begins, as a share of the axis.
-        extent: ``[b]`` its length, as a share of the axis.
-        size: pixels along the axis, before and after.
+        start: first edge of the crop, as a fraction of the axis, ``[b]``.
+        extent: length of the crop, as a fraction of the axis, ``[b]``.
+        size: number of pixels along the axis, before and after.
+
+    Returns:
+        float32 ``[b, size, size]``, output pixels by input pixels.
+
+    Examples:
+        >>> print(resampling(jnp.array([0.5]), jnp.array([0.5]), 2)[0])  # the second pixel, twice
+        [[0.25 0.75]
+         [0.   1.  ]]
     """
-    center = (jnp.arange(size) + 0.5)[None, :]
-    at = size * start[:, None] + center * extent[:, None] - 0.5
-    at = jnp.clip(at, 0, size - 1)
-    return jnp.maximum(0, 1 - jnp.abs(at[:, :, None] - jnp.arange(size)[None, None, :]))
+    middle = (jnp.arange(size) + 0.5)[None, :]
+    position = size * start[:, None] + middle * extent[:, None] - 0.5
+    position = jnp.clip(position, 0, size - 1)
+    return jnp.maximum(0, 1 - jnp.abs(position[:, :, None] - jnp.arange(size)[None, None, :]))
 
 
-def apply(images: jax.Array, d: Draw) -> jax.Array:
-    """Changes float32 images ``[b, s, s, 3]`` in [-1, 1] as drawn; the result stays in [-1, 1]."""
+def apply(images: jax.Array, drawn: Draw) -> jax.Array:
+    """Returns images with random changes applied.
+
+    Args:
+        images: float32 ``[b, s, s, 3]`` in [-1, 1].
+        drawn: the changes, from :func:`draw`.
+
+    Returns:
+        float32 ``[b, s, s, 3]`` in [-1, 1].
+    """
     size = images.shape[1]
-    vertical = resampling(d.top, d.height, size)
-    horizontal = resampling(d.left, d.width, size)
-    horizontal = jnp.where(d.flip[:, None, None], horizontal[:, ::-1], horizontal)
+    vertical = resampling(drawn.top, drawn.height, size)
+    horizontal = resampling(drawn.left, drawn.width, size)
+    horizontal = jnp.where(drawn.flip[:, None, None], horizontal[:, ::-1], horizontal)
     x = jnp.einsum("bij,bjkc->bikc", vertical, images, precision="highest")
     x = jnp.einsum("bxk,bikc->bixc", horizontal, x, precision="highest")
 
@@ -113,11 +153,12 @@ def apply(images: jax.Array, d: Draw) -> jax.Array:
         return v[:, None, None, None]
 
     luma = jnp.asarray(LUMA, jnp.float32)[None, None, None]
-    # Black is -1 here: brightness is a multiple of the distance from black.
-    x = (x + 1) * each(d.brightness)
+    # Black is -1, and brightness scales the difference from black.
+    x = (x + 1) * each(drawn.brightness)
     middle = jnp.mean(jnp.sum(x * luma, axis=-1), axis=(1, 2))
-    x = each(d.contrast) * x + each((1 - d.contrast) * middle)
-    x = each(d.saturation) * x + each(1 - d.saturation) * jnp.sum(x * luma, -1, keepdims=True)
+    x = each(drawn.contrast) * x + each((1 - drawn.contrast) * middle)
+    gray = jnp.sum(x * luma, -1, keepdims=True)
+    x = each(drawn.saturation) * x + each(1 - drawn.saturation) * gray
     return jnp.clip(x - 1, -1, 1)
 
 
@@ -127,7 +168,7 @@ def augment(key: jax.Array, images: jax.Array, strength: Augmentation) -> jax.Ar
     Args:
         key: a PRNG key.
         images: uint8 ``[b, s, s, 3]``.
-        strength: how strong the changes are.
+        strength: the strengths of the changes.
 
     Returns:
         float32 ``[b, s, s, 3]`` in [-1, 1].

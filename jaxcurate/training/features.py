@@ -1,4 +1,4 @@
-"""Features of images by pretrained encoders."""
+"""Features of images, from pretrained encoders."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,24 @@ from jaxcurate.training.pretrain import Params, PretrainConfig, check_images
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
-    """Returns the encoder of one run, as a Flax module."""
+    """Returns the encoder of one run as a Flax module.
+
+    Args:
+        params: the weights of all runs, from :func:`jaxcurate.training.pretrain`.
+        run: the number of the run.
+        model: the shape that the encoders were pretrained with.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.training import Run, pretrain
+        >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
+        >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+        >>> runs = [Run(np.arange(20), seed=0)]
+        >>> trained = pretrain(images, runs, settings, devices=jc.Devices.first(1))
+        >>> type(encoder(trained.params, 0, model)).__name__
+        'ViT'
+    """
     vit = nnx.eval_shape(lambda: ViT(model, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(vit)
     nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
@@ -25,10 +42,10 @@ def _encode(
     """Returns features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
     scaled = augment.scale(images)
 
-    def one(p: Params) -> jax.Array:
-        return encoder(jax.tree.map(lambda a: a[None], p), 0, model)(scaled)
+    def encode_by(run_params: Params) -> jax.Array:
+        return encoder(jax.tree.map(lambda p: p[None], run_params), 0, model)(scaled)
 
-    return jnp.moveaxis(jax.lax.map(one, params), 0, 1)
+    return jnp.moveaxis(jax.lax.map(encode_by, params), 0, 1)
 
 
 def encode(
@@ -37,31 +54,43 @@ def encode(
     settings: PretrainConfig,
     *,
     devices: Devices | None = None,
-    block: int = 256,
+    batch_size: int = 256,
 ) -> np.ndarray:
-    """Returns features of images by every encoder.
+    """Returns the features of images by every encoder.
 
     Args:
-        params: from :func:`jaxcurate.training.pretrain`.
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, read block by block.
-        settings: those that the encoders were pretrained with.
+        params: the weights of all runs, from :func:`jaxcurate.training.pretrain`.
+        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which one batch is read at a time.
+        settings: the settings that the encoders were pretrained with.
         devices: the devices over which the images are split; all by default.
-        block: images that a device takes at a time.
+        batch_size: number of images that a device encodes at a time.
 
     Returns:
         float32 ``[n_runs, n, width]``.
 
     Raises:
-        ValueError: the images are not uint8 of the model's size.
+        InputError: the images are not uint8 of the model's size.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.training import Run, pretrain
+        >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
+        >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+        >>> runs = [Run(np.arange(20), seed=0)]
+        >>> devices = jc.Devices.first(1)
+        >>> trained = pretrain(images, runs, settings, devices=devices)
+        >>> encode(trained.params, images, settings, devices=devices).shape
+        (1, 20, 8)
     """
     check_images(images, settings)
     devices = Devices.all() if devices is None else devices
     kernel = devices.spmd(_encode, (ROWS, SAME), ROWS, model=settings.model)
-    step = block * devices.count
+    step = batch_size * devices.count
     n_runs = len(jax.tree.leaves(params)[0])
     features = np.empty((n_runs, len(images), settings.model.width), np.float32)
     for first in range(0, len(images), step):
-        part, _ = devices.put_rows(np.asarray(images[first : first + step]), block)
-        out = np.asarray(kernel(part, params)).swapaxes(0, 1)
-        features[:, first : first + step] = out[:, : len(images) - first]
+        placed, _ = devices.put_rows(np.asarray(images[first : first + step]), batch_size)
+        encoded = np.asarray(kernel(placed, params)).swapaxes(0, 1)
+        features[:, first : first + step] = encoded[:, : len(images) - first]
     return features

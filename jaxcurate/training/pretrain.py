@@ -1,7 +1,7 @@
 """The pretraining loop: the same steps of SimCLR for every (subset, seed) pair.
 
-Read it from top to bottom: settings, one training step, and the loop over waves of runs. What a
-run sees is in ``runs.py``, what its encoder makes of images in ``features.py``. Runs, not
+The file reads from top to bottom: settings, one training step, and the loop over groups of runs.
+The batches of a run are in ``runs.py``, the features of its encoder in ``features.py``. Runs, not
 batches, are split over the devices: each device trains ``runs_per_device`` runs at a time, so
 that no step waits for another device.
 """
@@ -29,16 +29,25 @@ from jaxcurate.training.runs import Run, batches_of, check_runs
 Params = dict[str, Any]
 """Weights of the encoders as nested dictionaries; every leaf is ``[n_runs, ...]``."""
 Progress = Callable[[int, int], None]
-"""Called with the steps done and the steps in all, over all runs."""
+"""Function called with the numbers of steps done and of all steps, over all runs."""
 
 STEPS_PER_CALL = 25
-"""Steps that one compiled call makes: enough to hide its cost, few enough to show progress."""
+"""Number of steps in one compiled call: enough to hide its cost, few enough to show progress."""
 _ROW_MULTIPLE = 1024
+"""Multiple that the number of images on a device is padded to."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything about pretraining that is the same for all runs of a comparison."""
+    """Settings of pretraining that are the same for all runs of a comparison.
+
+    Raises:
+        InputError: naming the field that cannot be used.
+
+    Examples:
+        >>> PretrainConfig(n_steps=100, batch_size=64).n_steps
+        100
+    """
 
     model: ViTConfig = field(default_factory=ViTConfig)
     """Shape of the encoder."""
@@ -59,8 +68,8 @@ class PretrainConfig:
     projection: tuple[int, int] = (128, 64)
     """Hidden units and output dimensions of the projection head."""
     runs_per_device: int = 2
-    """Number of runs that a device trains at the same time. Two took about half the time of one
-    after another on two CPU cores; a large accelerator is better filled by more."""
+    """Number of runs that a device trains at the same time. On two CPU cores, two runs together
+    took about half the time of two in turn; a large accelerator is better used by more."""
 
     def __post_init__(self) -> None:
         if self.n_steps < 0:
@@ -81,14 +90,21 @@ class PretrainConfig:
 
 
 class Pretrained(NamedTuple):
-    """Encoders, stacked over runs, and their loss at every step, float32 ``[n_runs, n_steps]``."""
+    """Encoders after pretraining, stacked over runs."""
 
     params: Params
+    """Weights of the encoders."""
     losses: np.ndarray
+    """Loss of each run at every step, float32 ``[n_runs, n_steps]``."""
 
 
 def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
-    """Returns AdamW with a linear warm-up and a cosine decay to 0; only matrices decay."""
+    """Returns AdamW with a linear warm-up and a cosine decay to 0, and weight decay on matrices.
+
+    References:
+        Loshchilov, Hutter: Decoupled weight decay regularization (2019),
+        https://arxiv.org/abs/1711.05101.
+    """
     n_warmup = round(settings.warmup * settings.n_steps)
     rate = optax.warmup_cosine_decay_schedule(
         init_value=settings.learning_rate / max(1, n_warmup),
@@ -120,7 +136,7 @@ class _State(NamedTuple):
 
 
 def _start(seeds: jax.Array, *, axis_name: str | None, settings: PretrainConfig) -> _State:
-    """Returns initial weights of one run for each of the seeds, uint32 ``[r]``."""
+    """Returns the initial weights of one run for each of the seeds, uint32 ``[r]``."""
 
     def start(seed: jax.Array) -> _State:
         params = nnx.state(_new_model(settings, jax.random.key(seed)))
@@ -143,14 +159,14 @@ def _train(
     """Makes steps ``first`` to ``first + n - 1`` of the runs that this device holds.
 
     Args:
-        state: of ``r`` runs, stacked.
-        seeds: uint32 ``[r]``.
-        batches: int32 ``[r, STEPS_PER_CALL, b]``, rows of ``images``; the first ``n`` count.
+        state: the state of ``r`` runs, stacked.
+        seeds: the seeds of the runs, uint32 ``[r]``.
+        batches: rows of ``images``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
         images: uint8 ``[m, s, s, 3]``.
-        first: how many steps came before.
-        n: how many to make.
-        axis_name: unused, since runs never talk to each other.
-        settings: the comparison's.
+        first: the number of steps that were made before.
+        n: the number of steps to make.
+        axis_name: unused, because runs do not communicate.
+        settings: the settings of the comparison.
 
     Returns:
         The new state and the losses, float32 ``[r, STEPS_PER_CALL]``.
@@ -161,13 +177,13 @@ def _train(
         both = jnp.concatenate([batch, batch])
         views = augment.augment(key, both, settings.augmentation)
         z = nnx.merge(_structure(settings), params)(views)
-        one, other = jnp.split(z, 2)
-        return nt_xent(one, other, rows, settings.temperature)
+        z_1, z_2 = jnp.split(z, 2)
+        return nt_xent(z_1, z_2, rows, settings.temperature)
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
             (params, opt_state), losses = carry
-            # Fixed by seed and step alone: the arms of a comparison see the same randomness.
+            # The key depends on seed and step alone, so that all arms see the same randomness.
             key = jax.random.fold_in(jax.random.key(seed), first + i + 1)
             value, gradient = jax.value_and_grad(loss)(params, key, batches[i])
             update, opt_state = optimizer(settings).update(gradient, opt_state, params)
@@ -194,13 +210,15 @@ def pretrain(
 ) -> Pretrained:
     """Pretrains one encoder for each run, all with the same settings.
 
-    Runs with the same seed start from the same weights and see the same random changes, batch
-    place by batch place, whatever their rows: differences between them are paired.
+    Runs with the same seed start from the same weights, and at each step apply the same random
+    changes to the images at each position of the batch, whatever their rows. Differences between
+    runs with the same seed are therefore paired.
 
     Args:
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap; only rows that a run names are read.
-        runs: subsets and seeds.
-        settings: the same for all runs.
+        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which only the rows of the runs
+            are read.
+        runs: the rows and the seed of each run.
+        settings: the settings of all runs.
         devices: the devices over which the runs are split; all by default.
         progress: called after every few steps.
 
@@ -208,14 +226,28 @@ def pretrain(
         The encoders in the order of ``runs``, and their losses.
 
     Raises:
-        ValueError: images or rows do not fit, or a loss is not finite.
+        InputError: images or rows do not fit, or a loss is not finite.
+
+    References:
+        Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
+        representations (2020), https://arxiv.org/abs/2002.05709.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
+        >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+        >>> runs = [Run(np.arange(20), seed=0)]
+        >>> trained = pretrain(images, runs, settings, devices=jc.Devices.first(1))
+        >>> trained.losses.shape
+        (1, 2)
     """
     check_images(images, settings)
     check_runs(runs, len(images), settings.n_steps, settings.batch_size)
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
     devices = Devices.all() if devices is None else devices
     replicate = devices.spmd(_same, (SAME,), SAME)
-    # Padded, so that subsets of nearly the same size share one compiled function.
+    # Padding lets subsets of nearly the same size share one compiled function.
     kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
     kept[: len(used)] = images[used]
     on_device = replicate(kept)
@@ -225,27 +257,27 @@ def pretrain(
     )
 
     done = []
-    n_steps, per_wave = settings.n_steps, devices.count * settings.runs_per_device
-    for first_run in range(0, len(runs), per_wave):
-        wave = list(runs[first_run : first_run + per_wave])
-        n_real = len(wave)
-        wave += wave[-1:] * (per_wave - n_real)  # a last wave of fewer runs leaves no device idle
-        seeds = np.array([run.seed for run in wave], np.uint32)
+    n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
+    for first_run in range(0, len(runs), n_together):
+        group = list(runs[first_run : first_run + n_together])
+        n_real = len(group)
+        group += group[-1:] * (n_together - n_real)  # fills all devices
+        seeds = np.array([run.seed for run in group], np.uint32)
         n_calls = math.ceil(n_steps / STEPS_PER_CALL)
-        batches = np.zeros((per_wave, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
-        for i, run in enumerate(wave):
+        batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
+        for i, run in enumerate(group):
             if n_steps:
                 batches[i, :n_steps] = np.searchsorted(
                     used, batches_of(run, n_steps, settings.batch_size)
                 )
 
-        state, losses = start(seeds), [np.zeros((per_wave, 0), np.float32)]
+        state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
         for first in range(0, n_steps, STEPS_PER_CALL):
             n = min(STEPS_PER_CALL, n_steps - first)
-            now = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
-            state, loss = train(state, seeds, now, on_device, np.int32(first), np.int32(n))
+            upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
+            state, loss = train(state, seeds, upcoming, on_device, np.int32(first), np.int32(n))
             losses.append(np.asarray(loss)[:, :n])
-            _check_finite(losses[-1][:n_real], first, first_run, wave, settings)
+            _check_finite(losses[-1][:n_real], first, first_run, group, settings)
             if progress is not None:
                 progress(first_run * n_steps + (first + n) * n_real, len(runs) * n_steps)
         encoders = nnx.to_pure_dict(state.params)["encoder"]
@@ -257,12 +289,19 @@ def pretrain(
         )
     params, losses = zip(*done, strict=True)
     return Pretrained(
-        jax.tree.map(lambda *parts: np.concatenate(parts), *params), np.concatenate(losses)
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *params), np.concatenate(losses)
     )
 
 
 def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
-    """Refuses images that are not uint8 of the model's size."""
+    """Refuses images that are not uint8 of the model's size.
+
+    Raises:
+        InputError: naming the dtype and the shape.
+
+    Examples:
+        >>> check_images(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
+    """
     size = settings.model.image_size
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
         raise InputError(
@@ -272,12 +311,12 @@ def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
 
 
 def _check_finite(
-    losses: np.ndarray, first: int, first_run: int, wave: Sequence[Run], settings: PretrainConfig
+    losses: np.ndarray, first: int, first_run: int, group: Sequence[Run], settings: PretrainConfig
 ) -> None:
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         run, step = bad[0]
         raise InputError(
-            f"run {first_run + run} (seed {wave[run].seed}): the loss is not finite at step "
+            f"run {first_run + run} (seed {group[run].seed}): the loss is not finite at step "
             f"{first + step}; try a learning_rate below {settings.learning_rate:g}"
         )

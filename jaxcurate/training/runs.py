@@ -1,4 +1,4 @@
-"""A run: the rows and the seed of one pretraining, and what it sees batch by batch."""
+"""A run of pretraining: its rows, its seed, and its batches."""
 
 import math
 from collections.abc import Sequence
@@ -10,23 +10,43 @@ from jaxcurate.checks import InputError
 
 
 class Run(NamedTuple):
-    """One pretraining."""
+    """Rows and seed of one pretraining run.
+
+    Examples:
+        >>> Run(np.arange(100), seed=3).seed
+        3
+    """
 
     rows: np.ndarray
-    """Images that the run trains on, int64 ``[m]``."""
+    """Rows of the images that the run trains on, int64 ``[m]``."""
     seed: int
+    """Seed of the initial weights, of the batches and of the random views."""
     batches: Sequence[np.ndarray] | None = None
-    """The rows of every batch, ``batches[step]``, such as
-    :class:`jaxcurate.curation.stratified_batches.Batches`; shuffled epochs by default. Random views
-    hang on seed, step and place alone either way."""
+    """Rows of every batch, ``batches[step]``, such as
+    :class:`jaxcurate.curation.stratified_batches.Batches`; None for shuffled epochs. The random
+    views depend only on the seed, the step and the position in the batch either way."""
 
 
 def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.ndarray:
-    """Returns rows of every batch: int32 ``[n_steps, batch_size]``.
+    """Returns the rows of every batch in shuffled epochs.
 
-    Epochs are fresh permutations laid end to end, so that every row is seen equally often
-    whatever its number. A batch may reach over the end of an epoch, or of several where there
-    are fewer rows than its size.
+    Epochs are new permutations of the rows, concatenated, so that every row is seen equally
+    often. A batch may span the end of an epoch, or several epochs if it is larger than the number
+    of rows.
+
+    Args:
+        rows: int64 ``[m]``.
+        seed: the seed of the permutations.
+        n_steps: the number of batches.
+        batch_size: the number of rows in a batch.
+
+    Returns:
+        int32 ``[n_steps, batch_size]``.
+
+    Examples:
+        >>> batches = schedule(np.arange(6), seed=0, n_steps=3, batch_size=4)
+        >>> np.bincount(batches.ravel()).tolist()
+        [2, 2, 2, 2, 2, 2]
     """
     rng = np.random.default_rng(seed)
     wanted = n_steps * batch_size
@@ -36,17 +56,29 @@ def schedule(rows: np.ndarray, seed: int, n_steps: int, batch_size: int) -> np.n
 
 
 def batches_of(run: Run, n_steps: int, batch_size: int) -> np.ndarray:
-    """Returns rows of every batch of a run: integers ``[n_steps, batch_size]``."""
+    """Returns the rows of every batch of a run, integers ``[n_steps, batch_size]``.
+
+    Examples:
+        >>> run = Run(np.arange(6), seed=0, batches=[np.array([0, 1]), np.array([2, 3])])
+        >>> batches_of(run, 2, 2).tolist()
+        [[0, 1], [2, 3]]
+    """
     if run.batches is None or not n_steps:
         return schedule(run.rows, run.seed, n_steps, batch_size)
     return np.stack([run.batches[step] for step in range(n_steps)])
 
 
 def check_runs(runs: Sequence[Run], n_images: int, n_steps: int, batch_size: int) -> None:
-    """Refuses runs that cannot be made.
+    """Refuses runs that cannot be carried out.
 
     Raises:
-        ValueError: naming the run, and what of it cannot be used.
+        InputError: naming the run, and its argument that cannot be used.
+
+    Examples:
+        >>> check_runs([Run(np.arange(6), seed=0)], n_images=5, n_steps=3, batch_size=4)
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: rows of run 0 reach outside the 5 images
     """
     if not runs:
         raise InputError("runs is empty: nothing to pretrain")
@@ -61,13 +93,13 @@ def check_runs(runs: Sequence[Run], n_images: int, n_steps: int, batch_size: int
         if not 0 <= run.seed < 2**32:
             raise InputError(f"seed={run.seed} of run {i} must be within [0, 2**32)")
         if run.batches is not None:
-            is_own = np.zeros(n_images, bool)
-            is_own[rows] = True
-            _check_batches(run.batches, is_own, n_steps, batch_size, i)
+            is_in_run = np.zeros(n_images, bool)
+            is_in_run[rows] = True
+            _check_batches(run.batches, is_in_run, n_steps, batch_size, i)
 
 
 def _check_batches(
-    batches: Sequence[np.ndarray], is_own: np.ndarray, n_steps: int, batch_size: int, number: int
+    batches: Sequence[np.ndarray], is_in_run: np.ndarray, n_steps: int, batch_size: int, number: int
 ) -> None:
     if len(batches) < n_steps:
         raise InputError(f"batches of run {number} are {len(batches)}, but n_steps={n_steps}")
@@ -76,7 +108,7 @@ def _check_batches(
         if batch.shape != (batch_size,) or not np.issubdtype(batch.dtype, np.integer):
             raise InputError(
                 f"batch {step} of run {number} is {batch.dtype} of shape {batch.shape}; "
-                f"batch_size={batch_size} wants so many integers"
+                f"batch_size={batch_size} wants as many integers"
             )
-        if not (0 <= batch.min() <= batch.max() < len(is_own) and is_own[batch].all()):
+        if not (0 <= batch.min() <= batch.max() < len(is_in_run) and is_in_run[batch].all()):
             raise InputError(f"batch {step} of run {number} has a row that is not of its rows")

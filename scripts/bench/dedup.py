@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Deduplication held against brute force on Open Clip Art, and what many copies of a row cost.
+"""Compares deduplication with brute force on Open Clip Art, and times many copies of one row.
 
     python scripts/bench/dedup.py [DATA_DIR]
 
-Brings nothing: ``scripts/fetch --only clipart`` does. DATA_DIR is ``$JAXCURATE_DATA``, or else
-``data``. Exact recall is of pairs of pictures that have the same bytes at 32 pixels. Near pairs
-are those whose cosine among 64 principal components reaches the threshold, in float64, every row
-against every other: recall is the share of them that end up in one component, precision the share
-of found pairs that are near, purity the share of all pairs within components that are (a chain of
-near pairs joins rows that are not). The second table is of 10,000 rows of 64 numbers, of which so
-many are the same direction at four lengths, or nearly so; its first line compiles.
+``scripts/fetch --only clipart`` fetches the images. DATA_DIR is ``$JAXCURATE_DATA``, or else
+``data``. Exact recall is that of pairs of images with the same bytes at 32 pixels. Near pairs
+have a cosine similarity of at least the threshold among 64 principal components, by float64 brute
+force: recall is the fraction of them in the same component, precision the fraction of found pairs
+that are near, and purity the fraction of all pairs within components that are near (a chain of
+near pairs also joins rows that are not). The second table is for 10,000 rows of 64 numbers, of
+which the given number have the same direction at four lengths, exactly or nearly; the times in
+its first line include compilation.
 """
 
 import os
@@ -27,10 +28,10 @@ CLIQUES = (0, 1_000, 3_000, 6_700)
 
 
 def exact_recall(pixels: np.ndarray, components: np.ndarray) -> tuple[float, int]:
-    """Of the pairs of pictures with the same bytes, the share that is joined; and their number."""
+    """Returns the fraction of the pairs of equal images that are joined, and their number."""
     groups: dict[bytes, list[int]] = {}
-    for row, picture in enumerate(pixels):
-        groups.setdefault(picture.tobytes(), []).append(row)
+    for row, image in enumerate(pixels):
+        groups.setdefault(image.tobytes(), []).append(row)
     alike = joined = 0
     for rows in groups.values():
         sizes = np.unique(components[rows], return_counts=True)[1]
@@ -42,13 +43,13 @@ def exact_recall(pixels: np.ndarray, components: np.ndarray) -> tuple[float, int
 def clip_art(data_dir: str) -> None:
     pixels = raw.read_clipart(Path(data_dir) / "raw/clipart", 32).pixels
     flat = pixels.reshape(len(pixels), -1)
-    centred = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    x = centred @ np.linalg.svd(centred[::4], full_matrices=False)[2][:64].T
+    centered = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x = centered @ np.linalg.svd(centered[::4], full_matrices=False)[2][:64].T
     digests = content_digests(pixels)
     exact = deduplicate(x, None, digests=digests)
     recall, n_pairs = exact_recall(pixels, exact.components)
-    share = exact.n_same / len(pixels)
-    print(f"Open Clip Art: {len(pixels):,} pictures, {share:.1%} are copies of an earlier one")
+    fraction = exact.n_same / len(pixels)
+    print(f"Open Clip Art: {len(pixels):,} images, {fraction:.1%} are copies of an earlier one")
     print(f"exact recall {recall:.4f} of {n_pairs:,} pairs")
     print(f"{'cosine':<8}{'kept':>8}{'pairs alike':>13}{'recall':>9}{'precision':>11}", end="")
     print(f"{'purity':>8}{'s':>7}")
@@ -56,10 +57,10 @@ def clip_art(data_dir: str) -> None:
         begun = time.perf_counter()
         found = deduplicate(x, threshold, digests=digests)
         took = time.perf_counter() - begun
-        told = agreement(found, x, threshold)
+        near = agreement(found, x, threshold)
         print(
-            f"{threshold:<8}{len(found.kept):>8,}{told.n_alike // 2:>13,}{told.recall:>9.5f}"
-            f"{told.precision:>11.4f}{told.purity:>8.3f}{took:>7.1f}",
+            f"{threshold:<8}{len(found.kept):>8,}{near.n_alike // 2:>13,}{near.recall:>9.5f}"
+            f"{near.precision:>11.4f}{near.purity:>8.3f}{took:>7.1f}",
             flush=True,
         )
 

@@ -1,17 +1,17 @@
-"""Times one assignment and one Lloyd iteration on a GPU, next to torch and flash-kmeans.
+"""Times one assignment and one Lloyd iteration on a GPU, beside torch and flash-kmeans.
 
     python scripts/bench/gpu.py                                     # 10 M x 1024 -> 100 k, and
     python scripts/bench/gpu.py --cases=8000000x128x1024 --rounds=5  # 8 M x 128 -> 1024
 
-Contenders run one after another, each in its own process, for the rows of one leave no memory to
-another; rows are drawn on the device from one seed. `rate` is 2 n k d / time, told next to the
-best rate that a product of two square matrices reached in the same run, in bfloat16 and in true
-float32. `+ update` is what an iteration takes beyond its two assignments (flash-kmeans has it in
-its assignment). `fused` is the kernel for Hopper GPUs that jaxcurate/kmeans/kernels/dispatch.py can
-turn on. jaxcurate's labels are those of float32 at either precision; `agree` is the share
-of a sample of rows whose label is the nearest centroid by float64. A contender that is not
-installed is left out and named. It runs on any backend of jax and torch: try
-`--cases=20000x64x300` on a CPU.
+Contenders run one after another, each in its own process, because the rows of one leave no memory
+for another; rows are drawn on the device from one seed. `rate` is 2 n k d / time; the columns
+after it give it relative to the best rate of a product of two square matrices in the same run, in
+bfloat16 and in true float32. `+ update` is the time of an iteration beyond its two assignments
+(flash-kmeans includes it in its assignment). `fused` is the kernel for Hopper GPUs that
+jaxcurate/kmeans/kernels/dispatch.py can turn on. jaxcurate's labels are those of float32 at
+either precision; `agree` is the fraction of a sample of rows whose label is the nearest centroid
+by float64. A contender that is not installed is left out and named. The script runs on any
+backend of jax and torch, for example with `--cases=20000x64x300` on a CPU.
 """
 
 import json
@@ -37,15 +37,15 @@ CONTENDERS = flags.DEFINE_list(
         "torch",
         "flash-kmeans",
     ],
-    "Who.",
+    "Contenders.",
 )
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of turns, after one that warms up.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds, after one round for warm-up.")
 WORKER = flags.DEFINE_string("worker", None, "Internal: the contender that this process is.")
 _SAMPLE = 256
 
 
 def matrix_rate(multiply: Callable[[], None], n: int) -> float:
-    """FLOP/s of products of two square matrices ``[n, n]``, the best of five."""
+    """Returns the best rate of five products of two square matrices ``[n, n]``, in FLOP/s."""
     times = []
     for _ in range(5):
         begin = time.perf_counter()
@@ -55,14 +55,14 @@ def matrix_rate(multiply: Callable[[], None], n: int) -> float:
 
 
 def agreement(rows: np.ndarray, centroids: np.ndarray, labels: np.ndarray) -> float:
-    """The share of a few rows that have the label of the nearest centroid, by float64."""
+    """Returns the fraction of rows whose label is the nearest centroid, by float64."""
     rows, centroids = rows.astype(np.float64), centroids.astype(np.float64)
     scores = 0.5 * (centroids**2).sum(1) - rows @ centroids.T
     return float((scores.argmin(1) == labels).mean())
 
 
 class WithJaxcurate:
-    """Rows, centroids and what is timed, in jax."""
+    """Rows, centroids and the timed functions, in jax."""
 
     def __init__(self, precision: str, gpu_kernel: str, n: int, d: int, k: int):
         import jax
@@ -114,7 +114,7 @@ class WithJaxcurate:
 
 
 class WithTorch:
-    """The plain loop: a block of products, argmin, and sums by index_add."""
+    """Plain loop in torch: blocks of products, argmin, and sums by index_add."""
 
     def __init__(self, n: int, d: int, k: int):
         import torch
@@ -156,7 +156,7 @@ class WithTorch:
 
 
 class WithFlash(WithTorch):
-    """flash-kmeans: Triton kernels for both steps; rows in half precision, as it wants them."""
+    """flash-kmeans: Triton kernels for both steps, with rows in half precision as it requires."""
 
     def __init__(self, n: int, d: int, k: int):
         from flash_kmeans import batch_kmeans_Euclid
@@ -184,7 +184,7 @@ class WithFlash(WithTorch):
 
 
 def serve(name: str) -> None:
-    """The life of a contender's process: a case a line."""
+    """Runs a contender in this process: reads one task and writes one answer on each line."""
     answer_to, sys.stdout = sys.stdout, sys.stderr
     made = None
     for line in sys.stdin:
@@ -204,14 +204,14 @@ def serve(name: str) -> None:
                 answer[step] = time.perf_counter() - begin
             made.assign()
             answer["agree"] = agreement(*made.sample())
-        except Exception as error:  # told in the table, for any contender may run out of memory
+        except Exception as error:  # any contender may run out of memory
             answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
         answer_to.write(json.dumps(answer) + "\n")
         answer_to.flush()
 
 
 def ask(name: str, rounds: int, **task: int) -> list[dict]:
-    """A contender's answers, in a process of its own, which leaves the memory to the next."""
+    """Returns the answers of a contender, run in its own process so that its memory is freed."""
     process = subprocess.Popen(
         [sys.executable, __file__, f"--worker={name}"],
         stdin=subprocess.PIPE,
@@ -233,8 +233,8 @@ def main(argv: list[str]) -> None:
         found = {name: ask(name, 1 + ROUNDS.value, n=n, d=d, k=k) for name in CONTENDERS.value}
         rates = [a["rates"] for answers in found.values() for a in answers[1:] if a.get("rates")]
         peak = {p: max((r[p] for r in rates), default=np.nan) for p in ("bfloat16", "float32")}
-        told = ", ".join(f"{p} {rate / 1e12:.1f} TFLOP/s" for p, rate in peak.items())
-        print(f"  square products: {told}")
+        peaks = ", ".join(f"{p} {rate / 1e12:.1f} TFLOP/s" for p, rate in peak.items())
+        print(f"  square products: {peaks}")
         print(f"  {'':24} {'assign s':>9} {'+ update':>9} {'rate':>7} {'of bf16':>8} "
               f"{'of f32':>7} {'agree':>6} {'first s':>8}")  # fmt: skip
         for name, answers in found.items():

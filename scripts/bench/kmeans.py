@@ -1,18 +1,18 @@
-"""Times k-means next to other libraries: contenders in turns, each in its own process.
+"""Times k-means beside other libraries: contenders take turns, each in its own process.
 
     python scripts/bench/kmeans.py                       # every case; minutes
     python scripts/bench/kmeans.py --cases=start --d=128 --n=20000 --k=1000 --rounds=3
     python scripts/bench/kmeans.py --path=DIR            # where pip put contenders (--target)
 
 Cases: `start` gives every contender the same start and the same number of iterations; `whole`
-seeds as well; `scale` compares n points with four times as many; `streamed` compares a memory map
-beyond the budget with the same rows in memory. `taken` is what the last call held at its peak, as
-the allocator counts it; `grown`, by how much the process grew, with what was free and not given
-back. Before each round the
-floors are measured: the rate of matrix products and of copies. Ratios are medians over the
-rounds of one contender's time to jaxcurate's in the same round; inertia is worked out from the
-centroids by one routine for all, with the time of a contender's first call (compilation, caches)
-apart. A contender that is not installed is left out and named.
+includes seeding; `scale` compares n points with four times as many; `streamed` compares a memory
+map larger than the limit with the same rows in memory. `taken` is the peak of allocated memory
+during the last call, as the allocator counts it; `grown` is the growth of the process, including
+memory that was freed but not returned to the system. Before each round the floors are measured:
+the rates of matrix products and of copies. Ratios are medians over rounds of a contender's time
+to that of jaxcurate in the same round. Inertia is computed from the centroids by one routine for
+all. The time of a contender's first call (compilation, caches) is listed separately. A contender
+that is not installed is left out and named.
 """
 
 import ctypes
@@ -29,34 +29,34 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-CASES = flags.DEFINE_list("cases", ["start", "whole", "scale", "streamed"], "What to run.")
+CASES = flags.DEFINE_list("cases", ["start", "whole", "scale", "streamed"], "Cases.")
 CONTENDERS = flags.DEFINE_list(
     "contenders",
     ["jaxcurate", "scikit-learn", "faiss", "faiss-super", "superkmeans", "pt-kmeans"],
-    "Who takes part.",
+    "Contenders.",
 )
 N = flags.DEFINE_integer("n", 100_000, "Rows of the case `start`.")
 D = flags.DEFINE_list("d", ["128", "256", "768"], "Columns of the case `start`.")
 K = flags.DEFINE_integer("k", 2000, "Clusters of the case `start`.")
-ITERATIONS = flags.DEFINE_integer("iterations", 20, "Lloyd's iterations.")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of turns.")
-THREADS = flags.DEFINE_integer("threads", 2, "Threads for everyone.")
-PATH = flags.DEFINE_list("path", [], "More places to import contenders from.")
+ITERATIONS = flags.DEFINE_integer("iterations", 20, "Number of Lloyd iterations.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of rounds.")
+THREADS = flags.DEFINE_integer("threads", 2, "Number of threads of every contender.")
+PATH = flags.DEFINE_list("path", [], "More folders to import contenders from.")
 WORKER = flags.DEFINE_string("worker", None, "Internal: the contender that this process is.")
 
 
 def mixture(n: int, d: int, n_modes: int = 300, seed: int = 0) -> np.ndarray:
-    """A long-tailed mixture of Gaussians, float32 ``[n, d]``: mode i has a share near 1 / i."""
+    """Returns rows ``[n, d]`` of a mixture of Gaussians; the weight of mode i is near 1 / i."""
     rng = np.random.default_rng(seed)
-    shares = 1 / np.arange(1, n_modes + 1)
-    own = rng.choice(n_modes, n, p=shares / shares.sum())
-    centres = rng.standard_normal((n_modes, d), np.float32)
+    weights = 1 / np.arange(1, n_modes + 1)
+    modes = rng.choice(n_modes, n, p=weights / weights.sum())
+    means = rng.standard_normal((n_modes, d), np.float32)
     spreads = rng.uniform(0.3, 1.0, n_modes).astype(np.float32)
-    return centres[own] + spreads[own, None] * rng.standard_normal((n, d), np.float32)
+    return means[modes] + spreads[modes, None] * rng.standard_normal((n, d), np.float32)
 
 
-# Contenders: (rows, clusters, start or None, iterations, seed) -> centroids, and the share of
-# distances worked out in each pass where it is known.
+# Contenders: (rows, clusters, start or None, iterations, seed) -> centroids, and the fraction of
+# distances that were computed in each pass if it is known.
 
 
 def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
@@ -64,7 +64,7 @@ def with_jaxcurate(x, k, start, iterations, seed, memory_limit=None):
 
     init = "k-means++" if start is None else start
     found = jc.kmeans(x, k, init, iterations, seed, memory_limit)
-    return found.centroids, [round(float(share), 2) for share in found.distance_fraction]
+    return found.centroids, [round(float(fraction), 2) for fraction in found.distance_fraction]
 
 
 def with_scikit_learn(x, k, start, iterations, seed):
@@ -136,7 +136,7 @@ RUN: dict[str, Callable] = {
 
 
 class Contender:
-    """A process of this script that does what it is told, a line of JSON at a time."""
+    """Process of this script that runs tasks, one for each line of JSON."""
 
     def __init__(self, name: str):
         self.name = name
@@ -144,7 +144,7 @@ class Contender:
         environment = os.environ | {
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "passive",  # nobody spins through another's turn
+            "OMP_WAIT_POLICY": "passive",  # no spinning while another contender runs
             "PYTHONPATH": os.pathsep.join([*sys.path, *PATH.value]),
         }
         command = [sys.executable, __file__, f"--worker={name}", f"--threads={threads}"]
@@ -158,7 +158,7 @@ class Contender:
         )
 
     def ask(self, **task) -> dict:
-        """Seconds, inertia and memory of one run; or an ``error``."""
+        """Returns seconds, inertia and memory of one run, or an ``error``."""
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -170,7 +170,7 @@ class Contender:
 
 
 def serve(name: str) -> None:
-    """The life of a contender's process."""
+    """Runs a contender in this process: reads one task and writes one answer on each line."""
     cores = sorted(os.sched_getaffinity(0))[: THREADS.value]
     os.sched_setaffinity(0, cores)
     answer_to, sys.stdout = sys.stdout, sys.stderr
@@ -203,14 +203,14 @@ def timed(name, data, k, start, iterations, seed=0, **extra) -> dict:
 
 
 class PeakMemory:
-    """The most memory of this process, looked at every 10 ms: resident, and in use.
+    """Peak memory of this process, sampled every 10 ms: resident, and in use.
 
-    Pages of a memory map are left out: the system takes them back when it wants to.
+    Pages of a memory map are not counted, because the system can take them back at any time.
     """
 
     def __enter__(self) -> "PeakMemory":
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, to be counted when it is taken
+        ctypes.CDLL(None).malloc_trim(0)  # returns free memory, so that using it again counts
         self._before = self._peak = self._now()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -237,14 +237,14 @@ class PeakMemory:
 
 
 class _MallInfo(ctypes.Structure):
-    """What glibc's allocator tells of all its arenas."""
+    """Statistics of glibc's allocator over all its arenas."""
 
     _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 def inertia_of(x: np.ndarray, centroids: np.ndarray) -> float:
-    """The sum of squared distances to the nearest centroid, the same way for everyone."""
+    """Returns the sum of squared distances to the nearest centroid, by one routine for all."""
     total = 0.0
     half_norms = 0.5 * np.square(centroids, dtype=np.float64).sum(1)
     for begin in range(0, len(x), 4096):
@@ -255,7 +255,7 @@ def inertia_of(x: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def floors() -> dict:
-    """The best rates of five tries: float32 matrix products (FLOP/s) and copies (bytes/s)."""
+    """Returns the best rates of five: float32 matrix products (FLOP/s) and copies (bytes/s)."""
     a, b = np.ones((2048, 2048), np.float32), np.ones((2048, 2048), np.float32)
     big = np.ones(2**25, np.float32)
     out, copy = np.empty_like(a), np.empty_like(big)
@@ -279,8 +279,8 @@ def compare(names: list[str], tasks: dict[str, dict], floor_of: Callable | None 
 
     Args:
         names: the contender of each row.
-        tasks: what each row asks of its contender; the first row is what others are held to.
-        floor_of: from the measured rates to the least seconds that full passes can take.
+        tasks: the task of each row; times are compared with those of the first row.
+        floor_of: function from the measured rate to the least seconds that full passes can take.
     """
     rows = list(tasks)
     contenders = {row: Contender(name) for row, name in zip(rows, names, strict=True)}
@@ -337,7 +337,7 @@ def main(argv: list[str]) -> None:
             n, k, iterations = N.value, K.value, ITERATIONS.value
             for d in map(int, D.value):
                 x = mixture(n, d)
-                # Spread out, so that hardly any cluster is left empty, which some would move.
+                # A spread start leaves hardly any cluster empty; some contenders would move those.
                 start = kmeans(x[: 10 * k], k, max_iter=0).centroids
                 task = dict(data=saved("x", x), k=k, start=saved("s", start), iterations=iterations)
                 print(f"start: n={n} d={d} k={k}, {iterations} iterations")
@@ -353,7 +353,7 @@ def main(argv: list[str]) -> None:
             x = mixture(n, d)
             start = saved("s", x[np.random.default_rng(1).choice(n // 4, k, replace=False)])
             files = {n // 4: saved("quarter", x[: n // 4]), n: saved("x", x)}
-            # In few iterations everything is worked out; later the fewer rows come to rest first.
+            # In few iterations all distances are computed; later, fewer rows settle sooner.
             for iterations in (2, ITERATIONS.value):
                 print(f"scale: d={d} k={k}, {iterations} iterations")
                 task = dict(k=k, start=start, iterations=iterations)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What each stage takes of memory where the pool is larger than its limit: a table.
+"""Prints a table of the memory of each stage for a pool that is larger than the limit.
 
     python scripts/bench/memory.py                       # 3.07 GB within 0.5 GB: some ten minutes
     python scripts/bench/memory.py --n=1000000 --limit=100000000 --stages=embed,dedup,cluster,grow
 
 Writes a file of random rows, and runs the command line on it twice, stage by stage: without a
 limit and with it. Peaks are of anonymous memory, pages that the system cannot take back, so that
-what a memory map has read does not count; some 0.35 GB of it are Python, jax and compiled code.
+pages read from a memory map do not count; some 0.35 GB of it are Python, jax and compiled code.
 `grow` adds a tenth as many rows. Linux only.
 """
 
@@ -22,25 +22,27 @@ from absl import app, flags
 
 N = flags.DEFINE_integer("n", 6_000_000, "Rows.")
 D = flags.DEFINE_integer("d", 128, "Columns.")
-LIMIT = flags.DEFINE_integer("limit", 500_000_000, "Bytes allowed.")
-STAGES = flags.DEFINE_list("stages", ["embed", "cluster", "sample", "export", "report"], "To run.")
+LIMIT = flags.DEFINE_integer("limit", 500_000_000, "Limit in bytes.")
+STAGES = flags.DEFINE_list(
+    "stages", ["embed", "cluster", "sample", "export", "report"], "Stages to run."
+)
 
 ROOT = Path(__file__).parents[2]
 
 
 def write_rows(path: Path, n: int, d: int, seed: int) -> None:
-    """A .npy file of rows around 100 centres, a block at a time."""
+    """Writes a .npy file of rows around 100 centers, in parts."""
     rng = np.random.default_rng(seed)
-    centres = 3 * np.random.default_rng(0).standard_normal((100, d), np.float32)
+    centers = 3 * np.random.default_rng(0).standard_normal((100, d), np.float32)
     rows = np.lib.format.open_memmap(path, "w+", np.float32, (n, d))
     for begin in range(0, n, 100_000):
         part = rows[begin : begin + 100_000]
-        own = rng.integers(100, size=len(part))
-        part[:] = centres[own] + rng.standard_normal(part.shape, np.float32)
+        groups = rng.integers(100, size=len(part))
+        part[:] = centers[groups] + rng.standard_normal(part.shape, np.float32)
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Of a process; 0 once it has ended."""
+    """Returns the anonymous memory of a process in bytes; 0 if it has ended."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon"):
@@ -51,7 +53,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def peak_of(stage: str, folder: Path, limit: int) -> tuple[int, float]:
-    """Runs a stage; its peak in bytes, and its seconds."""
+    """Runs a stage and returns its peak in bytes and its seconds."""
     begun, peak = time.perf_counter(), 0
     command = [
         *(sys.executable, "-m", "jaxcurate", stage, "--quiet"),
@@ -86,11 +88,11 @@ def main(_: list[str]) -> None:
         print(f"{N.value} x {D.value}, {4e-9 * N.value * D.value:.2f} GB; limit {LIMIT.value:,}")
         print("stage     no limit         within it")
         for stage in STAGES.value:
-            told = [
+            columns = [
                 f"{peak / 1e9:5.2f} GB {seconds:4.0f} s"
                 for peak, seconds in (peak_of(stage, folder, limit) for limit in (0, LIMIT.value))
             ]
-            print(f"{stage:8}  " + "   ".join(told), flush=True)
+            print(f"{stage:8}  " + "   ".join(columns), flush=True)
 
 
 if __name__ == "__main__":

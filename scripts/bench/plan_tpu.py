@@ -1,4 +1,4 @@
-"""Compiles the k-means kernels for TPU slices, without a TPU, and prints what they will take.
+"""Compiles the k-means kernels for TPU slices, without a TPU, and prints their cost.
 
     pip install libtpu && python scripts/bench/plan_tpu.py           # 10 M x 1024 to 100 k clusters
     python scripts/bench/plan_tpu.py --slices=v5e:16x16,v5p:4x4x4 --rows=743000000
@@ -6,9 +6,9 @@
         --clusters=10000000
 
 For each slice: bytes on a chip (rows and centroids; temporaries) as the TPU compiler reports
-them, how long an assignment of all rows to all centroids keeps the matrix units busy, how long it
-takes to move what the fused kernel reads, and the share of the roofline that is left for the
-matrix units: 1 where they, not the memory, are the limit.
+them, the time for which an assignment of all rows to all centroids occupies the matrix units, the
+time to move the data that the fused kernel reads, and the fraction of the roofline that the matrix
+units reach, which is 1 if they and not the memory are the limit.
 """
 
 import os
@@ -46,19 +46,19 @@ from jaxcurate.neighbors import close_pairs, nearest_rows
 from jaxcurate.runtime.devices import AXIS, ROWS, SAME, Devices, padded_size
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
-"""bfloat16 FLOP/s of a chip, from the vendor's pages."""
+"""Peak rate of a chip in bfloat16 FLOP/s, from the pages of the vendor."""
 MEMORY = {"v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
-"""Bytes of memory of a chip."""
+"""Memory of a chip in bytes."""
 BANDWIDTH = {"v5e": 0.82e12, "v5p": 2.77e12, "v6e": 1.64e12}
-"""Bytes of memory a second."""
+"""Memory bandwidth of a chip in bytes per second."""
 PASSES = {"float32": 6, "bfloat16": 1}
-"""bfloat16 products that one product at this precision is made of."""
+"""Number of bfloat16 products in one product at this precision."""
 BLOCK = 4096
 BEST = Top2(ROWS, ROWS, ROWS)
 
 
 class Kernel(NamedTuple):
-    """A kernel and what it is called with: a spec and a shape for each argument."""
+    """Kernel, with a spec and a shape for each argument."""
 
     function: Callable[..., Any]
     arguments: tuple[tuple[Any, Any], ...]
@@ -67,18 +67,18 @@ class Kernel(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of a kernel, for one chip."""
+    """Report of the compiler on a kernel, for one chip."""
 
     arguments: int
-    """Bytes."""
+    """Size of the arguments in bytes."""
     temporaries: int
-    """Bytes."""
+    """Size of the temporaries in bytes."""
     collectives: Counter
-    """How many instructions of each kind."""
+    """Number of instructions of each kind."""
 
 
 def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
-    """The kernels of k-means by name, for rows ``[n, d]`` on so many chips and ``k`` clusters."""
+    """Returns kernels by name, for rows ``[n, d]`` and ``k`` clusters on `shards` chips."""
     shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
     x, weights, numbers = shape(n, d), shape(n), shape(n, dtype="int32")
     centroids, some = shape(k, d), shape(16, d)
@@ -141,14 +141,14 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
 
 
 def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
-    """Splits run on one device each; here the same on all."""
+    """Runs the same splits on every device; in a fit each device runs its own."""
     del axis_name
     run = functools.partial(splitting._fit_batch, n_splits=100, max_iter=50, unit=False)
     return run(xs, weights, jnp.arange(len(xs)), key)
 
 
 def devices_of(slice_: str) -> Devices:
-    """Returns the devices of a slice such as ``v5e:2x4`` that need not be there."""
+    """Returns the devices of a slice such as ``v5e:2x4``, which need not be present."""
     chips = topologies.get_topology_desc(platform="tpu", topology_name=slice_).devices
     return Devices(Mesh(np.asarray(chips), (AXIS,), axis_types=(AxisType.Auto,)))
 
@@ -170,7 +170,7 @@ def compiled(devices: Devices, kernel: Kernel, **static: Any) -> Compiled:
     mapped = devices.spmd(kernel.function, specs, kernel.out, **(kernel.static | static))
     lowered = mapped.lower(*(placed(*argument) for argument in kernel.arguments))
     memory = lowered.compile().memory_analysis()
-    # Under shard_map the compiler adds none to those that the kernel asks for.
+    # Under shard_map the compiler adds no collectives to those of the kernel.
     kinds = re.findall(
         r"stablehlo\.(all_reduce|all_gather|all_to_all|collective_permute|reduce_scatter)\b",
         lowered.as_text(),
@@ -179,7 +179,7 @@ def compiled(devices: Devices, kernel: Kernel, **static: Any) -> Compiled:
 
 
 SLICES = flags.DEFINE_list("slices", ["v5e:2x4", "v6e:2x4"], "Slices to plan for.")
-KERNELS = flags.DEFINE_list("kernels", ["iterations"], "Which kernels.")
+KERNELS = flags.DEFINE_list("kernels", ["iterations"], "Kernels to compile.")
 ROWS_ = flags.DEFINE_integer("rows", 10_000_000, "n")
 COLUMNS = flags.DEFINE_integer("columns", 1024, "d")
 CLUSTERS = flags.DEFINE_integer("clusters", 100_000, "k")

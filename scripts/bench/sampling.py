@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""How fast balanced sampling is, how it grows, and how much memory it takes.
+"""Prints the time and memory of balanced sampling, and their growth with the number of points.
 
     python scripts/bench/sampling.py                 # 10 M points, then growth to 30 M
     python scripts/bench/sampling.py --growth=       # without the growth
     python scripts/bench/sampling.py --growth=10e6,30e6,100e6
 
-The pool has as many clusters as a tenth, a hundredth and a thousandth of its points, the leaves
-of long-tailed sizes (Pareto, exponent 1.2); a tenth of the points is wanted. The other contender
-is the recursive sampler below: the method as one would write it down first, a call for each node.
-Each runs in a process of its own, in turns, on one core; times are the best of the turns, by the
-clock and on the processor, which is what is compared, since others may be at work. "again" is a
-second call in the same process, and time per point is of that: a first one also waits for memory
-that the system has not supplied yet, which on a virtual machine can take a fifth of the time.
-Memory is the peak of the whole process, and what of it came on top of the loaded tree. The
-authors' code was reported to take 3.3 s for 100 k of 1 M points, on another machine: it stands for
-scale only.
+The numbers of clusters at the three levels are a tenth, a hundredth and a thousandth of the
+number of points, with long-tailed leaf sizes (Pareto, exponent 1.2); a tenth of the points is
+sampled. The other contender is the recursive sampler below: a plain implementation of the method,
+with a call for each node. Contenders take turns, each in its own process, on one core. Times are
+the best of the turns, by the clock and on the processor; the latter are compared, because other
+processes may run. "again" is a second call in the same process, and the time per point is that of
+the second call: a first call also waits for memory that the system has not supplied yet, which on
+a virtual machine can take a fifth of the time. Memory is the peak of the whole process, and the
+part of it beyond the loaded tree. The authors' code was reported to take 3.3 s for 100 k of 1 M
+points on another machine, which only gives the scale.
 
-The growth is measured, up to the numbers that are given; 100 M points take minutes, nearly all of
-them to make the tree. On paper a point costs the same at any size, but for the logarithm in
-sorting; in fact it costs more from where the arrays over leaves outgrow the caches.
-How fast numpy sorts depends on the processor; NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" shows
-whether AVX2 sorts faster than AVX-512, as it does on AMD's Zen 4.
+Growth is measured up to the given numbers; 100 M points take minutes, nearly all of them to make
+the tree. In theory the time per point is constant except for the logarithm in sorting; in fact it
+grows once the arrays over leaves outgrow the caches. The speed of sorting in numpy depends on the
+processor; NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" shows whether AVX2 sorts faster than
+AVX-512, as it does on AMD's Zen 4.
 """
 
 import argparse
@@ -37,23 +37,23 @@ import jaxcurate as jc
 
 
 def long_tailed_tree(n_points: int, seed: int = 0) -> jc.ClusterTree:
-    """Three levels: Pareto sizes for leaf clusters; centroids, which k-means spreads, at random."""
+    """Returns a tree of three levels, with Pareto sizes of leaves and random clusters above."""
     rng = np.random.default_rng(seed)
     labels, below = [], n_points
     for divisor in (10, 100, 1000):
         k = n_points // divisor
         shares = np.cumsum(rng.pareto(1.2, k) if divisor == 10 else np.ones(k))
         drawn = np.searchsorted(shares, rng.random(below) * shares[-1]).clip(max=k - 1)
-        drawn[rng.choice(below, k, replace=False)] = np.arange(k)  # none is empty
+        drawn[rng.choice(below, k, replace=False)] = np.arange(k)  # no cluster is empty
         labels.append(drawn)
         below = k
     return jc.ClusterTree.from_labels(labels, rng.random(n_points))
 
 
 def sample_recursively(tree: jc.ClusterTree, size: int, seed: int = 0) -> np.ndarray:
-    """Balanced sampling with a call for each node, from the top down."""
+    """Returns a balanced sample, by a call for each node from the top down."""
     rng = np.random.default_rng(seed)
-    # The children of every node, side by side; this is done in one go, as anyone would.
+    # The children of every node, side by side, by one sort for each level.
     orders = [np.argsort(level.labels, kind="stable") for level in tree.levels]
     ends = [np.cumsum(np.bincount(x.labels, minlength=len(x.centroids))) for x in tree.levels]
     counts = [tree.point_counts(level) for level in range(1, len(tree.levels) + 1)]
@@ -78,8 +78,8 @@ def sample_recursively(tree: jc.ClusterTree, size: int, seed: int = 0) -> np.nda
         begin = ends[level - 1][node - 1] if node else 0
         children = orders[level - 1][begin:end]
         if level == 1:
-            all_of_it = size == len(children)
-            taken.append(children if all_of_it else rng.choice(children, size, replace=False))
+            is_whole = size == len(children)
+            taken.append(children if is_whole else rng.choice(children, size, replace=False))
             return
         for child, quota in zip(children, split(counts[level - 2][children], size), strict=True):
             if quota:
@@ -100,7 +100,7 @@ CONTENDERS = {
 
 
 def measure(name: str, folder: str, size: int) -> dict[str, float]:
-    """Runs one contender in this process."""
+    """Runs one contender in this process and returns its times and memory."""
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     tree = jc.ClusterTree.load(folder)
     before = peak()
@@ -123,7 +123,7 @@ def measure(name: str, folder: str, size: int) -> dict[str, float]:
 
 
 def in_its_own_process(what: str, folder: str, number: int) -> str:
-    """Makes a tree of so many points (``what="tree"``), or runs a contender on it."""
+    """Makes a tree of `number` points (``what="tree"``), or runs a contender on it."""
     command = [sys.executable, __file__, "--only", what, "--tree", folder, "--wanted", str(number)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -133,7 +133,7 @@ def run(name: str, folder: str, size: int) -> dict[str, float]:
 
 
 def row(name: str, n: int, size: int, runs: list[dict[str, float]]) -> float:
-    """Prints one line of the table; returns the best time on the processor."""
+    """Prints one line of the table and returns the best time on the processor."""
     seconds, cpu, again = (min(run[key] for run in runs) for key in ("seconds", "cpu", "again"))
     peak, own = (max(run[key] for run in runs) for key in ("peak", "sampling"))
     print(

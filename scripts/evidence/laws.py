@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""The laws behind the method, measured: where centroids lie in 1-D, and what resampling adds.
+"""Measures the laws behind the method: the density of centroids in 1-D, and resampling.
 
     python scripts/evidence/laws.py             # both tables, three seeds: some minutes
     python scripts/evidence/laws.py law 1       # the 1-D law alone, one seed
     python scripts/evidence/laws.py dose 3      # resampling alone
 
-The law: in one dimension k-means with the distance ``|x - c|^s`` puts its centroids with density
+The law: in one dimension, k-means with the distance ``|x - c|^s`` places centroids with a density
 proportional to ``p^(1/(1+s))``. 250,000 points of five Gaussians, 5000 clusters; the figure is the
-L1 distance of the centroids' shares of 100 bins to that law, which is also given for uniformly
-drawn points. The dose: KL to uniform of the top centroids on the skewed square (levels
-3000/1000/300, r = 2) and of the shares of the rings in a sample of 1000 (levels 1000/300,
+L1 distance of the fractions of centroids in 100 bins to that law, and the same for uniformly drawn
+points. The dose: KL divergence to uniform of the top centroids on the skewed square (levels
+3000/1000/300, r = 2), and of the fractions of the rings in a sample of 1000 (levels 1000/300,
 r = 15/2), for m rounds of resampling.
 """
 
@@ -31,7 +31,7 @@ DOSES = (0, 1, 3, 10, 30)
 
 
 def points_on_a_line(seed: int) -> np.ndarray:
-    """Five Gaussians cut off at both ends, float64, sorted."""
+    """Returns points of five truncated Gaussians, float64, sorted."""
     rng = np.random.default_rng(seed)
     parts = []
     for groups, low, high in (
@@ -45,7 +45,7 @@ def points_on_a_line(seed: int) -> np.ndarray:
 
 
 def seeds_on_a_line(x: np.ndarray, k: int, s: int, rng: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ with ``|x - c|^s``: each step touches the rows between two centres only."""
+    """Returns seeds by greedy k-means++ with ``|x - c|^s``; a step changes rows between two."""
     first = int(rng.integers(len(x)))
     chosen, cost = [first], np.abs(x - x[first]) ** s
     for _ in range(1, k):
@@ -53,9 +53,9 @@ def seeds_on_a_line(x: np.ndarray, k: int, s: int, rng: np.random.Generator) -> 
         best, gain = None, -1.0
         for row in np.searchsorted(total, rng.random(2 + int(np.log(k))) * total[-1]):
             row = min(int(row), len(x) - 1)
-            at = bisect_left(chosen, row)
-            begin = chosen[at - 1] if at else 0
-            end = chosen[at] + 1 if at < len(chosen) else len(x)
+            place = bisect_left(chosen, row)
+            begin = chosen[place - 1] if place else 0
+            end = chosen[place] + 1 if place < len(chosen) else len(x)
             saved = np.maximum(cost[begin:end] - np.abs(x[begin:end] - x[row]) ** s, 0).sum()
             if saved > gain:
                 best, gain, where = row, saved, slice(begin, end)
@@ -65,15 +65,15 @@ def seeds_on_a_line(x: np.ndarray, k: int, s: int, rng: np.random.Generator) -> 
 
 
 def lloyd_on_a_line(x: np.ndarray, centroids: np.ndarray, s: int, n_iter: int = 50) -> np.ndarray:
-    """Lloyd's iterations with ``|x - c|^s``, s even; rows and centroids sorted."""
+    """Returns centroids after Lloyd iterations with ``|x - c|^s``, s even; all sorted."""
     for _ in range(n_iter):
         ends = np.searchsorted(x, (centroids[1:] + centroids[:-1]) / 2)
         begins = np.append(0, ends)
         counts = np.diff(np.append(begins, len(x)))
         full = counts > 0
-        add = lambda values, at=begins[full]: np.add.reduceat(values, at)
+        add = lambda values, begins=begins[full]: np.add.reduceat(values, begins)
         new = add(x) / counts[full]
-        for _ in range(0 if s == 2 else 8):  # Newton's steps on a convex function of each cell
+        for _ in range(0 if s == 2 else 8):  # Newton steps on the convex cost of each cell
             off = x - np.repeat(new, counts[full])
             slope, bend = add(off ** (s - 1)), (s - 1) * add(off ** (s - 2))
             new = new + np.divide(slope, bend, out=np.zeros_like(new), where=bend > 0)
@@ -86,7 +86,7 @@ def lloyd_on_a_line(x: np.ndarray, centroids: np.ndarray, s: int, n_iter: int = 
 
 
 def distance_to_law(x: np.ndarray, placed: np.ndarray, s: int) -> float:
-    """L1 distance of the shares of bins: those of ``placed``, and what the law makes of ``x``."""
+    """Returns the L1 distance of the fractions of ``placed`` in bins to the law for ``x``."""
     edges = np.linspace(x[0], x[-1], N_BINS + 1)
     law = (np.histogram(x, edges)[0] / len(x)) ** (1 / (1 + s))
     return float(np.abs(np.histogram(placed, edges)[0] / len(placed) - law / law.sum()).sum())
@@ -115,11 +115,11 @@ def table_of_doses(seeds: Sequence[int]) -> None:
     squares, pools = [skewed_square(seed) for seed in seeds], [rings(seed) for seed in seeds]
     for m in DOSES:
         begun, square, ring = time.perf_counter(), [], []
-        for seed, x, (y, of) in zip(seeds, squares, pools, strict=True):
+        for seed, x, (y, ring_of) in zip(seeds, squares, pools, strict=True):
             tree = jc.hierarchical_kmeans(x, [jc.Level(k, m, 2) for k in (3000, 1000, 300)], seed)
             square.append(kl_to_uniform(tree.levels[-1].centroids, *SIDES))
             tree = jc.hierarchical_kmeans(y, [jc.Level(1000, m, 15), jc.Level(300, m, 2)], seed)
-            ring.append(kl_from_equal(of[jc.sample(tree, 1000, seed=seed)]))
+            ring.append(kl_from_equal(ring_of[jc.sample(tree, 1000, seed=seed)]))
         took = (time.perf_counter() - begun) / len(seeds)
         spreads = [f"{np.mean(a):.3f} ({min(a):.3f}-{max(a):.3f})" for a in (square, ring)]
         print(f"{m:<10}{spreads[0]:>24}{spreads[1]:>24}{took:>8.1f}", flush=True)

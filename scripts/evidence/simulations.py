@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the published simulations beside what is measured here.
+"""Prints the figures of the published simulations and those of this implementation.
 
 .venv/bin/python scripts/evidence/simulations.py [N_SEEDS]
 """
@@ -32,7 +32,7 @@ RINGS = {
 
 
 def agglomerated(x: np.ndarray, k: int = 300) -> np.ndarray:
-    """Means ``[k, 2]`` of the clusters by Ward's method, of points ``[n, 2]``."""
+    """Returns the means ``[k, 2]`` of clusters of points ``[n, 2]`` by Ward's method."""
     labels = fcluster(ward(x), k, "maxclust") - 1
     sums = np.stack([np.bincount(labels, column, minlength=k) for column in x.T], axis=1)
     return sums / np.bincount(labels, minlength=k)[:, None]

@@ -1,3 +1,5 @@
+"""Encoders against scikit-learn, on one device and on several."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,9 +40,9 @@ def test_pca_is_that_of_scikit_learn(images, devices, n_components):
 
 
 def test_pca_does_not_depend_on_devices_or_batches(images, devices):
-    one = encode(images, EmbedConfig("pca", 4), ONE_DEVICE, batch=500)
+    single = encode(images, EmbedConfig("pca", 4), ONE_DEVICE, batch=500)
     four = encode(images, EmbedConfig("pca", 4), devices, batch=64)
-    np.testing.assert_allclose(one, four, atol=1e-4)
+    np.testing.assert_allclose(single, four, atol=1e-4)
 
 
 def test_pca_of_vectors_keeps_distances(devices):

@@ -1,4 +1,4 @@
-"""The arms' draws: anew for every seed, in step with the items, without regard to each other."""
+"""The arms' draws: drawn anew for every seed, tied to the items, independent of each other."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def tree(pool):
 
 
 def in_another_order(pool, tree, order):
-    """The same items and the same clusters, in other rows."""
+    """Returns the same items and the same clusters, in other rows."""
     leaf = tree.levels[0]
     leaf = leaf._replace(labels=leaf.labels[order], distances=leaf.distances[order])
     return (
@@ -67,10 +67,10 @@ def test_the_flat_arm_is_balanced_over_one_level(pool, tree):
 def test_the_stratified_arm_sees_all_clusters_of_the_whole_pool_equally_often(pool, tree):
     arms = Arms(pool, tree, SampleConfig(60))
     settings = EvaluateConfig(("stratified",), n_seeds=2, pretraining=TRAINING)
-    one, two = arms.draw(np.arange(60), settings, 4)["stratified"]
-    np.testing.assert_array_equal(one.rows, np.arange(400))
-    assert len(one.batches) == 30 and one.batches.fingerprint != two.batches.fingerprint
-    tops = np.bincount(tree.point_labels(2)[one.seen], minlength=6)
+    first, second = arms.draw(np.arange(60), settings, 4)["stratified"]
+    np.testing.assert_array_equal(first.rows, np.arange(400))
+    assert len(first.batches) == 30 and first.batches.fingerprint != second.batches.fingerprint
+    tops = np.bincount(tree.point_labels(2)[first.seen], minlength=6)
     assert tops.sum() == 600 and tops.max() - tops.min() <= 1
     by_rows = EvaluateConfig(("stratified",), 1, "rows", 1, pretraining=TRAINING)
     (rows,) = arms.draw(np.arange(60), by_rows, 4)["stratified"]
@@ -82,12 +82,14 @@ def test_a_pool_in_another_order_gives_the_same_items(pool, tree):
     order = np.random.default_rng(1).permutation(400)
     other_pool, other_tree = in_another_order(pool, tree, order)
     valid = np.arange(0, 400, 2)
-    of_other = np.flatnonzero(np.isin(order, valid))
+    valid_in_other = np.flatnonzero(np.isin(order, valid))
     settings = EvaluateConfig(("flat",), n_seeds=3)
-    one = Arms(pool, tree, SampleConfig(50), valid).draw(np.arange(3), settings, 0)
-    other = Arms(other_pool, other_tree, SampleConfig(50), of_other).draw(np.arange(3), settings, 0)
+    draws = Arms(pool, tree, SampleConfig(50), valid).draw(np.arange(3), settings, 0)
+    others = Arms(other_pool, other_tree, SampleConfig(50), valid_in_other).draw(
+        np.arange(3), settings, 0
+    )
     for arm in ("curated", "random", "flat"):
-        for a, b in zip(one[arm][1:], other[arm][1:], strict=True):
+        for a, b in zip(draws[arm][1:], others[arm][1:], strict=True):
             assert set(pool.ids[a.rows]) == set(other_pool.ids[b.rows])
             assert not np.array_equal(a.rows, b.rows)
 
@@ -95,7 +97,7 @@ def test_a_pool_in_another_order_gives_the_same_items(pool, tree):
 def test_the_random_arm_does_not_follow_the_curated_one(pool, tree):
     arms = Arms(pool, tree, SampleConfig(100))
     shared = [len(np.intersect1d(arms.curated(s), arms.random(s, 100))) for s in range(60)]
-    # 25 of 100 by chance, with a standard error of .5 over sixty draws.
+    # 25 of 100 by chance, with a standard error of 0.5 over sixty draws.
     assert 23 < np.mean(shared) < 27
 
 

@@ -1,9 +1,11 @@
+"""Balance of levels, coverage and KL divergence, by hand and against scipy."""
+
 import numpy as np
 import pytest
 import scipy.stats
 
 import jaxcurate as jc
-from jaxcurate.evaluation.coverage import coverage, kl_to_uniform, level_balance
+from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance, measure_coverage
 from jaxcurate.sources.synthetic.simulations import SIDES, skewed_square
 
 
@@ -37,16 +39,16 @@ def test_coverage_is_the_distance_to_the_nearest(devices, monkeypatch):
     x = (100 + rng.normal(size=(500, 4))).astype(np.float32)
     rows = rng.permutation(500)[:40]
     expected = np.sqrt(((x[:, None] - x[None, rows]) ** 2).sum(-1)).min(1)
-    found = coverage(x, np.append(rows, rows[:3]), devices=devices)
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
-    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
-    assert (found.error, found.n_measured) == (0, 500)
-    assert coverage(x, np.arange(500)).largest == 0
+    covered = measure_coverage(x, np.append(rows, rows[:3]), devices=devices)
+    assert covered.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert covered.largest == pytest.approx(expected.max(), rel=1e-5)
+    assert (covered.error, covered.n_measured) == (0, 500)
+    assert measure_coverage(x, np.arange(500)).largest == 0
     monkeypatch.setattr("jaxcurate.evaluation.coverage._CENTROIDS", 7)
-    assert coverage(x, rows).mean == pytest.approx(found.mean, rel=1e-6)
-    some = coverage(x, rows, n_measured=200)
+    assert measure_coverage(x, rows).mean == pytest.approx(covered.mean, rel=1e-6)
+    some = measure_coverage(x, rows, n_measured=200)
     assert some.n_measured == 200
-    assert 0 < abs(some.mean - found.mean) < 4 * some.error < 0.5
+    assert 0 < abs(some.mean - covered.mean) < 4 * some.error < 0.5
 
 
 def test_coverage_of_directions(devices):
@@ -55,14 +57,14 @@ def test_coverage_of_directions(devices):
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = np.sqrt(((unit[:, None] - unit[None, rows]) ** 2).sum(-1)).min(1)
     long = x * rng.uniform(0.1, 9, (500, 1)).astype(np.float32)
-    found = coverage(long, rows, metric="cosine", devices=devices)
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
-    assert found.largest == pytest.approx(expected.max(), rel=1e-5)
+    covered = measure_coverage(long, rows, metric="cosine", devices=devices)
+    assert covered.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert covered.largest == pytest.approx(expected.max(), rel=1e-5)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_kl_is_that_of_a_sum_of_gaussians(d):
-    """Against densities and entropy as scipy has them, point by point."""
+    """Compares with densities and entropies of scipy, point by point."""
     rng = np.random.default_rng(d)
     points, low, high = rng.normal(size=(30, d)), np.full(d, -2.0), np.linspace(1, 2, d)
     width, n_grid = np.linspace(0.3, 0.6, d), 12
@@ -72,8 +74,8 @@ def test_kl_is_that_of_a_sum_of_gaussians(d):
         scipy.stats.multivariate_normal(point, np.diag(width**2)).pdf(grid) for point in points
     )
     expected = scipy.stats.entropy(density, np.ones(len(grid)))
-    found = kl_to_uniform(points, low, high, width, n_grid)
-    assert found == pytest.approx(expected, rel=1e-9)
+    divergence = kl_to_uniform(points, low, high, width, n_grid)
+    assert divergence == pytest.approx(expected, rel=1e-9)
     assert expected > 0.05
 
 
@@ -100,9 +102,9 @@ def test_kl_of_even_points_is_near_zero_and_of_a_heap_is_not(d):
         (lambda: kl_to_uniform(np.ones((0, 2)), 0, 1), "points must be"),
         (lambda: kl_to_uniform(np.ones((3, 2)), 0, [1, 0]), "high must lie above low"),
         (lambda: kl_to_uniform(np.ones((3, 2)), 0, 1, 0), "bandwidth=0 must be above 0"),
-        (lambda: coverage(np.ones((3, 2)), np.array([], int)), "rows is empty"),
-        (lambda: coverage(np.ones((3, 2)), np.array([3])), "rows names row 3"),
-        (lambda: coverage(np.ones((3, 2)), np.array([0]), n_measured=0), "n_measured=0"),
+        (lambda: measure_coverage(np.ones((3, 2)), np.array([], int)), "rows is empty"),
+        (lambda: measure_coverage(np.ones((3, 2)), np.array([3])), "rows names row 3"),
+        (lambda: measure_coverage(np.ones((3, 2)), np.array([0]), n_measured=0), "n_measured=0"),
         (
             lambda: level_balance(jc.ClusterTree.from_labels([np.zeros(3, int)]), np.array([5])),
             "rows names row 5",

@@ -9,20 +9,20 @@ from jaxcurate.evaluation import probe
 
 @pytest.fixture
 def blobs():
-    """Train and test features of five overlapping classes, and their labels."""
+    """Returns train and test features of five overlapping classes, and their labels."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(5, 12)) * 1.2
+    centers = rng.normal(size=(5, 12)) * 1.2
 
     def split(n):
         y = rng.integers(0, 5, n)
-        x = centres[y] + rng.normal(size=(n, 12)) + 3
+        x = centers[y] + rng.normal(size=(n, 12)) + 3
         return x.astype(np.float32), y * 7 - 3
 
     return *split(400), *split(300)
 
 
 def votes(train_x, train_y, test_x, k, temperature):
-    """Votes of each class in float64, by a full sort."""
+    """Returns the votes of each class in float64, by a full sort."""
 
     def unit(x):
         return x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)

@@ -1,3 +1,5 @@
+"""Balance, intervals and the comparison of arms, by hand and against scipy."""
+
 import json
 
 import numpy as np
@@ -28,17 +30,17 @@ def test_entropy_and_gini_by_hand():
 
 def test_interval_is_that_of_a_paired_t_test():
     a, b = [0.5, 0.6, 0.55, 0.7], [0.45, 0.5, 0.56, 0.6]
-    found = paired_interval(a, b)
+    interval = paired_interval(a, b)
     theirs = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
-    assert found.mean == pytest.approx(np.mean(a) - np.mean(b))
-    assert found.values == pytest.approx(np.subtract(a, b))
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high))
+    assert interval.mean == pytest.approx(np.mean(a) - np.mean(b))
+    assert interval.values == pytest.approx(np.subtract(a, b))
 
 
-def test_one_seed_says_nothing_of_the_spread():
-    found = paired_interval([0.5], [0.4])
-    assert (found.low, found.high) == (-np.inf, np.inf)
-    assert "no difference shown" in summary.interval_in_words(vars(found))
+def test_the_interval_of_one_seed_is_infinite():
+    interval = paired_interval([0.5], [0.4])
+    assert (interval.low, interval.high) == (-np.inf, np.inf)
+    assert "no difference shown" in summary.interval_in_words(vars(interval))
 
 
 @pytest.mark.parametrize(
@@ -46,16 +48,16 @@ def test_one_seed_says_nothing_of_the_spread():
     [(0.01, 0.03, ": better"), (-0.03, -0.01, ": worse"), (-0.01, 0.03, "no difference shown")],
 )
 def test_verdict_follows_the_interval(low, high, verdict):
-    one = {"mean": (low + high) / 2, "low": low, "high": high, "values": [0.0, 0.1]}
-    assert summary.interval_in_words(one).endswith(verdict)
+    interval = {"mean": (low + high) / 2, "low": low, "high": high, "values": [0.0, 0.1]}
+    assert summary.interval_in_words(interval).endswith(verdict)
 
 
-def test_balance_is_told_where_groups_are_known():
+def test_balance_is_reported_where_groups_are_known():
     notes = Annotations(np.array(["x", "x", "y", "z"]), np.array([""] * 4))
-    told = summary.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
-    assert set(told) == {"label"}
-    assert told["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
-    assert told["label"]["curated"]["entropy"] == pytest.approx(1)
+    balances = summary.balance(notes, {"pool": np.arange(4), "curated": np.array([0, 2, 3])})
+    assert set(balances) == {"label"}
+    assert balances["label"]["pool"]["counts"] == {"x": 2, "y": 1, "z": 1}
+    assert balances["label"]["curated"]["entropy"] == pytest.approx(1)
 
 
 def test_head_labels_fill_the_pool():
@@ -90,7 +92,7 @@ def test_compare_gives_every_arm_the_same(devices):
         "pool": runs_of(np.arange(60)),
         "stratified": runs_of(np.arange(60), stratified),
     }
-    found = compare.compare(
+    compared = compare.compare(
         pool.images,
         arms,
         probe_set,
@@ -99,21 +101,21 @@ def test_compare_gives_every_arm_the_same(devices):
         settings,
         devices=devices,
     )
-    assert list(found.accuracies) == ["curated", "random", "pool", "stratified", "untrained"]
+    assert list(compared.accuracies) == ["curated", "random", "pool", "stratified", "untrained"]
     # Two arms of the same rows are the same runs: nothing but the data tells arms apart.
-    assert found.accuracies["curated"] == found.accuracies["random"]
-    same = found.differences["curated - random"]["knn"]
+    assert compared.accuracies["curated"] == compared.accuracies["random"]
+    same = compared.differences["curated - random"]["knn"]
     assert (same.mean, same.low, same.high) == (0, 0, 0)
-    np.testing.assert_array_equal(found.losses["curated"], found.losses["random"])
-    assert not np.array_equal(found.losses["curated"], found.losses["pool"])
-    assert found.losses["pool"].shape == (2, 2)
-    assert not np.array_equal(found.losses["stratified"], found.losses["pool"])
+    np.testing.assert_array_equal(compared.losses["curated"], compared.losses["random"])
+    assert not np.array_equal(compared.losses["curated"], compared.losses["pool"])
+    assert compared.losses["pool"].shape == (2, 2)
+    assert not np.array_equal(compared.losses["stratified"], compared.losses["pool"])
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
         compare.compare(pool.images, arms, probe_set, test_set, {}, settings, devices=ONE_DEVICE)
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
-        found.accuracies["pool"]
+        compared.accuracies["pool"]
     )
-    plain = json.loads(json.dumps(summary.to_plain(found)))
-    told = summary.lines({"balance": {}, **plain})
-    assert any(line.startswith("curated - random, knn: +0.000") for line in told)
+    plain = json.loads(json.dumps(summary.to_plain(compared)))
+    lines = summary.lines({"balance": {}, **plain})
+    assert any(line.startswith("curated - random, knn: +0.000") for line in lines)

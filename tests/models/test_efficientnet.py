@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 agrees with the PyTorch original and does not depend on how it is computed."""
+"""EfficientNet-Lite0 against the PyTorch original, by every method and split over devices."""
 
 import functools
 import sys
@@ -17,7 +17,7 @@ DATA = Path(__file__).parents[1] / "data" / "efficientnet_lite0.npz"
 
 
 def make_images(n: int, size: int) -> np.ndarray:
-    """Makes coloured stripes and hyperbolas, ``[n, size, size, 3]`` uint8."""
+    """Makes colored stripes and hyperbolas, ``[n, size, size, 3]`` uint8."""
     image, y, x, channel = np.ogrid[:n, :size, :size, :3]
     pattern = (3 + image) * x + (5 - image) * y + (40 + 17 * image) * channel
     return (pattern + x * y // (7 + image)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The checkpoint reader gives back tensors, and refuses all else without running it."""
+"""The checkpoint reader returns tensors, and refuses everything else without running it."""
 
 import builtins
 import hashlib
@@ -13,7 +13,7 @@ import pytest
 from jaxcurate.models import torch_checkpoint
 from jaxcurate.models.torch_checkpoint import read_torch_checkpoint
 
-# A checkpoint is assembled of pickle opcodes here, since this format has no writer but PyTorch.
+# Only PyTorch writes this format, so the checkpoint here is assembled from pickle opcodes.
 PROTOCOL, NONE, FALSE, STOP = b"\x80\x02", b"N", b"\x89", b"."
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 VERSION = pickle.dumps(1001, 2)
@@ -76,7 +76,7 @@ def with_object(content: bytes) -> bytes:
 
 
 def read(folder: Path, content: bytes) -> dict[str, np.ndarray]:
-    """Reads `content` as if its digest were the expected one."""
+    """Reads `content` with its own digest as the expected one."""
     path = folder / "weights.pth"
     path.write_bytes(content)
     return read_torch_checkpoint(path, hashlib.sha256(content).hexdigest())
@@ -89,7 +89,7 @@ def test_tensors_come_back_in_their_shapes_and_strides(tmp_path):
     np.testing.assert_array_equal(tensors["part"], FLOATS[2:5])
     np.testing.assert_array_equal(tensors["count"], 3)
     assert tensors["matrix"].dtype == np.float32 and tensors["count"].dtype == np.int64
-    tensors["matrix"][:] = 0  # each is a copy of its own
+    tensors["matrix"][:] = 0  # the tensors share no memory
     np.testing.assert_array_equal(tensors["part"], FLOATS[2:5])
 
 

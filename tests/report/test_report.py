@@ -1,4 +1,4 @@
-"""The report's page: well-formed, self-contained, true to its findings, and never at a loss."""
+"""The page of the report is well-formed, self-contained and true to any findings."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from jaxcurate.artifacts.pool import make_pool
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.report import Findings, render
-from jaxcurate.report import gallery as gallery_room
+from jaxcurate.report import gallery as gallery_section
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
 HOSTILE = '<script>alert("1")</script>&amp;'
@@ -22,7 +22,7 @@ MADE_FROM = "feedc0de12345678"
 
 
 class Page(HTMLParser):
-    """Tags in balance, and what the page says and links."""
+    """Parsed page whose tags must be balanced: its text, its tables and its links."""
 
     def __init__(self, text):
         super().__init__()
@@ -59,13 +59,13 @@ class Page(HTMLParser):
             self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]} {data}".split())
 
 
-def interval(values, reach):
+def interval(values, half):
     mean = float(np.mean(values))
-    return {"mean": mean, "low": mean - reach, "high": mean + reach, "values": list(values)}
+    return {"mean": mean, "low": mean - half, "high": mean + half, "values": list(values)}
 
 
 def results_of(n_seeds, reach, shift=0.05):
-    """Three arms, two probes, one of them over parts as well."""
+    """Returns results of three arms and two probes, one of which has parts as well."""
     base = np.linspace(0.30, 0.32, n_seeds)
     accuracies = {
         arm: {m: (base + step).tolist() for m in ("knn", "knn/cats", "knn/head", "ridge")}
@@ -79,22 +79,22 @@ def results_of(n_seeds, reach, shift=0.05):
         }
         for a, b in pairs
     }
-    one = {"counts": {"cats": 90, HOSTILE: 10}, "entropy": 0.46899, "gini": 0.4}
+    skewed = {"counts": {"cats": 90, HOSTILE: 10}, "entropy": 0.46899, "gini": 0.4}
     even = {"counts": {"cats": 10, HOSTILE: 10}, "entropy": 1.0, "gini": 0.0}
-    balance = {"domain": {"curated": even, "random": one, "pool": one}}
+    balance = {"domain": {"curated": even, "random": skewed, "pool": skewed}}
     return {"balance": balance, "accuracies": accuracies, "differences": differences}
 
 
 @pytest.fixture(scope="module")
 def findings():
-    """A pool of 100 pictures; six clusters in four, one empty at each level; 20 kept."""
+    """A pool of 100 images, six clusters in four with one empty at each level, and 20 kept rows."""
     rng = np.random.default_rng(0)
     n = 100
     labels = np.repeat([0, 1, 2, 4, 5], [60, 20, 10, 6, 4])
     tree = ClusterTree.from_labels([labels, np.array([0, 0, 1, 1, 3, 3])])
     ids = np.array([f"item-{i}" for i in range(n)], dtype="<U60")
     ids[:60] = [f"{HOSTILE}{i}" for i in range(60)]
-    pictures = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+    images = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
     card = {
         "stage": "embed",
         "seconds": 12.3,
@@ -128,19 +128,19 @@ def findings():
         pool=make_pool(rng.normal(size=(n, 5)), ids),
         tree=tree,
         indices=np.arange(0, n, 5),
-        images=lambda rows: pictures[rows],
+        images=lambda rows: images[rows],
         results=results_of(3, 0.01),
         losses={arm: rng.random((3, 700), np.float32) for arm in ("curated", "random")},
     )
 
 
 def five_arms():
-    """Results in which two more arms are told."""
+    """Returns results with two more arms."""
     results = results_of(3, 0.01)
     more = {"flat": 0.02, "stratified": 0.01}
     random = results["accuracies"]["random"]
     for arm, step in more.items():
-        results["accuracies"][arm] = {m: [v + step for v in of] for m, of in random.items()}
+        results["accuracies"][arm] = {m: [v + step for v in values] for m, values in random.items()}
         results["balance"]["domain"][arm] = {
             "counts": {"cats": 15, HOSTILE: 5}, "entropy": 0.81234, "gini": 0.25
         }  # fmt: skip
@@ -158,8 +158,8 @@ def mixed_and_deduplicated(cards):
 
 
 def variants(name, findings):
-    """The same with a part missing or degenerate."""
-    one = json.loads(json.dumps(results_of(1, math.inf)))  # as the pipeline reads it
+    """Returns the findings with a part missing or degenerate."""
+    one_seed = json.loads(json.dumps(results_of(1, math.inf)))  # as the pipeline reads it
     n = len(findings.pool)
     flat = ClusterTree.from_labels([np.zeros(n, np.int32)])
     return {
@@ -171,7 +171,7 @@ def variants(name, findings):
         "no labels": findings._replace(results={**findings.results, "balance": {}}),
         "vectors": findings._replace(images=lambda rows: np.zeros((len(rows), 5), np.float32)),
         "one seed": findings._replace(
-            results=one, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
+            results=one_seed, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
         ),
         "no steps": findings._replace(losses={"curated": np.zeros((3, 0), np.float32)}),
         "one cluster": findings._replace(tree=flat),
@@ -233,20 +233,20 @@ def test_key_numbers_are_those_of_the_findings(findings, page):
     assert "broken-50" not in page.text
     assert "The first 50 of 70" in page.text
     assert "13 items short" in page.text
-    for told in ("0a1b2c3d", "ab" * 32, "jax 9.8.7", findings.pool.fingerprint):
-        assert told in page.text
+    for text in ("0a1b2c3d", "ab" * 32, "jax 9.8.7", findings.pool.fingerprint):
+        assert text in page.text
 
 
 def test_balance_over_clusters_needs_no_labels(findings, page):
     (row,) = [row for row in Page(page).rows if row and row[0].startswith("top-level clusters")]
     taken = np.array([16, 2, 2]) / 20
     entropies = [-(p * np.log(p)).sum() / np.log(3) for p in (np.array([0.8, 0.1, 0.1]), taken)]
-    assert [row[1], row[3]] == [f"{one:.3f}" for one in entropies]
+    assert [row[1], row[3]] == [f"{entropy:.3f}" for entropy in entropies]
     without = render(findings._replace(results=None, losses={}))
     assert row in Page(without).rows
 
 
-def test_domains_are_told_before_and_after(page):
+def test_domains_are_reported_before_and_after(page):
     rows = Page(page).rows
     assert [
         "domains 2",
@@ -278,19 +278,19 @@ def test_measures_are_those_of_the_card(findings, page):
     assert "measures" not in Page(render(variants("no cards", findings))).ids
 
 
-def test_parts_and_duplicates_are_told_where_there_are_any(findings, page):
-    told = Page(render(variants("mixed", findings)))
+def test_reasons_and_duplicates_are_reported_where_there_are_any(findings, page):
+    mixed = Page(render(variants("mixed", findings)))
     for row in (["curated", "10", "50 %"], ["retrieved", "4", "20 %"], ["raw", "6", "30 %"]):
-        assert row in told.rows
+        assert row in mixed.rows
         assert row not in Page(page).rows
-    assert "a mixture with balanced sampling kept 20" in told.text
-    assert "saw 70 of the pool's 100 items, 70 %" in told.text
-    assert "cosine of 0.95 or more 5" in told.text
-    assert "the same item as an earlier one 25" in told.text
-    assert "duplicates" in told.ids and "duplicates" not in Page(page).ids
+    assert "a mixture with balanced sampling kept 20" in mixed.text
+    assert "used 70 of the pool's 100 items, 70 %" in mixed.text
+    assert "near-duplicates (cosine similarity of 0.95 or more) 5" in mixed.text
+    assert "duplicates (the item equals an earlier one) 25" in mixed.text
+    assert "duplicates" in mixed.ids and "duplicates" not in Page(page).ids
 
 
-def test_further_arms_are_told_beside_the_others(findings):
+def test_further_arms_are_reported_beside_the_others(findings):
     page = Page(render(variants("all arms", findings)))
     assert [
         "domains 2",
@@ -322,7 +322,7 @@ def test_verdict_is_that_of_the_interval(findings, shift, reach, word, sentence)
     assert sum(verdict in page.text for verdict in verdicts) == 1
 
 
-def test_probes_that_disagree_are_both_told(findings):
+def test_probes_that_disagree_are_both_reported(findings):
     results = results_of(3, 0.01)
     results["differences"]["curated - random"]["ridge"] = interval([-0.05] * 3, 0.01)
     page = Page(render(findings._replace(results=results)))
@@ -377,19 +377,19 @@ def test_gallery_reads_once_and_shows_the_items_it_names(findings):
         ).copy()
 
     pool = make_pool(np.asarray(findings.pool.embeddings))  # ids are row numbers
-    shown = gallery_room.gallery(findings._replace(images=images, pool=pool))
+    shown = gallery_section.gallery(findings._replace(images=images, pool=pool))
     assert len(asked) == 1
     sprite = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.sprite.split(",")[1]))))
     assert sprite.shape == (8 * shown.rows, 8 * shown.columns, 3)
     tops = findings.tree.point_labels(2)
     assert [(s.n_pool, s.n_kept) for s in shown.strips] == [(80, 16), (10, 2), (10, 2)]
-    tiles = [(s.cluster, t) for s in shown.strips for t in s.tiles]
+    tiles = [(s.cluster, t) for s in shown.strips for t in s.thumbnails]
     tiles += [(None, t) for t in (*shown.kept, *shown.dropped)]
     for cluster, tile in tiles:
         row = int(tile.title)
         x, y = (
-            round(float(place[:-1]) / 100 * (of - 1))
-            for place, of in ((tile.x, shown.columns), (tile.y, shown.rows))
+            round(float(place[:-1]) / 100 * (count - 1))
+            for place, count in ((tile.x, shown.columns), (tile.y, shown.rows))
         )
         assert sprite[8 * y + 4, 8 * x + 4, 0] == row
         assert tile.kept == (row in findings.indices)
@@ -397,10 +397,10 @@ def test_gallery_reads_once_and_shows_the_items_it_names(findings):
     assert all(tile.kept for tile in shown.kept)
     assert not any(tile.kept for tile in shown.dropped)
     assert len(shown.kept) == 20
-    assert len(shown.dropped) == gallery_room.N_SHEET
+    assert len(shown.dropped) == gallery_section.N_SHEET
 
 
-def test_large_noisy_pictures_stay_small(findings):
+def test_large_noisy_images_stay_small(findings):
     rng = np.random.default_rng(1)
     noise = lambda rows: rng.integers(0, 256, (len(rows), 96, 96, 3), np.uint8)
     assert len(render(findings._replace(images=noise))) < 3_000_000

@@ -36,7 +36,7 @@ FAST = training.PretrainConfig(
 
 @pytest.fixture(scope="module")
 def images():
-    """60 images of 8 x 8: a colour each, and noise."""
+    """60 images of 8 x 8 pixels: a color each, and noise."""
     rng = np.random.default_rng(0)
     color = rng.integers(0, 200, (60, 1, 1, 3))
     return (color + rng.integers(0, 55, (60, 8, 8, 3))).astype(np.uint8)
@@ -53,7 +53,7 @@ def runs():
 
 @pytest.fixture(scope="module")
 def alone(images, runs):
-    """Every run by itself, on one device."""
+    """Results of every run by itself, on one device."""
     return [training.pretrain(images, [run], FAST, devices=ONE_DEVICE) for run in runs]
 
 
@@ -131,7 +131,7 @@ def test_images_of_another_size_are_refused():
 
 
 def drawn(n=1, **change):
-    """A change that changes nothing, but for what is named."""
+    """Returns changes that change nothing, except those that are named."""
     plain = dict(height=1, width=1, top=0, left=0, brightness=1, contrast=1, saturation=1)
     values = {k: jnp.full(n, v, jnp.float32) for k, v in {**plain, **change}.items()}
     return augment.Draw(**{"flip": jnp.zeros(n, bool), **values})
@@ -152,18 +152,18 @@ def test_a_crop_shows_its_part_of_the_image():
     ramp = np.linspace(-1, 1, 8, dtype=np.float32)
     x = jnp.asarray(np.broadcast_to(ramp[None, :, None, None], (1, 8, 8, 3)))
     got = augment.apply(x, drawn(height=0.5, top=0.25, width=0.5))[0, :, 0, 0]
-    # Pixel i of the view has its centre at row 2 + (i + 0.5) / 2 - 0.5 of the image.
+    # Pixel i of the view has its center at row 2 + (i + 0.5) / 2 - 0.5 of the image.
     expected = np.interp(2 + (np.arange(8) + 0.5) / 2 - 0.5, np.arange(8), ramp)
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_colour_changes_by_hand():
+def test_color_changes_by_hand():
     pixel = jnp.asarray([0.2, -0.4, 0.6]).reshape(1, 1, 1, 3) * jnp.ones((1, 2, 2, 1))
     luma = float(np.dot(np.asarray(pixel[0, 0, 0]), augment.LUMA))
     bright = augment.apply(pixel, drawn(brightness=0.5))[0, 0, 0]
     np.testing.assert_allclose(bright, (np.array([1.2, 0.6, 1.6]) * 0.5) - 1, atol=1e-6)
-    grey = augment.apply(pixel, drawn(saturation=0))[0, 0, 0]
-    np.testing.assert_allclose(grey, np.full(3, luma), atol=1e-6)
+    gray = augment.apply(pixel, drawn(saturation=0))[0, 0, 0]
+    np.testing.assert_allclose(gray, np.full(3, luma), atol=1e-6)
     flat = augment.apply(pixel, drawn(contrast=0.5))[0, 0, 0]
     expected = luma + 0.5 * (np.asarray(pixel[0, 0, 0]) - luma)
     np.testing.assert_allclose(flat, expected, atol=1e-6)
@@ -273,7 +273,7 @@ def test_a_run_may_bring_its_own_batches(images, runs, alone):
     )
     assert (stratified.losses[0] != alone[1].losses[0]).any()
     assert stratified.losses[0, -5:].mean() < 0.8 * stratified.losses[0, :5].mean()
-    # The batches are what was trained on: other images than theirs do not show.
+    # Images that are in no batch make no difference.
     blank = np.where(np.isin(np.arange(60), rows)[:, None, None, None], images, 0)
     again = training.pretrain(
         blank, [training.Run(rows, seed, batches), same], FAST, devices=ONE_DEVICE
@@ -299,12 +299,12 @@ def test_batches_that_do_not_fit_are_refused(images, runs, batches, words):
 
 @pytest.mark.parametrize("n_devices, per_device", [(4, 1), (2, 2)])
 def test_runs_side_by_side_equal_runs_alone_nearly(images, runs, alone, n_devices, per_device):
-    # Products are cut up otherwise, and thirty steps let the rounding grow: 4e-6 was seen.
+    # Products are split differently, and rounding grows over thirty steps: 4e-6 was measured.
     settings = dataclasses.replace(FAST, runs_per_device=per_device)
     together = training.pretrain(images, runs, settings, devices=Devices.first(n_devices))
     assert together.losses.shape == (5, 30)
-    for i, one in enumerate(alone):
-        np.testing.assert_allclose(together.losses[i], one.losses[0], atol=1e-4)
+    for i, trained in enumerate(alone):
+        np.testing.assert_allclose(together.losses[i], trained.losses[0], atol=1e-4)
 
 
 def test_the_place_among_other_runs_does_not_show(images, runs):
@@ -329,7 +329,7 @@ def test_the_number_of_steps_in_a_call_does_not_show(images, runs, alone, monkey
     assert FAST.n_steps % STEPS_PER_CALL
     loop = importlib.import_module("jaxcurate.training.pretrain")
     monkeypatch.setattr(loop, "STEPS_PER_CALL", 7)
-    # A setting that differs where nothing reads it keeps the compiled function of 25 steps out.
+    # Another learning rate, only so that the compiled function of 25 steps is not reused.
     settings = dataclasses.replace(FAST, learning_rate=5.00001e-3)
     reports = []
     other = training.pretrain(
@@ -362,7 +362,7 @@ def test_encode_equals_the_module_whatever_the_devices(images, runs):
         model = training.encoder(trained.params, run, TINY)
         expected = model(augment.scale(jnp.asarray(images)))
         np.testing.assert_allclose(features[run], expected, atol=1e-5)
-    split = training.encode(trained.params, images, FAST, devices=Devices.first(4), block=8)
+    split = training.encode(trained.params, images, FAST, devices=Devices.first(4), batch_size=8)
     np.testing.assert_allclose(split, features, atol=1e-5)
     assert training.encode(trained.params, images[:0], FAST, devices=ONE_DEVICE).shape == (2, 0, 16)
 
@@ -410,7 +410,7 @@ def test_impossible_settings_are_refused(change):
         training.PretrainConfig(**change)
 
 
-def test_a_loss_that_is_not_finite_is_told(images, runs):
+def test_a_loss_that_is_not_finite_is_reported(images, runs):
     settings = dataclasses.replace(FAST, learning_rate=1e38)
     with pytest.raises(ValueError, match=r"run 0 \(seed 0\): the loss is not finite at step"):
         training.pretrain(images, runs[:1], settings, devices=ONE_DEVICE)

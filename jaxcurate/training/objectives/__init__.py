@@ -1,1 +1,1 @@
-"""Objectives of pretraining, one a file."""
+"""Objectives of pretraining, one in each file."""

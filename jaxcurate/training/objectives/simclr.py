@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image are to be closer than any two images."""
+"""SimCLR: two views of an image should be closer than views of any two images."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,13 @@ from jaxcurate.models.vit import ViT, ViTConfig, linear
 
 
 class SimCLR(nnx.Module):
-    """An encoder and the two-layer projection head that only the loss sees.
+    """Encoder with the two-layer projection head that is used in the loss only.
 
     Args:
-        config: the encoder's shape.
-        n_hidden: hidden units of the head.
-        n_out: dimensions in which views are compared.
-        rngs: source of the initial weights.
+        config: the shape of the encoder.
+        n_hidden: the number of hidden units of the head.
+        n_out: the number of dimensions in which views are compared.
+        rngs: the source of the initial weights.
     """
 
     def __init__(self, config: ViTConfig, n_hidden: int, n_out: int, *, rngs: nnx.Rngs) -> None:
@@ -29,23 +29,31 @@ class SimCLR(nnx.Module):
 
 
 def nt_xent(z_1: jax.Array, z_2: jax.Array, ids: jax.Array, temperature: float) -> jax.Array:
-    """Returns normalised, temperature-scaled cross entropy of two views of a batch.
+    """Returns the normalized temperature-scaled cross entropy (NT-Xent) of two views of a batch.
 
-    View i is to find the other view of its image among all views of other images. An image that
-    is in the batch more than once is no negative of itself.
+    Each view is classified by cosine similarity: its class is the other view of the same image,
+    among all views of other images. An image that is in the batch more than once is not a
+    negative of itself.
 
     Args:
-        z_1: ``[b, d]`` projections of the first views.
-        z_2: ``[b, d]`` projections of the second views, in the same order.
+        z_1: projections of the first views, ``[b, d]``.
+        z_2: projections of the second views in the same order, ``[b, d]``.
         ids: int ``[b]``, equal for entries of the same image.
-        temperature: divides the cosines.
+        temperature: the divisor of the cosine similarities.
 
     Returns:
-        The mean loss, nats.
+        The mean loss in nats.
 
     References:
         Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
         representations (2020), https://arxiv.org/abs/2002.05709, section 2.1.
+
+    Examples:
+        >>> z = jnp.eye(3)
+        >>> equal = nt_xent(z, z, jnp.arange(3), temperature=0.1)
+        >>> swapped = nt_xent(z, z[::-1], jnp.arange(3), temperature=0.1)
+        >>> bool(equal < swapped)
+        True
     """
     z = jnp.concatenate([z_1, z_2])
     z = z * jax.lax.rsqrt(jnp.sum(z * z, axis=1, keepdims=True) + 1e-12)
