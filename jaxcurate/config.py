@@ -137,6 +137,8 @@ class GrowConfig:
     """Prefix of the ids of new items, which distinguishes them from those of the pool."""
     name: str = "grown"
     """Name of the folder in `grown/`."""
+    refit: bool = False
+    """True clusters branches anew which the new items do not fit, if that is enough."""
 
     def __post_init__(self) -> None:
         check_given("source", self.source, "grows by nothing")

@@ -175,20 +175,6 @@ class ClusterTree:
             below = self._below(number, below)
         return np.sort(below)
 
-    def path(self, row: int) -> tuple[int, ...]:
-        """Returns the cluster of a point at each level, bottom up.
-
-        Raises:
-            InputError: there is no such point.
-        """
-        check_whole("row", row, 0)
-        if row >= self.n_points:
-            raise InputError(f"row={row}, but the tree has points 0 to {self.n_points - 1}")
-        found = [int(self.levels[0].labels[row])]
-        for above in self.levels[1:]:
-            found.append(int(above.labels[found[-1]]))
-        return tuple(found)
-
     def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
         """Writes the tree to a folder, which appears whole or not at all.
 

@@ -9,10 +9,11 @@ from jaxcurate.curation.dedup import (
     content_digests,
     deduplicate,
 )
-from jaxcurate.curation.growth import LevelDrift, drift, grow, refit_branch
+from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
+from jaxcurate.curation.refit import branches_to_refit, refit_branches
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.curation.suggest_levels import Proposal, propose_levels
@@ -29,6 +30,7 @@ __all__ = [
     "TreeState",
     "agreement",
     "allocate",
+    "branches_to_refit",
     "content_digests",
     "deduplicate",
     "drift",
@@ -38,7 +40,7 @@ __all__ = [
     "indices_of",
     "mix",
     "propose_levels",
-    "refit_branch",
+    "refit_branches",
     "sample",
     "sample_flat",
     "sample_uniform",

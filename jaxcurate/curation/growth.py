@@ -1,16 +1,12 @@
 """Growth: new rows join an unchanged tree, and a report names the levels that no longer fit."""
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, TreeLevel, check_tree
+from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
 from jaxcurate.checks import InputError, as_real, check_whole
-from jaxcurate.curation.hierarchy import hierarchical_kmeans
-from jaxcurate.curation.level import Level
 from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
@@ -93,16 +89,14 @@ def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) ->
         >>> grown.levels[0].labels
         array([0, 0, 1, 1, 0], dtype=int32)
     """
-    x = _checked_rows(tree, x)
+    x = rows_for_tree(tree, x)
     leaf = tree.levels[0]
     devices = Devices.all() if devices is None else devices
     processes.agree("grow", devices, tree=tree, x=x)
-    normalizer = fit_normalizer(leaf.centroids, "tree", metric=tree.metric)
-    chunks = chunked(RowView(x, normalizer=normalizer), devices)
-    labels, squared = assign_chunks(chunks, normalizer.transform(leaf.centroids))
+    labels, distances = nearest_centroids(x, leaf.centroids, tree.metric, devices)
     grown = leaf._replace(
         labels=np.concatenate([leaf.labels, labels]),
-        distances=np.concatenate([leaf.distances, normalizer.inverse_transform_squared(squared)]),
+        distances=np.concatenate([leaf.distances, distances]),
     )
     return replace(tree, levels=(grown, *tree.levels[1:]), pool="")
 
@@ -147,7 +141,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
         >>> found.mean_old, found.mean_new, found.far
         (1.0, 3.5, 0.5)
     """
-    x = _checked_rows(tree, x, all_of=True)
+    x = rows_for_tree(tree, x, all_of=True)
     check_whole("n_old", n_old, 0)
     if not 0 < n_old < len(x):
         raise InputError(f"n_old={n_old} must be at least 1 and leave one of {len(x)} rows as new")
@@ -182,117 +176,17 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
     return drifts
 
 
-def refit_branch(
-    tree: ClusterTree,
-    x: np.ndarray,
-    level: int,
-    cluster: int,
-    *,
-    n_resamples: int = 0,
-    n_per_cluster: int = 1,
-    seed: int = 0,
-    devices: Devices | None = None,
-) -> ClusterTree:
-    """Clusters the rows below one cluster anew, into as many clusters at each level below it.
-
-    The new clusters take the ids of the clusters that they replace. Everything else, including
-    the cluster itself, stays the same bit for bit. If there are now fewer rows than clusters, the
-    remaining clusters stay, empty.
-
-    Args:
-        tree: tree over ``x``.
-        x: rows ``[n, d]``.
-        level: level of the cluster, at least 2.
-        cluster: id of the cluster whose branch is refitted. It has rows.
-        n_resamples: number of rounds of resampling at each level below.
-        n_per_cluster: number of points that each cluster gives to a round.
-        seed: seed of all random numbers.
-        devices: the devices to use. All by default.
-
-    Returns:
-        The tree with the new branch.
-
-    Raises:
-        InputError: an argument cannot be used; the message names it.
-
-    Examples:
-        The top cluster has two leaves that do not separate the two groups of its rows:
-
-        >>> import numpy as np
-        >>> import jaxcurate as jc
-        >>> from jaxcurate.curation import refit_branch
-        >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]], np.float32)
-        >>> leaves = jc.TreeLevel(x[[0, 2]], np.array([0, 1, 0, 1], np.int32), np.zeros(4))
-        >>> top = jc.TreeLevel(x[:1], np.zeros(2, np.int32), np.zeros(2))
-        >>> tree = refit_branch(jc.ClusterTree((leaves, top)), x, level=2, cluster=0)
-        >>> labels = tree.levels[0].labels
-        >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
-        True
-    """
-    x = _checked_rows(tree, x, all_of=True)
-    devices = Devices.all() if devices is None else devices
-    processes.agree(
-        "refit_branch",
-        devices,
-        tree=tree,
-        x=x,
-        level=level,
-        cluster=cluster,
-        n_resamples=n_resamples,
-        n_per_cluster=n_per_cluster,
-        seed=seed,
-    )
-    if not 2 <= level <= len(tree.levels):
-        raise InputError(f"level={level} must be from 2 to {len(tree.levels)}: it has none below")
-    rows = tree.members(level, cluster)
-    if not len(rows):
-        raise InputError(f"cluster={cluster} of level {level} has no rows to cluster")
-    ids = [tree.children(level, cluster)]
-    for number in range(level - 1, 1, -1):
-        below = [tree.children(number, int(one)) for one in ids[-1]]
-        ids.append(np.sort(np.concatenate(below)))
-    ids.reverse()  # of the branch's clusters at levels 1, 2, ...
-    sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:]
-    settings = [Level(int(k), n_resamples, n_per_cluster) for k in sizes]
-    with warnings.catch_warnings():  # clusters left over are told of above
-        warnings.simplefilter("ignore", SurplusWarning)
-        branch = hierarchical_kmeans(x[rows], settings, seed, metric=tree.metric, devices=devices)
-    return replace(tree, levels=_grafted(tree, branch, rows, ids, level))
+def nearest_centroids(
+    x: np.ndarray, centroids: np.ndarray, metric: Metric, devices: Devices
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the nearest centroid of each row ``[m, d]``, and the squared distance to it."""
+    normalizer = fit_normalizer(centroids, "tree", metric=metric)
+    chunks = chunked(RowView(x, normalizer=normalizer), devices)
+    labels, squared = assign_chunks(chunks, normalizer.transform(centroids))
+    return labels, normalizer.inverse_transform_squared(squared)
 
 
-def _grafted(
-    tree: ClusterTree,
-    branch: ClusterTree,
-    rows: np.ndarray,
-    ids: Sequence[np.ndarray],
-    level: int,
-) -> tuple[TreeLevel, ...]:
-    """Returns the levels of a tree with a new branch below a cluster.
-
-    Args:
-        tree: old tree.
-        branch: tree over ``rows`` alone.
-        rows: int64 ``[m]``, rows of the cluster.
-        ids: for each level of the branch, the ids that its clusters take, at least as many.
-        level: level of the cluster that the branch hangs from.
-    """
-    levels = [TreeLevel(*(np.array(array) for array in one)) for one in tree.levels[:level]]
-    below = rows
-    for number, new in enumerate(branch.levels):
-        old = levels[number]
-        old.labels[below] = ids[number][new.labels]
-        old.distances[below] = new.distances
-        # Ids beyond the new clusters stay, empty, with their centroids and parents.
-        below = ids[number][: len(new.centroids)]
-        old.centroids[below] = new.centroids
-    # Also those that stay: their parents' centroids are new.
-    for lower, upper, made in zip(levels[:-1], levels[1:], ids, strict=True):
-        offsets = lower.centroids[made].astype(np.float64) - upper.centroids[upper.labels[made]]
-        upper.distances[made] = np.sum(offsets**2, axis=1)
-    return (*levels, *tree.levels[level:])
-
-
-def _checked_rows(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
+def rows_for_tree(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
     """Returns rows as an array, after checking that they fit the tree.
 
     Args:

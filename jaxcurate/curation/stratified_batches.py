@@ -2,8 +2,8 @@
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -107,62 +107,6 @@ class Batches(Sequence[np.ndarray]):
         """Fingerprint of everything that the batches depend on."""
         arrays = [files.array_digest(array) for branch in self._branches for array in branch]
         return files.fingerprint(self._about + arrays)
-
-
-class Walk(Iterator[np.ndarray]):
-    """Iterator over batches whose position can be saved and restored."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches, self._step = batches, 0
-
-    def __next__(self) -> np.ndarray:
-        if self._step >= len(self._batches):
-            raise StopIteration
-        self._step += 1
-        return self._batches[self._step - 1]
-
-    def state(self) -> dict[str, Any]:
-        """Returns the position in a form that JSON can store, for :meth:`restore`."""
-        return {"step": self._step, "batches": self._batches.fingerprint}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continues from the position of another walk over the same batches.
-
-        Raises:
-            InputError: the state belongs to other batches, or is no state.
-        """
-        step, of = state.get("step"), state.get("batches")
-        if of != self._batches.fingerprint:
-            raise InputError(f"the state is of batches {of}, not {self._batches.fingerprint}")
-        if type(step) is not int or not 0 <= step <= len(self._batches):
-            raise InputError(f"step={step!r} of the state is not within 0 to {len(self._batches)}")
-        self._step = step
-
-
-class OneByOne(Sequence[int]):
-    """Sequence of the rows of the batches, one at a time, for loaders that make batches.
-
-    ``grain.MapDataset.source(OneByOne(batches)).map(load).batch(batches.batch_size)``
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-        self._batch = functools.lru_cache(maxsize=16)(batches.__getitem__)
-
-    def __len__(self) -> int:
-        return len(self._batches) * self._batches.batch_size
-
-    def __getitem__(self, place: int) -> int:  # type: ignore[override]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"place {place} of {len(self)}")
-        step, within = divmod(int(place) % len(self), self._batches.batch_size)
-        return int(self._batch(step)[within])
-
-    def __repr__(self) -> str:
-        return f"OneByOne({self._batches!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OneByOne, (self._batches,)
 
 
 class _Branches(NamedTuple):

@@ -152,7 +152,7 @@ def test_levels_count_from_one(tree, level):
         tree.point_counts(level)
 
 
-def test_members_children_and_path():
+def test_members_and_children():
     tree = jc.ClusterTree.from_labels([np.array([2, 0, 2, 3, 0]), np.array([1, 0, 1, 0, 3])])
     np.testing.assert_array_equal(tree.members(1, 2), [0, 2])
     np.testing.assert_array_equal(tree.members(1, 1), [])  # empty
@@ -162,18 +162,15 @@ def test_members_children_and_path():
     np.testing.assert_array_equal(tree.children(2, 1), [0, 2])
     np.testing.assert_array_equal(tree.children(2, 3), [4])
     np.testing.assert_array_equal(tree.children(1, 0), [1, 4])
-    assert [tree.path(row) for row in range(5)] == [(2, 1), (0, 1), (2, 1), (3, 0), (0, 1)]
     assert tree.members(2, 1).dtype == np.int64
 
 
-def test_members_and_paths_agree_with_labels(tree):
+def test_members_agree_with_labels(tree):
     for level in (1, 2):
         labels = tree.point_labels(level)
         for cluster in range(tree.n_clusters(level)):
             found = tree.members(level, cluster)
             np.testing.assert_array_equal(found, np.flatnonzero(labels == cluster))
-    paths = np.array([tree.path(row) for row in range(tree.n_points)])
-    np.testing.assert_array_equal(paths[:, 1], tree.point_labels(2))
 
 
 @pytest.mark.parametrize(
@@ -182,9 +179,6 @@ def test_members_and_paths_agree_with_labels(tree):
         (lambda tree: tree.members(3, 0), "level=3"),
         (lambda tree: tree.members(1, 20), "cluster=20, but level 1 has clusters 0 to 19"),
         (lambda tree: tree.children(2, -1), "cluster=-1"),
-        (lambda tree: tree.path(200), "row=200, but the tree has points 0 to 199"),
-        (lambda tree: tree.path(-1), "row=-1"),
-        (lambda tree: tree.path(1.5), "row=1.5 must be a whole number"),
         (lambda tree: tree.members(1, 1.5), "cluster=1.5 must be a whole number"),
     ],
 )
@@ -221,6 +215,4 @@ def test_a_million_points_take_seconds(tmp_path):
         assert len(loaded.members(3, cluster)) == counts[cluster]
     for cluster in range(2000):
         loaded.members(1, cluster)
-    for row in range(2000):
-        loaded.path(row)
     assert time.perf_counter() - begun < 8  # a third of a second where nothing else runs

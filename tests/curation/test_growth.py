@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.curation.growth import drift, grow, refit_branch
+from jaxcurate.curation.growth import LevelDrift, drift, grow
+from jaxcurate.curation.refit import branches_to_refit, refit_branches
 
 
 def mixture(rng, n):
@@ -120,7 +121,7 @@ def test_a_cosine_tree_sees_directions_alone(directions, cosine_tree):
 
 def test_a_branch_of_a_cosine_tree_is_refitted_by_angles(directions, cosine_tree):
     lengths = 2.0 ** np.random.default_rng(1).integers(-3, 4, (500, 1))
-    tree = refit_branch(cosine_tree, directions[:500] * lengths, 2, 0)
+    tree = refit_branches(cosine_tree, directions[:500] * lengths, 2, [0])
     assert tree.metric == "cosine"
     below = directions[:500]
     for level in tree.levels:
@@ -155,8 +156,8 @@ def test_a_branch_is_refitted_and_the_rest_stays(x, tree, level):
     rng = np.random.default_rng(1)
     new = 0.2 * rng.normal(size=(400, 6)) - 3
     grown, every = grow(tree, new), np.concatenate([x, new])
-    cluster = grown.path(2000)[level - 1]
-    refitted = refit_branch(grown, every, level, cluster)
+    cluster = int(grown.point_labels(level)[2000])
+    refitted = refit_branches(grown, every, level, [cluster])
     inside = grown.members(level, cluster)
     np.testing.assert_array_equal(refitted.members(level, cluster), inside)
     assert [one.centroids.shape for one in refitted.levels] == [(150, 6), (30, 6), (8, 6)]
@@ -200,7 +201,7 @@ def test_a_branch_with_fewer_rows_than_clusters_keeps_empty_ones():
     top = jc.TreeLevel(
         np.array([[1.5], [9]], np.float32), np.array([0, 0, 0, 0, 1], np.int32), np.zeros(5)
     )
-    tree = refit_branch(jc.ClusterTree((leaf, top)), x, 2, 0)
+    tree = refit_branches(jc.ClusterTree((leaf, top)), x, 2, [0])
     np.testing.assert_array_equal(np.sort(tree.point_counts(1)), [0, 1, 1, 1, 1])
     np.testing.assert_array_equal(tree.levels[1].labels, [0, 0, 0, 0, 1])
     assert tree.levels[0].labels[3] == 4
@@ -214,7 +215,7 @@ def test_empty_clusters_of_a_branch_are_measured_to_where_its_centroids_are_now(
     rows = np.concatenate([tree.members(3, 0)[::7], tree.members(3, 1)])
     leaf = tree.levels[0]
     leaf = leaf._replace(labels=leaf.labels[rows], distances=leaf.distances[rows])
-    tree = refit_branch(jc.ClusterTree((leaf, *tree.levels[1:])), x[rows], 3, 0)
+    tree = refit_branches(jc.ClusterTree((leaf, *tree.levels[1:])), x[rows], 3, [0])
     assert len(tree.members(3, 0)) < len(tree.children(3, 0))
     below = x[rows]
     for one in tree.levels:
@@ -234,8 +235,58 @@ def test_an_empty_branch_has_nothing_to_refit():
     ]
     tree = jc.ClusterTree((*levels, jc.TreeLevel(levels[2].centroids[:2], *levels[0][1:])))
     for level, cluster in ((2, 1), (2, 2), (3, 1), (4, 1)):
-        with pytest.raises(ValueError, match=f"cluster={cluster} of level {level} has no rows"):
-            refit_branch(tree, x, level, cluster)
+        with pytest.raises(
+            ValueError, match=rf"clusters=\[{cluster}\] of level {level} have no rows"
+        ):
+            refit_branches(tree, x, level, [cluster])
+
+
+def test_several_branches_are_refitted_together(x, tree):
+    """New rows between two top clusters; both branches are refitted, and rows may change sides."""
+    rng = np.random.default_rng(2)
+    middle = tree.levels[2].centroids[:2].mean(0)
+    new = 0.2 * rng.normal(size=(300, 6)) + middle
+    grown, every = grow(tree, new), np.concatenate([x, new])
+    levels = [jc.Level(150, 1, 3), jc.Level(30), jc.Level(8)]
+    refitted = refit_branches(grown, every, 3, [1, 0], levels=levels)
+    inside = np.isin(grown.point_labels(3), [0, 1])
+    np.testing.assert_array_equal(np.isin(refitted.point_labels(3), [0, 1]), inside)
+    np.testing.assert_array_equal(refitted.levels[2].centroids, grown.levels[2].centroids)
+    for number in (1, 2, 3):
+        after, before = (t.point_labels(number)[~inside] for t in (refitted, grown))
+        np.testing.assert_array_equal(after, before)
+    below = every
+    for level in refitted.levels:
+        squared = ((below - level.centroids[level.labels]) ** 2).sum(1)
+        np.testing.assert_allclose(level.distances, squared, rtol=1e-4, atol=1e-5)
+        below = level.centroids
+    # The clusters of level 2 hang from the nearest of the two.
+    moved = np.flatnonzero(np.isin(refitted.levels[2].labels, [0, 1]))
+    top = refitted.levels[2].centroids[:2]
+    squared = ((refitted.levels[1].centroids[moved][:, None] - top[None]) ** 2).sum(2)
+    np.testing.assert_array_equal(refitted.levels[2].labels[moved], squared.argmin(1))
+    before, after = (t.levels[0].distances[inside].sum() for t in (grown, refitted))
+    assert after < 0.8 * before
+    with pytest.raises(ValueError, match="levels has 1 settings for the 2 levels below"):
+        refit_branches(grown, every, 3, [0], levels=levels[:1])
+
+
+def test_the_lowest_level_with_branches_is_refitted(tree):
+    def drifted(*verdicts):
+        none = np.zeros(0)
+        return [
+            LevelDrift(number, 0, 0, 0, none, np.array([3, 4]), verdict, "")
+            for number, verdict in enumerate(verdicts, 1)
+        ]
+
+    level, clusters = branches_to_refit(tree, drifted("refit", "refit branches", "keep"))
+    assert (level, clusters.tolist()) == (2, [3, 4])
+    level, clusters = branches_to_refit(tree, drifted("refit branches", "keep", "keep"))
+    np.testing.assert_array_equal(clusters, np.unique(tree.levels[1].labels[[3, 4]]))
+    assert level == 2
+    assert branches_to_refit(tree, drifted("keep", "refit", "keep")) is None
+    alone = jc.ClusterTree(tree.levels[:1])
+    assert branches_to_refit(alone, drifted("refit branches")) is None
 
 
 @pytest.mark.parametrize(
@@ -251,10 +302,13 @@ def test_an_empty_branch_has_nothing_to_refit():
         (lambda t, x: drift(t, np.full_like(x, np.nan), 5), "x has a NaN or an infinity"),
         (lambda t, x: drift(t, x, 2000), "n_old=2000"),
         (lambda t, x: drift(t, x, 0), "n_old=0"),
-        (lambda t, x: refit_branch(t, x, 1, 0), "level=1 must be from 2 to 3"),
-        (lambda t, x: refit_branch(t, x, 4, 0), "level=4 must be from 2 to 3"),
-        (lambda t, x: refit_branch(t, x, 2, 30), "cluster=30, but level 2 has"),
-        (lambda t, x: refit_branch(t, x[1:], 2, 0), "x has 1999 rows"),
+        (lambda t, x: refit_branches(t, x, 1, [0]), "level=1 must be from 2 to 3"),
+        (lambda t, x: refit_branches(t, x, 4, [0]), "level=4 must be from 2 to 3"),
+        (
+            lambda t, x: refit_branches(t, x, 2, [30]),
+            "cluster=30, but level 2 has",
+        ),
+        (lambda t, x: refit_branches(t, x[1:], 2, [0]), "x has 1999 rows"),
     ],
 )
 def test_bad_arguments_are_named(tree, x, ask, message):

@@ -2,7 +2,6 @@
 
 import collections
 import copy
-import itertools
 import json
 import math
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcurate as jc
-from jaxcurate.curation.stratified_batches import Batches, OneByOne, Walk
+from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.stateless_random import permuted
 
 
@@ -165,37 +164,6 @@ def test_any_batch_at_any_time(equal):
     assert other.fingerprint != batches.fingerprint == again.fingerprint
 
 
-@pytest.mark.parametrize("equal", ["rows", "clusters"])
-def test_a_walk_goes_on_where_it_was(equal):
-    _, _, batches = drawn(7, equal)
-    walk = Walk(batches)
-    for _ in range(23):
-        next(walk)
-    state = json.loads(json.dumps(walk.state()))
-    rest = list(walk)
-    resumed = Walk(drawn(7, equal)[2])
-    resumed.restore(state)
-    for a, b in itertools.zip_longest(resumed, rest):
-        np.testing.assert_array_equal(a, b)
-    assert len(rest) == 37
-    with pytest.raises(ValueError, match="the state is of batches"):
-        Walk(drawn(8, equal)[2]).restore(state)
-    with pytest.raises(ValueError, match="step=61"):
-        resumed.restore({**state, "step": 61})
-
-
-def test_one_by_one_is_the_same_rows():
-    _, _, batches = drawn(9, "rows")
-    rows = OneByOne(batches)
-    assert len(rows) == 60 * 24
-    np.testing.assert_array_equal(list(rows), np.concatenate(list(batches)))
-    assert rows[-1] == batches[59][23]
-    with pytest.raises(IndexError, match="place 1440 of 1440"):
-        rows[1440]
-    # Where loaders resume they hold sources against each other by what these call themselves.
-    assert repr(rows) == repr(OneByOne(drawn(9, "rows")[2]))
-
-
 def test_numbers_of_numpy_make_the_same_batches():
     tree = jc.ClusterTree.from_labels([np.array([0, 1, 1])])
     ours, numpys = Batches(tree, 2, 3, seed=5), Batches(tree, np.int64(2), 3, seed=np.int64(5))
@@ -221,9 +189,6 @@ def test_grain_reads_them_and_goes_on_where_it_was(equal):
     resumed.set_state(state)
     for step in range(20, 60):
         np.testing.assert_array_equal(next(resumed), images[batches[step]])
-    one_by_one = grain.MapDataset.source(OneByOne(batches)).map(lambda row: images[row]).batch(24)
-    for got, rows in zip(one_by_one, batches, strict=True):
-        np.testing.assert_array_equal(got, images[rows])
 
 
 @pytest.mark.parametrize(
