@@ -24,13 +24,11 @@ class KMeansState:
     Examples:
         >>> import numpy as np
         >>> import jaxcurate as jc
-        >>> from jaxcurate.kmeans import KMeansState
         >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]])
         >>> states = []
-        >>> result = jc.kmeans(x, 2, on_state=states.append, state_every=1)
-        >>> saved = KMeansState(states[-1].phase, dict(states[-1].arrays))
-        >>> bool((jc.kmeans(x, 2, state=saved).centroids == result.centroids).all())
-        True
+        >>> result = jc.kmeans(x, 2, on_state=states.append)
+        >>> states[0].phase, sorted(states[0].arrays)
+        ('seeding', ['centroids', 'closest', 'n_chosen', 'owner'])
     """
 
     phase: Phase

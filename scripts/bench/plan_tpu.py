@@ -144,7 +144,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
 def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
     """Splits run on one device each; here the same on all."""
     del axis_name
-    run = functools.partial(splitting._fit_batch, n_splits=100, max_iter=50, unit=False)
+    run = functools.partial(splitting._fit_stack, n_splits=100, max_iter=50, unit=False)
     return run(xs, weights, jnp.arange(len(xs)), key)
 
 
