@@ -98,7 +98,7 @@ def tidy(folder: Path, most_bytes: int = MOST_BYTES) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tells whether an entry can be unpacked; one of another format is left to JAX."""
+    """Returns whether an entry can be unpacked; an entry of another format is left to JAX."""
     try:
         with path.open("rb") as file:
             unpack, data = zlib.decompressobj(), file.read(_STEP)
@@ -113,7 +113,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _is_private(folder: Path) -> bool:
-    """Tells whether a folder is this user's, and nobody else may write into it."""
+    """Returns whether a folder belongs to this user, and nobody else can write to it."""
     status = folder.stat()
     return not hasattr(os, "getuid") or (
         status.st_uid == os.getuid() and not status.st_mode & 0o022
@@ -121,7 +121,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _processor() -> str:
-    """Returns what tells this processor's instructions from another's."""
+    """Returns a text that identifies the instructions of this processor."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kinds = ("model name", "flags", "Features")

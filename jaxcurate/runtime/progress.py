@@ -40,7 +40,7 @@ class Progress:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time within the block to that of a stage."""
+        """Adds the time spent within the ``with`` block to that of a stage."""
         begun = time.perf_counter()
         try:
             yield
@@ -50,7 +50,7 @@ class Progress:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Says how many steps of something are done, at what rate, and the time left."""
+        """Reports the number of finished steps, their rate, and the time left."""
         if self.quiet:
             return
         if what != self._what:
@@ -67,7 +67,7 @@ class Progress:
             self._close()
 
     def where_time_went(self) -> str:
-        """Returns a table of the stages' seconds."""
+        """Returns a table of the seconds of each stage."""
         rows = [f"  {stage:<10}{spent:8.1f} s" for stage, spent in self.seconds.items()]
         return "\n".join([*rows, f"  {'in all':<10}{sum(self.seconds.values()):8.1f} s"])
 
