@@ -41,7 +41,7 @@ class Monitor:
         now = time.monotonic()
         self._seen = {p: first_seen(member, now) for p, member in party.members.items()}
         self._main = threading.main_thread().ident
-        self._ending = threading.Lock()
+        self._reported = threading.Lock()
         self._ending = threading.Event()
         self._parted = threading.Event()
         self._signals: int | None = None
@@ -62,7 +62,7 @@ class Monitor:
 
     def fail(self, reason: str) -> None:
         """Tells the others, once, that this process ends; from now on it ends by itself."""
-        if not self._ending.acquire(blocking=False):
+        if not self._reported.acquire(blocking=False):
             return
         self._ending.set()
         if self.me.process:
