@@ -1,4 +1,4 @@
-"""Refuses arguments and input that cannot be used, by their names, in one line."""
+"""Checks of arguments and input, which are refused by name in an error of one line."""
 
 from collections.abc import Collection, Sequence
 from numbers import Integral
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)
-"""Results are float32, which holds no larger number."""
+"""Largest number that float32, the type of all results, can hold."""
 _ROW_FAULTS = (
     "has a NaN or an infinity, first in row {}",
     f"has a number beyond float32 ({LARGEST:.2g}), first in row {{}}",
@@ -16,43 +16,78 @@ _ROW_FAULTS = (
 )
 _ROWS_SHOWN = 5
 _LONGEST_NAME = 200
-"""Bytes of a folder's name, of which file systems take 255."""
+"""Largest number of bytes in a folder's name; file systems allow 255."""
 NO_FAULTS = np.zeros((len(_ROW_FAULTS), 1 + _ROWS_SHOWN), np.int64)
-"""Counts of faults, as :func:`faults_of` returns them, of rows without any."""
+"""Result of :func:`faults_of` for rows without faults."""
 
 
 class InputError(ValueError):
-    """Tells in one line which input or argument cannot be used; the command exits with code 2."""
+    """Error that names, in one line, an argument or input that cannot be used.
+
+    The command line prints the line and exits with code 2.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> jc.allocate([3, 4], -1)
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: size=-1 must be at least 0
+    """
 
 
-def told(value: Any) -> str:
-    """Returns how an error writes a value: as Python does, or by its type where that is long."""
-    text = repr(value)
-    return text if len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"
+def short_repr(value: Any) -> str:
+    """Returns the ``repr`` of a value, or its type if the ``repr`` is long or has several lines.
+
+    Examples:
+        >>> from jaxcurate.checks import short_repr
+        >>> short_repr("euclid"), short_repr(list(range(1000)))
+        ("'euclid'", '<list>')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write numbers of thousands of digits
+        text = ""
+    return text if 0 < len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"
 
 
 def check_whole(name: str, value: Any, least: int | None = None) -> None:
-    """Refuses what is no whole number, or is below ``least``, if that is given.
+    """Refuses a value that is not a whole number, or is less than ``least``.
+
+    Args:
+        name: Name of the argument.
+        value: Value of the argument.
+        least: Smallest value allowed; None for no limit.
 
     Raises:
-        ValueError: naming it.
+        InputError: The value cannot be used; the message names the argument.
+
+    Examples:
+        >>> from jaxcurate.checks import check_whole
+        >>> check_whole("n_clusters", 0, least=1)
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: n_clusters=0 must be at least 1
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{name}={told(value)} must be a whole number")
+        raise InputError(f"{name}={short_repr(value)} must be a whole number")
     if least is not None and value < least:
         raise InputError(f"{name}={value} must be at least {least}")
 
 
 def check_given(name: str, value: int | str | None, otherwise: str) -> None:
-    """Refuses an empty text, and a number below 1: what is not given is None.
+    """Refuses an empty text and a number below 1; None stands for a value that is not given.
 
     Args:
-        name: of the argument.
-        value: of the argument.
-        otherwise: what None does, as a verb and its object.
+        name: Name of the argument.
+        value: Value of the argument.
+        otherwise: Effect of None, as a verb and its object, for the message.
 
     Raises:
-        InputError: naming it, and what to write instead.
+        InputError: The value cannot be used; the message tells the effect of None.
+
+    Examples:
+        >>> from jaxcurate.checks import check_given
+        >>> check_given("max_rows", 0, "takes all rows")
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: max_rows=0 must be at least 1; None takes all rows
     """
     if value == "":
         raise InputError(f"{name}='' must not be empty; None {otherwise}")
@@ -64,10 +99,18 @@ def check_given(name: str, value: int | str | None, otherwise: str) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a seed of which jax would take the remainder only, or what is no whole number.
+    """Refuses a seed that is not a whole number within [0, 2**32).
+
+    Of a larger seed jax would use the low 32 bits only.
 
     Raises:
-        ValueError: naming it.
+        InputError: The seed cannot be used.
+
+    Examples:
+        >>> from jaxcurate.checks import check_seed
+        >>> check_seed(-1)
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: seed=-1 must be within [0, 2**32)
     """
     check_whole("seed", seed)
     if not 0 <= seed < 2**32:
@@ -75,20 +118,37 @@ def check_seed(seed: int) -> None:
 
 
 def check_choice(name: str, value: Any, known: Collection[str]) -> None:
-    """Refuses what is none of the known names.
+    """Refuses a value that is not among the known names.
+
+    Args:
+        name: Name of the argument.
+        value: Value of the argument.
+        known: Names that it may have.
 
     Raises:
-        ValueError: naming it, and what is known.
+        InputError: The value is not known; the message lists the known names.
+
+    Examples:
+        >>> from jaxcurate.checks import check_choice
+        >>> check_choice("metric", "dot", ["euclidean", "cosine"])
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: metric='dot'; known: 'euclidean', 'cosine'
     """
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name}={told(value)}; known: {', '.join(map(repr, known))}")
+        raise InputError(f"{name}={short_repr(value)}; known: {', '.join(map(repr, known))}")
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that a folder may not have on every file system.
+    """Refuses a name that a folder cannot have on every file system.
 
     Raises:
-        InputError: naming it.
+        InputError: The name has other characters than letters, digits, '-' and '_', or is too long.
+
+    Examples:
+        >>> from jaxcurate.checks import check_name
+        >>> check_name("../a")
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: name='../a' must be of letters, digits, '-' and '_'
     """
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"name={name!r} must be of letters, digits, '-' and '_'")
@@ -97,16 +157,22 @@ def check_name(name: str) -> None:
 
 
 def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
-    """Refuses what is of another type.
+    """Refuses a value of another type.
 
     Args:
-        name: of the argument.
-        value: of the argument.
-        kind: what it must be.
-        hint: what to do instead.
+        name: Name of the argument.
+        value: Value of the argument.
+        kind: Type that the value must have.
+        hint: Advice on a value to pass instead, for the message.
 
     Raises:
-        ValueError: naming it and its type.
+        InputError: The value has another type; the message names both.
+
+    Examples:
+        >>> from jaxcurate.checks import check_instance
+        >>> check_instance("pool", [1, 2], dict)
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: pool must be a dict, not list
     """
     if not isinstance(value, kind):
         hint = f"; {hint}" if hint else ""
@@ -114,25 +180,38 @@ def check_instance(name: str, value: Any, kind: type, hint: str = "") -> None:
 
 
 def is_real(dtype: np.dtype) -> bool:
-    """Tells whether a type holds integers or floats: numpy's, and bfloat16 or smaller of
-    ml_dtypes."""
+    """Returns whether a type is one of integers or floats, of numpy or of ml_dtypes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.checks import is_real
+        >>> is_real(np.dtype(np.int8)), is_real(np.dtype(bool)), is_real(np.dtype("U3"))
+        (True, False, False)
+    """
     return jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)
 
 
 def as_real(x: Any, name: str = "x") -> np.ndarray:
-    """Returns ``x`` as a numpy array of real numbers, without a copy where it is one.
+    """Returns ``x`` as a numpy array of real numbers, without a copy if it is one already.
 
-    numpy stores bfloat16 in a ``.npy`` file as two bytes of unknown meaning; such an array is
-    taken for what it is.
+    numpy writes bfloat16 to a ``.npy`` file as items of two bytes without a type; an array of
+    such items is read as bfloat16.
 
     Args:
-        x: an array of numpy or jax, a memory map, or what numpy makes one of, such as nested
-            lists or a data frame of numbers.
-        name: what errors call it.
+        x: Array of numpy or jax, a memory map, or an object that numpy makes an array of, such as
+            nested lists or a data frame of numbers.
+        name: Name of ``x`` in errors.
 
     Raises:
-        ValueError: naming ``x`` and what it is: a sparse matrix, an array with masked entries,
-            or an array of something else than real numbers.
+        InputError: ``x`` is a sparse matrix, has masked entries, or does not hold real numbers.
+
+    Examples:
+        >>> from jaxcurate.checks import as_real
+        >>> as_real([[0, 1], [2, 3]]).shape
+        (2, 2)
+        >>> as_real(["a", "b"], "embeddings")
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: embeddings must hold real numbers, not <U1
     """
     if type(x).__module__.startswith("scipy.sparse"):
         raise InputError(f"{name} is a sparse matrix; {name}.toarray() gives the array to pass")
@@ -153,15 +232,24 @@ def as_real(x: Any, name: str = "x") -> np.ndarray:
 
 
 def checked_rows(rows: np.ndarray, n: int, name: str = "rows") -> np.ndarray:
-    """Returns the same rows as int64, sorted.
+    """Returns row numbers as int64, sorted.
 
     Args:
-        rows: integers ``[m]``, in any order.
-        n: how many rows there are.
-        name: what errors call them.
+        rows: Distinct integers ``[m]`` within [0, n), in any order.
+        n: Number of rows that there are.
+        name: Name of ``rows`` in errors.
 
     Raises:
-        ValueError: they are not whole numbers, out of range, or not distinct.
+        InputError: The rows are not whole numbers, out of range, or not distinct.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.checks import checked_rows
+        >>> checked_rows(np.array([4, 0, 2]), n=5)
+        array([0, 2, 4])
+        >>> checked_rows(np.array([4, 5]), n=5)
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: rows names row 5, but there are rows 0 to 4
     """
     rows = np.asarray(rows)
     if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or rows.size == 0):
@@ -177,54 +265,75 @@ def checked_rows(rows: np.ndarray, n: int, name: str = "rows") -> np.ndarray:
 
 
 def faults_of(
-    part: np.ndarray, rows: Sequence[int] | np.ndarray, *, beyond: bool = True, zeros: bool = False
+    block: np.ndarray, rows: Sequence[int] | np.ndarray, *, beyond: bool = True, zeros: bool = False
 ) -> np.ndarray:
-    """Counts the rows that have each fault, and tells the first few of them.
+    """Counts the rows that have each kind of fault, and returns the numbers of the first ones.
 
     Args:
-        part: real numbers ``[b, d]``.
-        rows: the number of each of its rows.
-        beyond: numbers that float32 cannot hold are a fault.
-        zeros: so are rows that are all zeros.
+        block: Rows, real numbers ``[b, d]``.
+        rows: Row number of each row of the block.
+        beyond: If True, numbers that float32 cannot hold are a fault.
+        zeros: If True, rows that are all zeros are a fault.
 
     Returns:
-        int64 ``[3, 6]``: for a NaN or an infinity, for numbers beyond float32, and for zeros, how
-        many rows there are, then the numbers of the first.
+        int64 ``[3, 6]``: a line each for a NaN or an infinity, numbers beyond float32, and zeros,
+        with the number of rows that have the fault and the first five of their row numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.checks import faults_of
+        >>> faults_of(np.array([[1, 2], [np.nan, 0], [0, np.inf]]), rows=[10, 11, 12])[0].tolist()
+        [2, 11, 12, 0, 0, 0]
     """
-    finite = np.all(np.isfinite(part), axis=1)
-    wide = np.where(finite[:, None], part, 1).astype(np.float64)
-    found = NO_FAULTS.copy()
+    finite = np.all(np.isfinite(block), axis=1)
+    wide = np.where(finite[:, None], block, 1).astype(np.float64)
+    faults = NO_FAULTS.copy()
     flags = ~finite, (np.abs(wide) > LARGEST).any(axis=1) & beyond, ~wide.any(axis=1) & zeros
-    for one, flagged in zip(found, flags, strict=True):
-        at = np.flatnonzero(flagged)
-        one[0] = len(at)
-        one[1 : 1 + len(at[:_ROWS_SHOWN])] = np.asarray(rows)[at[:_ROWS_SHOWN]]
-    return found
+    for line, flagged in zip(faults, flags, strict=True):
+        faulty = np.flatnonzero(flagged)
+        line[0] = len(faulty)
+        line[1 : 1 + len(faulty[:_ROWS_SHOWN])] = np.asarray(rows)[faulty[:_ROWS_SHOWN]]
+    return faults
 
 
-def joined(found: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Adds up what :func:`faults_of` returned for several parts, in the order of the rows."""
-    out = NO_FAULTS.copy()
-    for one, parts in zip(out, np.stack([NO_FAULTS, *found]).transpose(1, 0, 2), strict=True):
-        first = [row for n, *rows in parts.tolist() for row in rows[:n]][:_ROWS_SHOWN]
-        one[0] = parts[:, 0].sum()
-        one[1 : 1 + len(first)] = first
-    return out
+def joined(faults: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Returns the sum of results of :func:`faults_of`, given in the order of their rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.checks import faults_of, joined
+        >>> faulty = np.array([[1.0, np.nan]])
+        >>> joined([faults_of(faulty, [3]), faults_of(faulty, [8])])[0].tolist()
+        [2, 3, 8, 0, 0, 0]
+    """
+    total = NO_FAULTS.copy()
+    for line, blocks in zip(total, np.stack([NO_FAULTS, *faults]).transpose(1, 0, 2), strict=True):
+        first = [row for n, *rows in blocks.tolist() for row in rows[:n]][:_ROWS_SHOWN]
+        line[0] = blocks[:, 0].sum()
+        line[1 : 1 + len(first)] = first
+    return total
 
 
-def refuse(found: Sequence[np.ndarray] | np.ndarray, name: str, *, so_far: bool = False) -> None:
+def refuse(faults: Sequence[np.ndarray] | np.ndarray, name: str, *, so_far: bool = False) -> None:
     """Refuses rows that have faults.
 
     Args:
-        found: what :func:`faults_of` returned for each part, in the order of the rows.
-        name: what the error calls the rows.
-        so_far: whether there may be more rows that have not been looked at.
+        faults: Results of :func:`faults_of` for blocks of rows, in the order of the rows.
+        name: Name of the rows in the error.
+        so_far: True if rows may follow that have not been checked.
 
     Raises:
-        ValueError: naming the faults, how many rows have each, and the first few of these.
+        InputError: Rows have faults; the message counts them and names the first rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.checks import faults_of, refuse
+        >>> refuse([faults_of(np.array([[0, np.nan]]), [3])], "x")
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: x has a NaN or an infinity, first in row 3
     """
     lines = []
-    for kind, (total, *rows) in zip(_ROW_FAULTS, joined(found).tolist(), strict=True):
+    for kind, (total, *rows) in zip(_ROW_FAULTS, joined(faults).tolist(), strict=True):
         if total:
             then = ", ".join(map(str, rows[1 : min(total, _ROWS_SHOWN)]))
             more = f", then {then}: {total} rows {'so far' if so_far else 'in all'}"

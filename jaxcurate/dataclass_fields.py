@@ -1,4 +1,4 @@
-"""Fields of nested dataclasses: made from plain mappings, told by name, explained in words."""
+"""Fields of nested dataclasses: set from plain mappings, results by name, explained in words."""
 
 import ast
 import dataclasses
@@ -14,38 +14,47 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, short_repr
 
 T = TypeVar("T")
 _LONGEST = 4096
-"""Characters of a text, at most: as many as a path may have."""
+"""Largest number of characters in a text: as many as a path may have."""
 
 
 def to_dataclass(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
-    """Makes a dataclass, nested ones included, of what a configuration file can hold.
+    """Returns a dataclass, with the dataclasses in it, made from plain values.
 
-    Whole numbers pass for floats, and lists for tuples; nothing else is converted. Numbers have to
-    be finite and of 64 bits, and texts of one line: nothing else can be an array's size, a path or
-    a heading.
+    Whole numbers are accepted for floats and lists for tuples; no other value is converted.
+    Numbers must be finite and of at most 64 bits, and a text must be a single line, since sizes of
+    arrays, paths and headings must be so.
 
     Args:
-        cls: a dataclass whose fields are annotated with plain types, tuples, unions, literals or
+        cls: Dataclass whose fields are annotated with plain types, tuples, unions, literals or
             dataclasses.
-        fields: its fields by name.
-        where: what to call the mapping in errors.
+        fields: Values by the names of the fields.
+        where: Name of the mapping in errors.
 
     Raises:
-        ValueError: naming a field that is unknown, missing, of the wrong type, or refused by the
-            dataclass itself.
+        InputError: A field is unknown, missing, of the wrong type, or refused by the dataclass;
+            the message names it.
+
+    Examples:
+        >>> from jaxcurate.curation.level import Level
+        >>> from jaxcurate.dataclass_fields import to_dataclass
+        >>> to_dataclass(Level, {"n_clusters": 20}, "level").n_clusters
+        20
+        >>> to_dataclass(Level, {"n_clusters": "20"}, "level")
+        Traceback (most recent call last):
+        jaxcurate.checks.InputError: level.n_clusters must be int, not '20'
     """
-    if hasattr(fields, "to_dict"):  # a ConfigDict within a tuple stays one
+    if hasattr(fields, "to_dict"):  # ml_collections leaves a ConfigDict within a tuple as it is
         fields = getattr(fields, "to_dict")()  # noqa: B009  a mapping for the checker
     if not isinstance(fields, Mapping):
-        raise InputError(f"{where} must be a mapping, not {_told(fields)}")
+        raise InputError(f"{where} must be a mapping, not {short_repr(fields)}")
     known = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     for name in fields:
         if name not in known:
-            name = name if isinstance(name, str) else _told(name)
+            name = name if isinstance(name, str) else short_repr(name)
             raise InputError(unknown(cls, name, where))
     for name, field in known.items():
         no_default = field.default is field.default_factory is dataclasses.MISSING
@@ -60,13 +69,19 @@ def to_dataclass(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
 
 
 def unknown(cls: type, name: str, where: str) -> str:
-    """Returns a line on a name that is no field of a dataclass, with what may have been meant.
+    """Returns an error message for an unknown field, with the field that may have been meant.
 
     Args:
-        cls: the dataclass. Its ``OLD_FIELDS``, if it has any, say what to write instead of a
-            field of an older release.
-        name: the name.
-        where: what to call the dataclass.
+        cls: Dataclass. Its ``OLD_FIELDS``, if it has any, map fields of older releases to the
+            fields to write instead.
+        name: Name that is not a field.
+        where: Name of the dataclass in the message.
+
+    Examples:
+        >>> from jaxcurate.curation.level import Level
+        >>> from jaxcurate.dataclass_fields import unknown
+        >>> unknown(Level, "n_cluster", "level").split("?")[0]
+        'level.n_cluster is unknown; did you mean n_clusters'
     """
     old = getattr(cls, "OLD_FIELDS", {})
     if name in old:
@@ -78,26 +93,39 @@ def unknown(cls: type, name: str, where: str) -> str:
 
 
 def dataclasses_in(cls: type) -> dict[str, type]:
-    """Returns a dataclass and all those in its fields, by name."""
-    found = {cls.__name__: cls}
+    """Returns a dataclass and all dataclasses in its fields, by the names of their classes.
+
+    Examples:
+        >>> from jaxcurate.curation.level import Level
+        >>> from jaxcurate.dataclass_fields import dataclasses_in
+        >>> list(dataclasses_in(Level))
+        ['Level']
+    """
+    classes = {cls.__name__: cls}
     for kind in typing.get_type_hints(cls).values():
         inner = _without_none(kind)
         for part in (inner, *typing.get_args(inner)):
             if isinstance(part, type) and dataclasses.is_dataclass(part):
-                found |= dataclasses_in(part)
-    return found
+                classes |= dataclasses_in(part)
+    return classes
 
 
 def kind_of(cls: type, path: str, where: str) -> Any:
-    """Returns the type of the field that a path such as ``cluster.levels[0].n_fit`` leads to.
+    """Returns the type of the field at a path such as ``cluster.levels[0].n_fit``.
 
     Args:
-        cls: the dataclass in which the path begins.
-        path: names of fields, and numbers in brackets.
-        where: what to call the dataclass.
+        cls: Dataclass in which the path begins.
+        path: Names of fields, and numbers in brackets.
+        where: Name of the dataclass in errors.
 
     Raises:
-        InputError: the path leads nowhere; it names what is unknown, and the nearest name.
+        InputError: There is no such field; the message names the nearest one.
+
+    Examples:
+        >>> from jaxcurate.curation.level import Level
+        >>> from jaxcurate.dataclass_fields import kind_of
+        >>> kind_of(Level, "n_clusters", "level")
+        <class 'int'>
     """
     kind: Any = cls
     for step in re.findall(r"[^.\[\]]+", path):
@@ -114,14 +142,20 @@ def kind_of(cls: type, path: str, where: str) -> Any:
 
 
 def may_be_none(kind: Any) -> bool:
-    """Tells whether a field of this type may be None."""
+    """Returns whether a field of this type may be None.
+
+    Examples:
+        >>> from jaxcurate.dataclass_fields import may_be_none
+        >>> may_be_none(int | None), may_be_none(int)
+        (True, False)
+    """
     return type(None) in typing.get_args(kind)
 
 
 def placeholders(value: Any) -> Any:
-    """Returns a dataclass as nested dicts, in which None stands for a value of a known type.
+    """Returns a dataclass as nested dicts, with a typed placeholder in place of each None.
 
-    ml_collections then takes a value of this type from the command line.
+    ml_collections then accepts a value of this type from the command line.
     """
     from ml_collections import config_dict
 
@@ -145,43 +179,48 @@ def placeholders(value: Any) -> Any:
 
 
 class Field(typing.NamedTuple):
-    """Field that a user may set."""
+    """Field that a user may set, in words."""
 
     path: str
-    """Name with those of the dataclasses around it, such as ``cluster.max_iter``."""
+    """Names of the enclosing fields and of the field, such as ``cluster.max_iter``."""
     kind: str
-    """Type in words, or the known names."""
+    """Type in words, or the names that it may have."""
     default: str
-    """Default as Python writes it; empty where there is none."""
+    """Default as Python writes it; empty if there is none."""
     meaning: str
-    """The sentences below the field in the source."""
+    """Docstring of the field."""
 
 
 def explained(cls: type, within: str = "") -> list[Field]:
-    """Returns the fields of a dataclass and of those in it, with their meanings.
+    """Returns the fields of a dataclass and of the dataclasses in it, with their docstrings.
 
-    A field whose values are the names in a table has it as ``metadata={"known": table}``.
+    A field whose values are the keys of a table has the table as ``metadata={"known": table}``.
 
-    Example:
+    Args:
+        cls: Dataclass.
+        within: Path of the dataclass, with a dot at its end, put before the names.
+
+    Examples:
         >>> from jaxcurate.curation.level import Level
+        >>> from jaxcurate.dataclass_fields import explained
         >>> explained(Level)[0].path
         'n_clusters'
     """
-    found, kinds, meanings = [], typing.get_type_hints(cls), _meanings(cls)
+    results, kinds, meanings = [], typing.get_type_hints(cls), _meanings(cls)
     for field in dataclasses.fields(cls):
         kind, path = kinds[field.name], f"{within}{field.name}"
         inner = _without_none(kind)
         parts = typing.get_args(inner) if typing.get_origin(inner) is tuple else ()
         if parts and dataclasses.is_dataclass(parts[0]):
-            found += explained(typing.cast(type, parts[0]), f"{path}[0].")
+            results += explained(typing.cast(type, parts[0]), f"{path}[0].")
         elif dataclasses.is_dataclass(inner):
-            found += explained(typing.cast(type, inner), f"{path}.")
+            results += explained(typing.cast(type, inner), f"{path}.")
         else:
             has = field.default is not dataclasses.MISSING
             default = repr(field.default) if has else ""
             words = _in_words(kind, field.metadata.get("known", ()))
-            found.append(Field(path, words, default, meanings.get(field.name, "")))
-    return found
+            results.append(Field(path, words, default, meanings.get(field.name, "")))
+    return results
 
 
 @functools.cache
@@ -189,7 +228,7 @@ def _meanings(cls: type) -> dict[str, str]:
     """Returns the attribute docstrings of a class, each as one line."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    results = {}
     for before, after in itertools.pairwise(tree.body):
         if (
             isinstance(before, ast.AnnAssign)
@@ -197,23 +236,23 @@ def _meanings(cls: type) -> dict[str, str]:
             and isinstance(after, ast.Expr)
             and isinstance(after.value, ast.Constant)
         ):
-            found[before.target.id] = " ".join(str(after.value.value).split())
-    return found
+            results[before.target.id] = " ".join(str(after.value.value).split())
+    return results
 
 
 def _without_none(kind: Any) -> Any:
-    """Returns a type without the None that it may be instead."""
+    """Returns a type without its alternative None."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = [part for part in typing.get_args(kind) if part is not type(None)]
     return kind
 
 
 def _in_words(kind: Any, known: Collection[str] = ()) -> str:
-    """Returns a type as a user would say it.
+    """Returns a type in words.
 
     Args:
-        kind: the type.
-        known: the names that a text is one of, where that is so.
+        kind: Annotated type of a field.
+        known: Names that the field may have; empty if it may have any.
     """
     if may_be_none(kind):
         return f"{_in_words(_without_none(kind), known)} or None"
@@ -227,11 +266,11 @@ def _in_words(kind: Any, known: Collection[str] = ()) -> str:
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """Returns ``value`` as the annotated type ``kind``."""
+    """Returns ``value`` as the annotated type ``kind``, or refuses it."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         if not any(type(value) is type(part) and value == part for part in parts):
-            raise InputError(f"{where}={_told(value)}; known: {', '.join(map(repr, parts))}")
+            raise InputError(f"{where}={short_repr(value)}; known: {', '.join(map(repr, parts))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in parts:
@@ -242,7 +281,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return _typed(only, value, where)
     if origin is tuple:
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-            raise InputError(f"{where} must be a list, not {_told(value)}")
+            raise InputError(f"{where} must be a list, not {short_repr(value)}")
         if parts[-1] is Ellipsis:
             parts = (parts[0],) * len(value)
         if len(parts) != len(value):
@@ -257,26 +296,17 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def _checked(kind: type, value: Any, where: str) -> Any:
-    """Returns ``value`` as a number, a text or a truth value."""
+    """Returns ``value`` as a number, a text or a bool, or refuses it."""
     if not isinstance(value, (int, float) if kind is float else kind) or (
         isinstance(value, bool) and kind is not bool
     ):
-        raise InputError(f"{where} must be {kind.__name__}, not {_told(value)}")
+        raise InputError(f"{where} must be {kind.__name__}, not {short_repr(value)}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InputError(f"{where} must be within 64 bits, not {_told(value)}")
+        raise InputError(f"{where} must be within 64 bits, not {short_repr(value)}")
     if kind is float and not math.isfinite(value):
         raise InputError(f"{where}={value} must be finite")
     if isinstance(value, str) and len(value) > _LONGEST:
         raise InputError(f"{where} has {len(value)} characters, at most {_LONGEST}")
     if isinstance(value, str) and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise InputError(f"{where}={_told(value)} must be one line without control characters")
+        raise InputError(f"{where}={short_repr(value)} must be one line without control characters")
     return float(value) if kind is float else value
-
-
-def _told(value: Any) -> str:
-    """Returns how an error writes a value: as Python does, or by its type where that is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # of a number with thousands of digits
-        text = ""
-    return text if 0 < len(text) <= 80 and "\n" not in text else f"<{type(value).__name__}>"

@@ -27,7 +27,7 @@ def small_pieces(work):
     """Gives few rows enough pieces for something to be divided."""
     for module, name, value in (
         (normalize, "_CHUNK", 256),
-        (splitting, "_BATCH_ROWS", 1024),
+        (splitting, "_STACK_ROWS", 1024),
         (predict, "_CHUNK_BYTES", 2**14),
     ):
         work = mock.patch.object(module, name, value)(work)

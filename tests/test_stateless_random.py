@@ -5,7 +5,7 @@ from jaxcurate.stateless_random import _mix, keys_of, priorities, short_prioriti
 
 
 def splitmix64(state):
-    """The published generator, in Python's whole numbers."""
+    """Yields the numbers of the published generator, in Python's whole numbers."""
     mask = 2**64 - 1
     while True:
         state = (state + 0x9E3779B97F4A7C15) & mask
@@ -26,13 +26,13 @@ def test_it_is_splitmix64():
 def test_a_number_depends_on_its_key_alone():
     n = 100_000  # several blocks
     whole = priorities(n, 7)
-    some = np.array([99_999, 3, 40_000, 0], np.uint64)
-    np.testing.assert_array_equal(priorities(some, 7), whole[some])
+    keys = np.array([99_999, 3, 40_000, 0], np.uint64)
+    np.testing.assert_array_equal(priorities(keys, 7), whole[keys])
     assert not np.isin(priorities(n, 8), whole).any()
     assert not np.isin(priorities(n, 7, stream=1), whole).any()
 
 
-def test_short_ones_are_the_upper_halves_and_never_0(monkeypatch):
+def test_short_priorities_are_the_upper_halves_and_never_0(monkeypatch):
     whole = priorities(100_000, 7)
     np.testing.assert_array_equal(short_priorities(100_000, 7), whole >> np.uint64(32))
     monkeypatch.setattr("jaxcurate.stateless_random._mix", lambda z: z.fill(2**32 - 1))

@@ -208,9 +208,9 @@ def deduplicate(
                 searched,
                 neighboring_clusters(centroids, counts, n_neighbors, devices),
                 threshold,
-                everyone=all_pairs,
+                all_pairs=all_pairs,
                 devices=devices,
-                told=None if progress is None else lambda *done: progress("near-duplicates", *done),
+                progress=progress and (lambda *done: progress("near-duplicates", *done)),
             )
             near = Pairs(*map(np.concatenate, zip(near, equal, strict=True)))
     pairs = np.concatenate([same, first[near.rows]])

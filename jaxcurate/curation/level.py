@@ -10,7 +10,7 @@ from jaxcurate.checks import (
     check_given,
     check_instance,
     check_whole,
-    told,
+    short_repr,
 )
 
 Resample = Literal["closest", "random"]
@@ -88,7 +88,7 @@ def check_levels(levels: Sequence[Level], n: int | None = None) -> None:
         jaxcurate.checks.InputError: level 1 asks for 200 clusters, but there are only 100 rows
     """
     if isinstance(levels, str | Level) or not isinstance(levels, Sequence):
-        raise InputError(f"levels must be a list of Level, not {told(levels)}")
+        raise InputError(f"levels must be a list of Level, not {short_repr(levels)}")
     if not levels:
         raise InputError("levels is empty")
     for i, level in enumerate(levels):

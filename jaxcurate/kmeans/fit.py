@@ -1,4 +1,4 @@
-"""Fits k-means to rows that are placed or streamed: seeding, Lloyd's iterations, assignment."""
+"""Fits of k-means to rows on devices or in chunks: seeding, Lloyd's iterations, assignment."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -7,9 +7,7 @@ import jax
 import numpy as np
 
 from jaxcurate.artifacts.tree import n_surplus
-from jaxcurate.checks import (
-    InputError,
-)
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.checkpoint import NO_STOPS, Stops, from_devices, to_devices
 from jaxcurate.kmeans.kernels.scores import Precision
 from jaxcurate.kmeans.lloyd import (
@@ -37,36 +35,45 @@ from jaxcurate.runtime.devices import ROWS, SAME, fetch, padded_size
 
 InitName = Literal["k-means++", "k-means||", "random"]
 NO_SHARDS = "shard_centroids=True goes neither with streaming nor with states"
-"""Reason for which centroids cannot be split."""
+"""Error for arguments that cannot be combined with centroids split over the devices."""
 
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """A clustering of rows ``[n, d]`` in ``k`` clusters."""
+    """Clustering of rows ``[n, d]`` in ``k`` clusters.
+
+    Examples:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> result = jc.kmeans(np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]]), 2)
+        >>> result.centroids.shape, result.labels.dtype.name, result.distances.tolist()
+        ((2, 2), 'int32', [0.25, 0.25, 0.25, 0.25])
+    """
 
     centroids: np.ndarray
-    """float32 ``[k, d]``."""
+    """Centroids, float32 ``[k, d]``."""
     labels: np.ndarray
-    """int32 ``[n]``, the nearest centroid of each row."""
+    """Index of the nearest centroid of each row, int32 ``[n]``."""
     distances: np.ndarray
-    """float32 ``[n]``, squared Euclidean, to the own centroid."""
+    """Squared Euclidean distance of each row to its centroid, float32 ``[n]``."""
     n_iter: int
-    """Lloyd's iterations done."""
+    """Number of Lloyd's iterations."""
     distance_fraction: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """float32 ``[n_iter + 1]``: of the distances between rows and centroids, the share that was
-    worked out at the start and after each iteration. The others could not change a label."""
+    """Fraction of the ``n k`` distances that were computed at the start and after each iteration,
+    float32 ``[n_iter + 1]``. The other distances could not change a label."""
     recheck_fraction: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """float32 ``[n_iter + 1]``: the share of rows that were searched again, for certainty."""
+    """Fraction of the rows whose nearest centroid was rechecked, since rounding could have changed
+    it, at the start and after each iteration, float32 ``[n_iter + 1]``."""
 
     @property
     def inertia(self) -> float:
-        """The sum of :attr:`distances`, in float64."""
+        """Sum of :attr:`distances`, added up in float64."""
         return float(np.sum(self.distances, dtype=np.float64))
 
     @property
     def n_surplus(self) -> int:
-        """Clusters that are empty because another has the same centroid: more were asked for
-        than there are distinct rows."""
+        """Number of empty clusters whose centroid another cluster has too, as there were fewer
+        distinct rows than clusters."""
         return n_surplus(self.centroids, self.labels)
 
 
@@ -76,7 +83,7 @@ def seeded(
     """Returns initial centroids ``[k, d]``, chosen among the rows.
 
     Raises:
-        ValueError: ``init`` is not a known name.
+        InputError: ``init`` is not a known name.
     """
     if isinstance(rows, RowStream):
         n, take, chunks = len(rows.x), rows.take, lambda: rows
@@ -106,7 +113,7 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
         begin = rows.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters)
         seeds = begin(rows.x, rows.weights, key)
     go_on = rows.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS)
-    # So many centroids cost as much as an iteration.
+    # Choosing this number of centroids costs as much as an iteration.
     every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.devices)
     while (done := int(seeds.n_chosen)) < n_clusters:
         seeds = go_on(rows.x, rows.weights, key, seeds, min(done + every, n_clusters))
@@ -124,7 +131,7 @@ def fitted(
     unit: bool = False,
     stops: Stops = NO_STOPS,
 ) -> KMeansResult:
-    """Runs Lloyd's iterations from ``centroids`` ``[k, d]``, normalized as the rows are."""
+    """Returns the result of Lloyd's iterations from ``centroids`` ``[k, d]``, still normalized."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
     measure = rows.spmd(measured, (ROWS, SAME, ROWS), ROWS)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
@@ -146,7 +153,7 @@ def fitted_in_a_ring(
     precision: Precision,
     unit: bool,
 ) -> KMeansResult:
-    """Works as :func:`fitted`, with the centroids split over the devices."""
+    """Returns the result of :func:`fitted`, with the centroids split over the devices."""
     kernel = rows.spmd(
         ring_lloyd,
         (ROWS, ROWS, ROWS),
@@ -185,17 +192,17 @@ def iterate(
     """Returns the centroids ``[k, d]`` after Lloyd's iterations, normalized as the rows are.
 
     Args:
-        rows: on the devices, or in chunks.
-        centroids: where to begin; None where ``stops`` has a state to go on from.
-        n_clusters: ``k``.
-        max_iter: iterations at most.
-        precision: as :func:`jaxcurate.kmeans.kmeans` has it.
-        unit: spherical k-means.
-        shard_centroids: split the centroids over the devices, without stops.
-        stops: where to go on and to stop.
+        rows: Rows on the devices, or in chunks.
+        centroids: Initial centroids; None if ``stops`` has a state to resume from.
+        n_clusters: Number of clusters ``k``.
+        max_iter: Largest number of iterations.
+        precision: Precision of the products, as in :func:`jaxcurate.kmeans.kmeans`.
+        unit: True for spherical k-means.
+        shard_centroids: If True, splits the centroids over the devices; without states.
+        stops: State to resume from, and when to report states.
 
     Raises:
-        InputError: centroids are to be split, but the rows are read in chunks.
+        InputError: The centroids are to be split, but the rows are read in chunks.
     """
     if shard_centroids:
         if isinstance(rows, RowStream) or centroids is None:
@@ -248,7 +255,7 @@ def _iterated(
 def assign(
     rows: Rows | RowStream, centroids: jax.Array | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]``, on the host."""
+    """Returns the nearest centroid int32 ``[n]`` and its squared distance float32 ``[n]``."""
     if isinstance(rows, RowStream):
         return assign_chunks(rows, np.asarray(centroids))
     kernel = rows.spmd(assigned, (ROWS, SAME), (ROWS, ROWS))

@@ -1,4 +1,4 @@
-"""k-means from an array to labels: checks, normalizes, and fits in memory or streamed."""
+"""k-means from an array to labels: checks, normalization, and a fit in memory or in chunks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,51 +48,58 @@ def kmeans(
     on_state: Callable[[KMeansState], None] | None = None,
     state_every: int = 10,
 ) -> KMeansResult:
-    """Returns k-means in squared Euclidean distance, exact in float32, on all devices.
+    """Fits k-means by Lloyd's iterations on all devices; each label is the exact nearest centroid.
 
-    Over several processes (:func:`jaxcurate.runtime.processes.initialize`) all call it with the
-    same arguments, and all get the whole result; each reads the rows of its own devices.
+    With several processes (:func:`jaxcurate.runtime.processes.initialize`), each calls this
+    function with the same arguments and gets the whole result. A process reads only the rows of
+    its devices.
 
     Args:
-        x: ``[n, d]`` of real numbers of any type that float32 can hold, or a :class:`Pool`. For
-            several processes, a memory map of a file that all of them see.
-        n_clusters: ``k``, at most ``n``. Where fewer rows are distinct some clusters are empty,
-            and a :class:`~jaxcurate.artifacts.tree.SurplusWarning` says so.
+        x: Rows ``[n, d]`` of any real type whose values float32 can hold, or a :class:`Pool`. With
+            several processes, a memory map of a file that all of them can read.
+        n_clusters: Number of clusters ``k``, at most ``n``. If fewer rows are distinct, some
+            clusters are empty, and a :class:`~jaxcurate.artifacts.tree.SurplusWarning` is given.
         init: ``"k-means++"`` (greedy), ``"k-means||"`` (fewer passes over the rows),
-            ``"random"`` (distinct rows), or centroids ``[k, d]``.
-        max_iter: Lloyd's iterations at most; they stop once no label changes.
-        seed: of the seeding, within [0, 2**32). The same seed and number of devices give the
-            same bits.
-        memory_limit: bytes of host and device memory to stay within; where ``x`` takes more it is
-            read in chunks, a pass for each iteration. A quarter of it goes to the rows at least,
-            even where a few numbers for each row, and the centroids, leave less. Several
-            processes share it.
-        metric: ``"euclidean"``, or ``"cosine"`` for spherical k-means: rows and centroids have
-            length 1, and distances are ``2 - 2 cos``.
-        precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it. Rows
-            whose best two centroids lie within the proven error bound are searched again in
-            float32, so that the labels are the same.
-        shard_centroids: split the centroids over the devices too, for more than one of them can
-            hold. All distances are worked out then. In memory, and without states.
-        devices: the devices to use; all by default.
-        state: where to go on, from ``on_state``, with the other arguments as they were. The
-            result has the bits of a run without interruption.
-        on_state: called now and then with what has to be kept to go on.
-        state_every: iterations, or as much of the seeding, between two calls of ``on_state``.
+            ``"random"`` (distinct rows), or initial centroids ``[k, d]``.
+        max_iter: Largest number of iterations; they stop earlier once no label changes.
+        seed: Seed of the initial centroids, within [0, 2**32). The same seed and number of devices
+            give the same result, bit for bit.
+        memory_limit: Bytes of host and device memory to use; None for no limit. If ``x`` takes
+            more, it is read in chunks, once for each iteration. At least a quarter of the limit is
+            used for rows, even if labels, distances and centroids need the rest and more. Several
+            processes share the limit.
+        metric: ``"euclidean"`` for squared Euclidean distance, or ``"cosine"`` for spherical
+            k-means: rows and centroids have length 1, and distances are ``2 - 2 cos``.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster with it. Rows
+            whose two nearest centroids are closer than the proven error bound are rechecked in
+            float32, so that both give the same labels.
+        shard_centroids: If True, splits the centroids over the devices too, for more centroids
+            than one device can hold. All distances are then computed. Neither ``memory_limit``
+            below the size of ``x`` nor states can be combined with it.
+        devices: Devices to use; all by default.
+        state: State from ``on_state`` to resume from, with the other arguments unchanged. The
+            result is that of an uninterrupted run, bit for bit.
+        on_state: Called with a state to resume from, every ``state_every`` iterations.
+        state_every: Number of iterations, or of steps of the seeding that cost as much, between
+            two calls of ``on_state``.
+
+    Returns:
+        Centroids, labels and squared distances of the rows.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: An argument cannot be used; the message names it.
 
     References:
+        Lloyd, Least squares quantization in PCM, 1982.
         Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, section 3.
         https://arxiv.org/abs/2405.15613
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import jaxcurate as jc
         >>> x = np.array([[0.0, 0], [0, 1], [9, 9], [9, 8]])
-        >>> found = jc.kmeans(x, 2)
-        >>> bool(found.labels[0] == found.labels[1] != found.labels[2]), found.inertia
+        >>> result = jc.kmeans(x, 2)
+        >>> bool(result.labels[0] == result.labels[1] != result.labels[2]), result.inertia
         (True, 1.0)
     """
     x = as_real(x.embeddings if isinstance(x, Pool) else x)
@@ -129,34 +136,34 @@ def kmeans(
     key = jax.random.key(seed)
     streamed = not fits(len(x), x.shape[1], memory_limit)
     if streamed and x.dtype == np.float32:
-        normalizer = normalizer.rounded()  # rows enter it in every pass
+        normalizer = normalizer.rounded()  # every pass normalizes the rows
     start = None if isinstance(init, str) else _checked_init(init, n_clusters, x.shape[1])
-    start = None if start is None else _entered(start, normalizer)
+    start = None if start is None else _normalized_init(start, normalizer)
     if shard_centroids and (streamed or state is not None or on_state is not None):
         raise InputError(NO_SHARDS)
     stops = Stops(state, on_state, state_every)
     options: dict[str, Any] = dict(precision=precision, unit=normalizer.unit, stops=stops)
-    inside = RowView(x, normalizer=normalizer)
+    view = RowView(x, normalizer=normalizer)
     if memory_limit is not None and streamed:
-        rows = stream_within(inside, devices, memory_limit, n_clusters)
+        rows = stream_within(view, devices, memory_limit, n_clusters)
     else:
-        rows = place(inside, devices)
+        rows = place(view, devices)
     if isinstance(init, str) and stops.phase != "iterating":
         start = seeded(rows, n_clusters, init, key, stops)
     if isinstance(rows, RowStream):
         start = None if start is None else np.asarray(start)
-        found = KMeansResult(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
+        result = KMeansResult(*iterate_chunks(rows, start, n_clusters, max_iter, **options))
     elif shard_centroids and start is not None:
-        found = fitted_in_a_ring(rows, start, max_iter, precision, normalizer.unit)
+        result = fitted_in_a_ring(rows, start, max_iter, precision, normalizer.unit)
     else:
-        found = fitted(rows, start, n_clusters, max_iter, **options)
-    found = replace(
-        found,
-        centroids=normalizer.inverse_transform(found.centroids),
-        distances=normalizer.inverse_transform_squared(found.distances),
+        result = fitted(rows, start, n_clusters, max_iter, **options)
+    result = replace(
+        result,
+        centroids=normalizer.inverse_transform(result.centroids),
+        distances=normalizer.inverse_transform_squared(result.distances),
     )
-    warn_of_surplus({"k-means": (found.n_surplus, n_clusters)})
-    return found
+    warn_of_surplus({"k-means": (result.n_surplus, n_clusters)})
+    return result
 
 
 def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarray:
@@ -169,8 +176,8 @@ def _checked_init(init: np.ndarray, n_clusters: int, n_columns: int) -> np.ndarr
     return init
 
 
-def _entered(init: np.ndarray, normalizer: Normalizer) -> np.ndarray:
-    """Returns given centroids normalized as the rows are, which may be far from them."""
+def _normalized_init(init: np.ndarray, normalizer: Normalizer) -> np.ndarray:
+    """Returns the given centroids, which may be far from the rows, normalized as the rows are."""
     with np.errstate(over="ignore"):
         start = normalizer.transform(init)
     if not np.isfinite(start).all():

@@ -1,4 +1,4 @@
-"""Lloyd's iterations, the whole loop inside jit."""
+"""Lloyd's iterations in memory, with the whole loop inside jit."""
 
 import functools
 from typing import Any, NamedTuple
@@ -25,29 +25,29 @@ from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _SKIP_FROM = 64
-"""Clusters from which on it pays to look for distances that can be left out."""
+"""Smallest number of clusters for which pruning pays."""
 _SKIP_PRODUCTS = 2**28
-"""Multiplications of an assignment from which on it pays: twenty smaller ones take less time than
-the compilation of what leaves them out."""
+"""Smallest number of multiplications of an assignment for which pruning pays. Twenty smaller
+assignments take less time than the compilation of the code that prunes."""
 
 
 class LloydState(NamedTuple):
-    """Where the iterations stand; ``best`` always belongs to ``centroids``."""
+    """State of the iterations; ``best`` always belongs to ``centroids``."""
 
     centroids: jax.Array
-    """float32 ``[k, d]``."""
+    """Centroids, float32 ``[k, d]``."""
     best: Top2
-    """The nearest centroid of each row; the label is -1 before the first assignment."""
+    """Nearest centroid of each row; the label is -1 before the first assignment."""
     touched: jax.Array
-    """bool ``[k]``: the clusters that a row joined or left in the last assignment."""
+    """Flags of the clusters that a row joined or left in the last assignment, bool ``[k]``."""
     bounds: PruningBounds
-    """Lower bounds for blocks of rows, which leave out centroids."""
+    """Lower bounds for blocks of rows, by which centroids are left out."""
     n_iter: jax.Array
-    """int32: iterations done; -1 before the first assignment."""
+    """Number of iterations, int32; -1 before the first assignment."""
     distance_fraction: jax.Array
-    """float32 ``[max_iter + 1]``: for each assignment, the share of ``n k`` scores worked out."""
+    """Fraction of the ``n k`` scores computed in each assignment, float32 ``[max_iter + 1]``."""
     recheck_fraction: jax.Array
-    """float32 ``[max_iter + 1]``: for each assignment, the share of rows searched again."""
+    """Fraction of the rows rechecked in each assignment, float32 ``[max_iter + 1]``."""
 
 
 LLOYD_SPECS = specs(
@@ -58,7 +58,7 @@ LLOYD_SPECS = specs(
 def lloyd_like(
     n: int, d: int, n_clusters: int, max_iter: int, block: int, shards: int = 1
 ) -> LloydState:
-    """Returns the shapes of a state for ``n`` rows, split over so many devices."""
+    """Returns the shapes of a state for ``n`` rows, split over ``shards`` devices."""
     shape = jax.ShapeDtypeStruct
     begin = functools.partial(unassigned, max_iter=max_iter, block=block, axis_name=None)
     local = jax.eval_shape(
@@ -80,7 +80,7 @@ def lloyd(
     axis_name: str | None,
     **options: Any,
 ) -> LloydState:
-    """Returns iterations from ``centroids`` ``[k, d]`` to the end: :func:`more_iterations`."""
+    """Runs all iterations from ``centroids`` ``[k, d]``, as :func:`more_iterations` does."""
     shared: dict[str, Any] = dict(block=block, axis_name=axis_name)
     state = unassigned(x, centroids, max_iter=max_iter, **shared)
     return more_iterations(x, weights, state, max_iter, **shared, **options)
@@ -89,15 +89,14 @@ def lloyd(
 def unassigned(
     x: jax.Array, centroids: jax.Array, *, max_iter: int, block: int, axis_name: str | None
 ) -> LloydState:
-    """Returns the state before the first assignment of the rows ``[n, d]`` to centroids ``[k,
-    d]``."""
-    del axis_name  # every row is on its own
+    """Returns the state of rows ``[n, d]`` and centroids ``[k, d]`` before an assignment."""
+    del axis_name  # rows do not depend on each other
     nothing = jnp.zeros_like(x[:, 0])
-    shares = jnp.zeros(max_iter + 1)
+    fractions = jnp.zeros(max_iter + 1)
     best = Top2(nothing.astype(jnp.int32) - 1, nothing, nothing)
     bounds = no_bounds(len(x), x.shape[1], len(centroids), block)
     touched = jnp.zeros(len(centroids), bool)
-    return LloydState(centroids, best, touched, bounds, jnp.int32(-1), shares, shares)
+    return LloydState(centroids, best, touched, bounds, jnp.int32(-1), fractions, fractions)
 
 
 def more_iterations(
@@ -115,23 +114,22 @@ def more_iterations(
 ) -> LloydState:
     """Moves each centroid to the mean of its rows until no label changes.
 
-    A cluster that no row joined or left keeps its centroid to the last bit, and so does an empty
-    one.
+    A cluster that no row joined or left, and an empty cluster, keep their centroids bit for bit.
 
     Args:
-        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        x: Rows of this device, float32 ``[n, d]``, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
-        state: where the iterations stand.
-        stop: go on until so many iterations are done, or no label changes. However often it
-            stops on the way, the state is the same.
-        block: rows at a time in the distances.
-        axis_name: the mapped axis over which rows are split.
-        precision: of the distances that are tried first; the labels are the same.
-        skip: whether to leave out distances that cannot change a label; by default where there
-            are clusters enough. The result is the same.
-        plain: take the float32 scores at their word. For many small problems side by side, whose
-            rows are centered closely.
-        unit: bring the means to length 1, as the rows are: spherical k-means.
+        state: State to continue from.
+        stop: Number of iterations to stop at, if labels change until then. Stops on the way do
+            not change the final state.
+        block: Number of rows in a block.
+        axis_name: Mapped axis over which rows are split.
+        precision: Precision of the first scores; the labels do not depend on it.
+        skip: If True, leaves out distances that cannot change a label; by default if there are
+            many clusters. The result does not depend on it.
+        plain: If True, does not recheck ambiguous rows. For many small problems under vmap, whose
+            rows are centered on their mean.
+        unit: If True, scales the means to length 1, as the rows are: spherical k-means.
 
     References:
         Lloyd, Least squares quantization in PCM, 1982.
@@ -147,8 +145,7 @@ def more_iterations(
     def assign(
         state: LloydState, centroids: jax.Array
     ) -> tuple[Top2, jax.Array, jax.Array, PruningBounds]:
-        """Returns the best, where it is in doubt, the share of scores worked out, and what is
-        known."""
+        """Returns the best two, the ambiguous rows, the fraction of computed scores, and bounds."""
         options: dict[str, Any] = dict(block=block, precision=precision)
         if skip:
             return search_pruned(
@@ -206,22 +203,21 @@ def more_iterations(
 
 
 def n_flagged(flags: jax.Array, axis_name: str | None) -> jax.Array:
-    """Returns how many of all devices' flags, bool ``[n]``, are set: float32, counted in whole
-    numbers."""
+    """Returns the number of flags ``[n]`` that are set on all devices, a whole float32."""
     return collectives.psum(jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32), axis_name)
 
 
 def touched_by(
     weights: jax.Array, before: jax.Array, after: jax.Array, k: int, axis_name: str | None
 ) -> jax.Array:
-    """Returns the clusters that a row joined or left, bool ``[k]``.
+    """Returns flags, bool ``[k]``, of the clusters that a row joined or left.
 
     Args:
         weights: float32 ``[n]``; rows of weight 0 do not count.
-        before: int32 ``[n]``, the labels before; -1 where there was none.
-        after: int32 ``[n]``.
-        k: clusters.
-        axis_name: the mapped axis over which rows are split.
+        before: Labels before, int32 ``[n]``; -1 for none.
+        after: Labels after, int32 ``[n]``.
+        k: Number of clusters.
+        axis_name: Mapped axis over which rows are split.
     """
     changed = (before != after) & (weights > 0)
     ends = jnp.concatenate([jnp.where(before < 0, k, before), after])
@@ -241,17 +237,17 @@ def updated(
     unit: bool,
     axis_name: str | None,
 ) -> jax.Array:
-    """Returns the means of the touched clusters, ``[k, d]``; the other centroids as they were.
+    """Returns the centroids ``[k, d]`` with those of the touched clusters moved to their means.
 
     Args:
         x: float32 ``[n, d]``.
         weights: float32 ``[n]``; 0 marks padding.
         labels: int32 ``[n]``.
         centroids: float32 ``[k, d]``.
-        touched: bool ``[k]``: the clusters to look at.
-        everywhere: go through all rows, not through those of the touched clusters alone.
-        unit: bring the means to length 1.
-        axis_name: the mapped axis over which rows are split.
+        touched: Flags of the clusters to update, bool ``[k]``.
+        everywhere: If True, adds up all rows, instead of the rows of touched clusters only.
+        unit: If True, scales the means to length 1.
+        axis_name: Mapped axis over which rows are split.
     """
     sums, counts = over_devices(
         *sums_of_differences(x, weights, labels, centroids, None if everywhere else touched),
@@ -265,7 +261,7 @@ def updated(
 
 
 def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns rows ``[n, d]`` at length 1, and where they have a direction, bool ``[n]``."""
+    """Returns rows ``[n, d]`` scaled to length 1, and flags of those that are not zero."""
     lengths = jnp.sqrt(jnp.sum(x**2, axis=1))
     return x / jnp.maximum(lengths, 1e-30)[:, None], lengths > 1e-6
 
@@ -278,9 +274,8 @@ def assigned(
     axis_name: str | None,
     precision: Precision = "float32",
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest
-    centroids."""
-    del axis_name  # every row is on its own
+    """Returns the nearest centroid, int32 ``[n]``, and its squared distance, float32 ``[n]``."""
+    del axis_name  # rows do not depend on each other
     labels = nearest(x, centroids, block=block, precision=precision)
     return labels, squared_distances(x, centroids, labels, block=block)
 
@@ -288,6 +283,6 @@ def assigned(
 def measured(
     x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: int, axis_name: str | None
 ) -> jax.Array:
-    """Returns squared distances float32 ``[n]`` of rows to the centroids of their labels."""
-    del axis_name  # every row is on its own
+    """Returns squared distances, float32 ``[n]``, of rows to the centroids of their labels."""
+    del axis_name  # rows do not depend on each other
     return squared_distances(x, centroids, labels, block=block)

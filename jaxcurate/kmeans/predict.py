@@ -1,4 +1,4 @@
-"""Rows that took no part in a fit: assigned to its centroids a chunk at a time."""
+"""Assignment of rows that took no part in a fit to its centroids, chunk by chunk."""
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,16 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch
 
 _CHUNK_BYTES = 2**26
 _LEAST = 256
-"""Rows that a device gets at a time at least."""
+"""Smallest number of rows of a device in a chunk."""
 
 
 def chunked(x: RowView, devices: Devices, memory_limit: int | None = None) -> RowStream:
-    """Returns rows ``[n, d]`` in chunks of some tens of megabytes, or fewer where there are fewer.
+    """Returns rows in chunks of at most 64 MiB, or less if ``memory_limit`` asks for it.
 
     Args:
-        x: normalized rows.
-        devices: the devices to use.
-        memory_limit: bytes that the few chunks which are alive at a time may take together.
+        x: Normalized rows ``[n, d]``.
+        devices: Devices that each chunk is split over.
+        memory_limit: Bytes that the four chunks which are held at a time may take together.
     """
     shards = devices.count
     n_bytes = _CHUNK_BYTES if memory_limit is None else min(_CHUNK_BYTES, memory_limit // 4)
@@ -34,17 +34,18 @@ def assign_to_parts(
     n_parts: np.ndarray,
     parts: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the nearest cluster that has parts, and the nearest of these, for every row.
+    """Assigns each row to its nearest split cluster, and there to the nearest part of it.
 
     Args:
-        chunks: the rows, from :func:`chunked`.
-        centroids: float32 ``[k, d]``, of the clusters before their split, normalized as the rows.
-        n_parts: int ``[k]``, in how many parts each was split; 0 for one that was empty.
-        parts: float32 ``[sum(n_parts), d]``, the parts' centroids, cluster after cluster.
+        chunks: Rows from :func:`chunked`.
+        centroids: Centroids of the clusters before the split, float32 ``[k, d]``, normalized as
+            the rows are.
+        n_parts: Number of parts of each cluster, int ``[k]``; 0 for an empty cluster.
+        parts: Centroids of the parts, cluster after cluster, float32 ``[sum(n_parts), d]``.
 
     Returns:
-        Labels int32 ``[n]`` among the parts, and squared distances float32 ``[n]``, of normalized
-        rows.
+        Labels int32 ``[n]`` among the parts, and squared distances float32 ``[n]`` of the
+        normalized rows.
     """
     centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
     first = np.cumsum(n_parts) - n_parts
@@ -57,12 +58,12 @@ def assign_to_parts(
     )
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
-    for part, rows in chunks:
-        own, squared = kernel(
+    for chunk, rows in chunks:
+        nearest, squared = kernel(
             rows.x, centroids, first.astype(np.int32), n_parts.astype(np.int32), parts
         )
-        labels[part] = fetch(own)[: rows.n]
-        distances[part] = fetch(squared)[: rows.n]
+        labels[chunk] = fetch(nearest)[: rows.n]
+        distances[chunk] = fetch(squared)[: rows.n]
     return labels, distances
 
 
@@ -77,17 +78,17 @@ def _nearest_part(
     block: int,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Works as :func:`assign_to_parts` for the rows ``[n, d]`` of one device."""
+    """Returns the result of :func:`assign_to_parts` for the rows ``[n, d]`` of one device."""
     clusters, _ = assigned(x, centroids, block=block, axis_name=axis_name)
 
     def one_block(given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rows, own = given
-        # A cluster of few parts names its last one again, which changes nothing.
-        within = jnp.minimum(jnp.arange(most, dtype=jnp.int32)[None, :], n_parts[own][:, None] - 1)
-        candidates = first[own][:, None] + within
+        rows, cluster = given
+        # A cluster of fewer parts repeats its last part, which changes no minimum.
+        index = jnp.arange(most, dtype=jnp.int32)[None, :]
+        candidates = first[cluster][:, None] + jnp.minimum(index, n_parts[cluster][:, None] - 1)
         squared = jnp.sum((rows[:, None, :] - parts[candidates]) ** 2, axis=2)
         best = jnp.argmin(squared, axis=1)[:, None]
-        take = lambda of: jnp.take_along_axis(of, best, axis=1)[:, 0]
+        take = lambda values: jnp.take_along_axis(values, best, axis=1)[:, 0]
         return take(candidates), take(squared)
 
     blocks = x.reshape(-1, block, x.shape[1]), clusters.reshape(-1, block)

@@ -1,4 +1,4 @@
-"""Views of rows that are read, and normalized, when they are asked for."""
+"""Views of rows that are read, and normalized, only when they are indexed."""
 
 from dataclasses import dataclass, replace
 
@@ -10,14 +10,22 @@ from jaxcurate.runtime.devices import RowsLike
 
 @dataclass(frozen=True)
 class RowView:
-    """View of some rows ``[n, d]`` of a store, from which slices and arrays of numbers take."""
+    """View of some rows ``[n, d]`` of a store, indexed by slices or arrays of row numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.kmeans.row_view import RowView
+        >>> view = RowView(np.arange(10.0).reshape(5, 2)).select(np.array([4, 1]))
+        >>> view.shape, view[:1].tolist()
+        ((2, 2), [[8.0, 9.0]])
+    """
 
     store: "RowsLike | RowView"
-    """``[m, d]``, most likely a memory map; or another view."""
+    """Rows ``[m, d]``, often a memory map, or another view."""
     chosen: np.ndarray | None = None
-    """int64 ``[n]``: which rows of the store; None for all."""
+    """Row numbers in the store, int64 ``[n]``; None for all rows."""
     normalizer: Normalizer | None = None
-    """Normalizes the rows; None leaves them as they are."""
+    """Normalizer that is applied to the rows; None for none."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,14 +45,14 @@ class RowView:
         return taken if self.normalizer is None else self.normalizer.transform(taken)
 
     def select(self, rows: slice | np.ndarray) -> "RowView":
-        """Returns some of these rows, not read yet."""
+        """Returns a view of some of these rows, without reading them."""
         if self.chosen is not None:
             return replace(self, chosen=self.chosen[rows])
         if isinstance(rows, slice):
-            part = self.store.select if isinstance(self.store, RowView) else self.store.__getitem__
-            return replace(self, store=part(rows))  # a slice of a memory map is not read yet
+            take = self.store.select if isinstance(self.store, RowView) else self.store.__getitem__
+            return replace(self, store=take(rows))  # slicing a memory map reads nothing
         return replace(self, chosen=rows)
 
     def with_normalizer(self, normalizer: Normalizer) -> "RowView":
-        """Returns the same rows, normalized when they are asked for."""
+        """Returns a view of the same rows that normalizes them."""
         return replace(self, normalizer=normalizer)

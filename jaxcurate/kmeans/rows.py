@@ -1,4 +1,4 @@
-"""Rows on the devices, padded to what the kernels take."""
+"""Rows on the devices, padded to whole blocks."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -8,23 +8,24 @@ import jax
 from jaxcurate.runtime.devices import Devices, RowsLike
 
 SMALLEST_BLOCK = 256
-"""Rows to a block where there are few."""
+"""Smallest number of rows in a block."""
 _SMALL = 2**20
-"""Numbers in the rows up to which kernels take longer to compile than to run."""
+"""Largest number of entries of the rows for which kernels compile longer than they run."""
 
 
 class Rows(NamedTuple):
     """Rows on the devices, padded to a shape that the kernels can split."""
 
     x: jax.Array
-    """float32 ``[m, d]``, in a :class:`~jaxcurate.kmeans.normalize.Normalizer`."""
+    """Normalized rows, float32 ``[m, d]``."""
     weights: jax.Array
-    """float32 ``[m]``: 1 for a row, 0 for padding."""
+    """Weights, float32 ``[m]``: 1 for a row, 0 for padding."""
     n: int
-    """The rows that are real; they come first."""
+    """Number of rows without padding; they come first."""
     devices: Devices
+    """Devices that the rows are split over."""
     block: int
-    """Rows that a kernel takes at a time; each device holds a multiple of it."""
+    """Number of rows in a block of a kernel; each device holds a multiple of it."""
 
     def spmd(
         self,
@@ -44,11 +45,11 @@ def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = 
     """Puts normalized rows ``[n, d]`` on devices.
 
     Args:
-        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.RowView`. Over several
-            processes each reads the rows of its own devices.
-        devices: the devices to use.
-        at_least: pad to so many rows, so that calls of varying ``n`` share a compilation.
-        block: rows to a block; by default what fits the backend, less for few rows.
+        x: float32 ``[n, d]``, an array or :class:`~jaxcurate.kmeans.row_view.RowView`. Each of
+            several processes reads the rows of its devices.
+        devices: Devices to use.
+        at_least: Number of rows to pad to, so that calls of different ``n`` share a compilation.
+        block: Number of rows in a block; by default chosen by the backend, and less for few rows.
     """
     if block is None:
         a_device = -(-max(len(x), at_least) // devices.count)
@@ -58,11 +59,19 @@ def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = 
 
 
 def block_rows() -> int:
-    """Returns rows to a block: a CPU core's cache holds the scores of 1024; an accelerator wants
-    more."""
+    """Returns the number of rows in a block.
+
+    The cache of a CPU core holds the scores of 1024 rows; accelerators need more rows.
+    """
     return {"cpu": 1024, "tpu": 4096}.get(jax.default_backend(), 8192)
 
 
 def fits(n: int, d: int, memory_limit: int | None) -> bool:
-    """Tells whether ``n`` rows of ``d`` numbers take at most so many bytes; None is no limit."""
+    """Returns whether ``n`` float32 rows of ``d`` numbers are within a limit in bytes, if any.
+
+    Examples:
+        >>> from jaxcurate.kmeans.rows import fits
+        >>> fits(1000, 64, memory_limit=100_000), fits(1000, 64, memory_limit=None)
+        (False, True)
+    """
     return memory_limit is None or 4 * n * d <= memory_limit

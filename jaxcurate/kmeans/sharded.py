@@ -1,8 +1,8 @@
-"""k-means with the centroids split over the devices as well, for more than one of them can hold.
+"""k-means whose centroids are split over the devices too, for more than one device can hold.
 
-Each device has some of the rows and some of the centroids. Centroids go round the ring of
-devices; when all have passed by, every row has met all of them. No array of the size of all
-centroids is ever on one device.
+Each device has some of the rows and some of the centroids. The centroids go round the ring of
+devices, so that after a full turn each row has been compared with all centroids. No device holds
+an array of the size of all centroids.
 """
 
 from typing import Any, NamedTuple
@@ -19,18 +19,18 @@ from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 
 class RingState(NamedTuple):
-    """Where the iterations stand; ``labels`` always belong to ``centroids``."""
+    """State of the iterations; ``labels`` always belong to ``centroids``."""
 
     centroids: jax.Array
-    """float32 ``[k, d]``, a part on each device."""
+    """Centroids, float32 ``[k, d]``, split over the devices."""
     labels: jax.Array
-    """int32 ``[n]``."""
+    """Nearest centroid of each row, int32 ``[n]``."""
     distances: jax.Array
-    """float32 ``[n]``, squared, to the own centroid."""
+    """Squared distance of each row to its centroid, float32 ``[n]``."""
     changed: jax.Array
-    """bool: whether the last assignment changed any label."""
+    """True if the last assignment changed a label."""
     n_iter: jax.Array
-    """int32: iterations done."""
+    """Number of iterations, int32."""
 
 
 RING_SPECS = specs(RingState, ROWS, ROWS, ROWS, SAME, SAME)
@@ -52,15 +52,15 @@ def ring_lloyd(
     The labels are those of :mod:`jaxcurate.kmeans.lloyd`; no distance is left out.
 
     Args:
-        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        x: Rows of this device, float32 ``[n, d]``, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
-        centroids: float32 ``[k, d]``, this device's part, of the same size on each; what fills
-            it up is far from all rows.
-        max_iter: iterations at most; 0 only assigns.
-        block: rows at a time in the distances.
-        axis_name: the mapped axis over which rows and centroids are split.
-        precision: of the distances that are tried first; the labels are the same.
-        unit: bring the means to length 1.
+        centroids: Centroids of this device, float32 ``[k, d]``, as many on each device. Padding
+            lies far from all rows.
+        max_iter: Largest number of iterations; 0 only assigns rows.
+        block: Number of rows in a block.
+        axis_name: Mapped axis over which rows and centroids are split.
+        precision: Precision of the first scores; the labels do not depend on it.
+        unit: If True, scales the means to length 1.
     """
     options: dict[str, Any] = dict(block=block, axis_name=axis_name)
 
@@ -87,26 +87,25 @@ def assigned_round(
     axis_name: str | None,
     precision: Precision = "float32",
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]`` to the nearest of all
-    centroids.
+    """Returns the nearest of all centroids, int32 ``[n]``, and its squared distance.
 
-    Each device finds the nearest of those that are with it for certain, and these are told apart
-    by their distances, measured without cancellation. Of equal ones the first wins.
+    The exact nearest centroid among those of each device is found first. These are compared by
+    squared distances without cancellation. Of centroids at equal distance the first is returned.
     """
     k, n_devices = len(centroids), collectives.axis_size(axis_name)
-    here = collectives.axis_index(axis_name)
-    rounding = rounding_of(x, precision)  # outside of the loop, where it would hold all of x
-    everyone = jnp.ones_like(rounding.norms)
+    device = collectives.axis_index(axis_name)
+    rounding = rounding_of(x, precision)  # before the loop, for it needs an array as large as x
+    weights = jnp.ones_like(rounding.norms)
 
     def meet(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         guests, labels, distances = carry
-        best, ambiguous = search(x, everyone, guests, rounding, block=block, precision=precision)
-        own = recheck(x, guests, best, ambiguous).labels
-        squared = squared_distances(x, guests, own, block=block)
-        own = own + k * ((here + turn) % n_devices)
-        better = (squared < distances) | ((squared == distances) & (own < labels))
+        best, ambiguous = search(x, weights, guests, rounding, block=block, precision=precision)
+        index = recheck(x, guests, best, ambiguous).labels
+        squared = squared_distances(x, guests, index, block=block)
+        index = index + k * ((device + turn) % n_devices)
+        better = (squared < distances) | ((squared == distances) & (index < labels))
         guests = collectives.from_next(guests, axis_name)
-        return guests, jnp.where(better, own, labels), jnp.where(better, squared, distances)
+        return guests, jnp.where(better, index, labels), jnp.where(better, squared, distances)
 
     nothing = x[:, 0] * 0
     begin = centroids, nothing.astype(jnp.int32), nothing + jnp.inf
@@ -121,22 +120,22 @@ def updated_round(
     unit: bool,
     axis_name: str | None,
 ) -> jax.Array:
-    """Returns the means of this device's clusters, ``[k, d]``; an empty one keeps its centroid.
+    """Returns the means of this device's clusters, ``[k, d]``; empty clusters keep their centroid.
 
-    The sums of each cluster go round with its centroid, and every device adds its rows.
+    The sums of each cluster go round with its centroid, and each device adds its rows.
     """
     k, n_devices = len(centroids), collectives.axis_size(axis_name)
-    here, every = collectives.axis_index(axis_name), jnp.ones(k, bool)
+    device, every = collectives.axis_index(axis_name), jnp.ones(k, bool)
 
     def add(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         guests, sums, counts = jax.tree.map(lambda a: collectives.from_next(a, axis_name), carry)
-        local = labels - k * ((here + 1 + turn) % n_devices)
+        local = labels - k * ((device + 1 + turn) % n_devices)
         local = jnp.where((local >= 0) & (local < k), local, -1)
         more, many = sums_of_differences(x, weights, local, guests, every)
         return guests, sums + more, counts + halves(many)
 
     begin = centroids, jnp.zeros_like(centroids), jnp.zeros((2, k), jnp.int32)
-    # After the last turn everything is back where it belongs.
+    # After the last turn, the centroids and sums are back on their own devices.
     home, sums, counts = jax.lax.fori_loop(0, n_devices, add, begin)
     counts = whole(counts)
     means = home + sums / jnp.maximum(counts, 1)[:, None]

@@ -1,4 +1,4 @@
-"""Splits: many small k-means at once, batched in padded buckets."""
+"""Splits of clusters: many small k-means at once, in stacks of clusters of similar size."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,19 @@ from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.runtime.sharing import share
 
-_SMALLEST_BUCKET = 16
-_BATCH_ROWS = 2**16
+_SMALLEST_WIDTH = 16
+_STACK_ROWS = 2**16
 
 
-class _Batch(NamedTuple):
-    """Clusters of like size that are split side by side."""
+class _Stack(NamedTuple):
+    """Clusters of similar size that are split at once."""
 
     clusters: np.ndarray
-    """int ``[b]``."""
+    """Cluster numbers, int ``[b]``."""
     width: int
-    """Number of rows that each of them is padded to."""
+    """Number of rows that each cluster is padded to."""
     padding: int
-    """Number of empty clusters that fill the batch up, so that all of one width share a shape."""
+    """Number of empty clusters to add, so that all stacks of this width have the same shape."""
 
 
 def split_clusters(
@@ -43,28 +43,29 @@ def split_clusters(
     unit: bool = False,
     memory_limit: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Splits every cluster by a k-means among its own rows.
+    """Splits each cluster by a k-means of its own rows.
 
-    Clusters of like size share a bucket, padded to a power of two, and run side by side under
-    vmap. A cluster of at most ``n_splits`` rows becomes one cluster for each row.
+    Clusters of similar size are padded to the same power of two and fitted at once under vmap. A
+    cluster of at most ``n_splits`` rows becomes one cluster for each row.
 
     Args:
-        x: float32 ``[n, d]``, normalized; read a batch of clusters at a time.
-        labels: int32 ``[n]``.
-        n_splits: parts to a cluster.
-        key: a jax random key.
-        max_iter: Lloyd's iterations at most.
-        devices: whose processes split a part of the clusters each, on one device.
-        unit: spherical k-means.
-        memory_limit: bytes that a batch may take; a cluster that takes more streams.
+        x: Normalized rows, float32 ``[n, d]``, read for a stack of clusters at a time.
+        labels: Cluster of each row, int32 ``[n]``.
+        n_splits: Number of parts of a cluster.
+        key: Random key of jax.
+        max_iter: Largest number of Lloyd's iterations.
+        devices: Devices whose processes share the clusters; each process uses one device.
+        unit: True for spherical k-means.
+        memory_limit: Bytes that a stack may take; a larger cluster is read in chunks.
 
     Returns:
         Centroids float32 ``[k, d]``, labels int32 ``[n]`` and squared distances float32 ``[n]``
-        to the own centroid. The parts of a cluster stand together, in the order of ``labels``.
+        of the rows to their centroids. The parts of a cluster are contiguous, and clusters keep
+        their order.
     """
     n, d = x.shape
     room = np.inf if memory_limit is None else memory_limit // _bytes_a_row(d, n_splits)
-    at_once = int(min(_BATCH_ROWS, max(_SMALLEST_BUCKET, room)))
+    at_once = int(min(_STACK_ROWS, max(_SMALLEST_WIDTH, room)))
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts
@@ -72,7 +73,7 @@ def split_clusters(
     first_part = np.cumsum(n_parts) - n_parts
     centroids = np.empty((int(n_parts.sum()), d), np.float32)
     new_labels = np.empty(n, np.int32)
-    # Where there are no more rows than parts every row is a cluster.
+    # In clusters with no more rows than parts, each row becomes a cluster.
     alone = np.flatnonzero(np.repeat(counts <= n_splits, counts))
     for begin in range(0, len(alone), at_once):
         places = alone[begin : begin + at_once]
@@ -80,44 +81,42 @@ def split_clusters(
         new_labels[rows] = first_part[labels[rows]] + places - starts[labels[rows]]
         centroids[new_labels[rows]] = x[rows]
 
-    def rows_of(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows of the clusters, one cluster after another, and where ``[b, width]``
-        they go."""
-        slots = np.arange(batch.width)[None, :]
-        real = slots < counts[batch.clusters][:, None]
-        return order[(starts[batch.clusters][:, None] + slots)[real]], real
+    def rows_of(stack: _Stack) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows, cluster after cluster, and flags ``[b, width]`` of their places."""
+        slots = np.arange(stack.width)[None, :]
+        real = slots < counts[stack.clusters][:, None]
+        return order[(starts[stack.clusters][:, None] + slots)[real]], real
 
-    def split(batches: Sequence[_Batch]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the centroids of the parts, and the part of each row among those of its
-        cluster."""
+    def split(stacks: Sequence[_Stack]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the centroids of the parts, and the part of each row within its cluster."""
         found = [np.empty((0, n_splits, d), np.float32)], [np.empty(0, np.int32)]
-        for batch in batches:
-            rows, real = rows_of(batch)
-            if memory_limit is not None and batch.width > room:
-                own_key = jax.random.fold_in(key, batch.clusters[0])
+        for stack in stacks:
+            rows, real = rows_of(stack)
+            if memory_limit is not None and stack.width > room:
+                own_key = jax.random.fold_in(key, stack.clusters[0])
                 parts, own = _fit_streamed(
                     x.select(rows), n_splits, own_key, max_iter, memory_limit, unit
                 )
                 found[0].append(parts[None])
                 found[1].append(own)
                 continue
-            weights = np.pad(real.astype(np.float32), ((0, batch.padding), (0, 0)))
+            weights = np.pad(real.astype(np.float32), ((0, stack.padding), (0, 0)))
             xs = np.zeros((*weights.shape, d), np.float32)
-            by = np.argsort(rows)  # a file is read from its beginning to its end
+            by = np.argsort(rows)  # reads a file from its beginning to its end
             xs.reshape(-1, d)[np.flatnonzero(real)[by]] = x[rows[by]]
-            ids = jnp.asarray(np.pad(batch.clusters, (0, batch.padding)))
-            parts, own = _fit_batch(
+            ids = jnp.asarray(np.pad(stack.clusters, (0, stack.padding)))
+            parts, own = _fit_stack(
                 xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter, unit=unit
             )
             found[0].append(np.asarray(parts)[: len(real)])
             found[1].append(np.asarray(own)[: len(real)][real])
         return np.concatenate(found[0]), np.concatenate(found[1])
 
-    batches = list(_batches(counts, n_splits, at_once))
-    parts, own = share(batches, split, devices)
-    for batch in batches:
-        first = first_part[batch.clusters][:, None]
-        rows, real = rows_of(batch)
+    stacks = list(_stacks(counts, n_splits, at_once))
+    parts, own = share(stacks, split, devices)
+    for stack in stacks:
+        first = first_part[stack.clusters][:, None]
+        rows, real = rows_of(stack)
         centroids[first + np.arange(n_splits)[None, :]] = parts[: len(real)]
         new_labels[rows] = np.broadcast_to(first, real.shape)[real] + own[: len(rows)]
         parts, own = parts[len(real) :], own[len(rows) :]
@@ -134,28 +133,26 @@ def split_clusters(
 
 
 def _bytes_a_row(d: int, n_splits: int) -> int:
-    """Returns what a row of a batch takes: itself and the parts' centroids some times, and its
-    scores."""
+    """Returns the bytes for a row of a stack: copies of it and of centroids, and scores."""
     return 4 * (12 * d + 4 * n_splits)
 
 
-def _batches(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Batch]:
-    """Yields the clusters that have more rows than parts, in batches of one width."""
+def _stacks(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Stack]:
+    """Yields stacks of the clusters that have more rows than parts."""
     large = np.flatnonzero(counts > n_splits)
-    widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_BUCKET)
+    widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_WIDTH)
     for width in np.unique(widths).tolist():
-        bucket = large[widths == width]
+        alike = large[widths == width]
         size = max(1, at_once // width)
-        for begin in range(0, len(bucket), size):
-            clusters = bucket[begin : begin + size]
-            yield _Batch(clusters, width, min(size, len(bucket)) - len(clusters))
+        for begin in range(0, len(alike), size):
+            clusters = alike[begin : begin + size]
+            yield _Stack(clusters, width, min(size, len(alike)) - len(clusters))
 
 
 def _fit_streamed(
     x: RowView, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster's rows, read in
-    chunks."""
+    """Returns centroids ``[n_splits, d]`` and labels ``[m]`` of one cluster, read in chunks."""
     normalizer = fit_normalizer(x, metric="cosine" if unit else "euclidean").rounded()
     chunks = stream_within(RowView(x, normalizer=normalizer), ONE_DEVICE, memory_limit, n_splits)
     start = seed_chunks(chunks, n_splits, key)
@@ -164,7 +161,7 @@ def _fit_streamed(
 
 
 @functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))
-def _fit_batch(
+def _fit_stack(
     xs: jax.Array,
     weights: jax.Array,
     clusters: jax.Array,
@@ -177,12 +174,12 @@ def _fit_batch(
     """Returns centroids ``[b, n_splits, d]`` and labels ``[b, m]`` of clusters ``[b, m, d]``."""
     width = xs.shape[1]
 
-    def one(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Distances between a cluster's rows are small beside their distance from the center of
-        # the data: their own center keeps the digits.
-        center = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
-        center = jnp.zeros_like(center) if unit else center
-        x = (x - center[None, :]) * w[:, None]
+    def fit(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Distances between the rows of a cluster are small beside their distance from the origin:
+        # differences from the mean of the cluster keep the digits.
+        mean = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
+        mean = jnp.zeros_like(mean) if unit else mean
+        x = (x - mean[None, :]) * w[:, None]
         start = greedy_kmeans_plus_plus(
             x,
             w,
@@ -202,6 +199,6 @@ def _fit_batch(
             plain=True,
             unit=unit,
         )
-        return state.centroids + center[None, :], state.best.labels
+        return state.centroids + mean[None, :], state.best.labels
 
-    return jax.vmap(one)(xs, weights, clusters)
+    return jax.vmap(fit)(xs, weights, clusters)

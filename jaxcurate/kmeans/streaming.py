@@ -1,4 +1,4 @@
-"""k-means of rows that do not fit in memory: the same steps, a pass over the chunks for each."""
+"""k-means of rows that do not fit in memory, with one pass over the chunks for each step."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
@@ -28,42 +28,42 @@ from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, fetch, padded_size
 Item = TypeVar("Item")
 
 
-class Found(NamedTuple):
-    """Where the iterations ended."""
+class StreamedResult(NamedTuple):
+    """Result of the iterations."""
 
     centroids: np.ndarray
-    """float32 ``[k, d]``."""
+    """Centroids, float32 ``[k, d]``."""
     labels: np.ndarray
-    """int32 ``[n]``."""
+    """Nearest centroid of each row, int32 ``[n]``."""
     distances: np.ndarray
-    """float32 ``[n]``, squared, to the own centroid."""
+    """Squared distance of each row to its centroid, float32 ``[n]``."""
     n_iter: int
+    """Number of iterations."""
     distance_fraction: np.ndarray
-    """float32 ``[n_iter + 1]``: for each pass the share of ``n k`` scores worked out."""
+    """Fraction of the ``n k`` scores computed in each pass, float32 ``[n_iter + 1]``."""
     recheck_fraction: np.ndarray
-    """float32 ``[n_iter + 1]``: for each pass the share of rows searched again."""
+    """Fraction of the rows rechecked in each pass, float32 ``[n_iter + 1]``."""
 
 
 class Passes(NamedTuple):
-    """Where the iterations stand between two passes."""
+    """State of the iterations between two passes."""
 
     centroids: np.ndarray
-    """float32 ``[k, d]``, to which the rows are to be assigned."""
+    """Centroids for the next pass, float32 ``[k, d]``."""
     before: np.ndarray
-    """float32 ``[k, d]``, to which they were assigned in the last pass."""
+    """Centroids of the last pass, float32 ``[k, d]``."""
     best: Top2
-    """Best two centroids of each row in the last pass, on the host; the label is -1 before the
-    first."""
+    """Best two centroids of each row in the last pass, on the host; label -1 before the first."""
     bounds: PruningBounds
     """Lower bounds for blocks of rows, chunk by chunk."""
     sums: np.ndarray
-    """float64 ``[k, d]``, what the rows of each cluster add up to."""
+    """Sums of the rows of each cluster, float64 ``[k, d]``."""
     counts: np.ndarray
-    """float64 ``[k]``, how many they are."""
+    """Numbers of rows of each cluster, float64 ``[k]``."""
     n_done: np.ndarray | np.int32
-    """int32, passes."""
+    """Number of passes, int32."""
     shares: np.ndarray
-    """float32 ``[max_iter + 1, 2]``, of scores worked out and of rows searched again."""
+    """Fractions of computed scores and of rechecked rows, float32 ``[max_iter + 1, 2]``."""
 
 
 _PASSES_SPECS = specs(
@@ -80,19 +80,19 @@ def iterate_chunks(
     *,
     unit: bool = False,
     stops: Stops = NO_STOPS,
-) -> Found:
-    """Returns Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, one pass for each.
+) -> StreamedResult:
+    """Runs Lloyd's iterations as in :mod:`jaxcurate.kmeans.lloyd`, in one pass for each.
 
-    What a cluster's rows add up to is kept, and changed by those that join or leave.
+    The sum of each cluster's rows is kept, and updated by the rows that join or leave.
 
     Args:
-        chunks: the rows.
-        centroids: float32 ``[k, d]``, where to begin; not looked at where ``stops`` has a state.
-        n_clusters: ``k``.
-        max_iter: iterations at most.
-        precision: of the distances that are tried first.
-        unit: bring the means to length 1.
-        stops: where to go on, and where to tell of it.
+        chunks: Rows in chunks.
+        centroids: Initial centroids, float32 ``[k, d]``; not used if ``stops`` has a state.
+        n_clusters: Number of clusters ``k``.
+        max_iter: Largest number of iterations.
+        precision: Precision of the first scores; the labels do not depend on it.
+        unit: If True, scales the means to length 1.
+        stops: State to resume from, and when to report states.
     """
     kernel = chunks.devices.spmd(
         _assign_and_sum,
@@ -102,40 +102,45 @@ def iterate_chunks(
         precision=precision,
     )
     n, k = len(chunks.x), n_clusters
-    at = _nothing_done(chunks, centroids, k, max_iter)
+    state = _nothing_done(chunks, centroids, k, max_iter)
     if stops.state is not None and stops.phase == "iterating":
-        at = jax.tree.map(np.array, to_devices(stops.state, at, _PASSES_SPECS, n, ONE_DEVICE))
+        resumed = to_devices(stops.state, state, _PASSES_SPECS, n, ONE_DEVICE)
+        state = jax.tree.map(np.array, resumed)
     while True:
-        current, _, best, bounds, sums, counts, n_iter, shares = at
-        touched, recheck_fraction, share = np.full(k, n_iter == 0), 0.0, 0.0
+        current, _, best, bounds, sums, counts, n_iter, fractions = state
+        touched, recheck_fraction, distance_fraction = np.full(k, n_iter == 0), 0.0, 0.0
 
-        def launch(chunk: int, part: slice, rows: Rows, at: Passes = at) -> tuple:
-            own = Top2(*(_filled(whole[part], rows) for whole in at.best))
-            known = PruningBounds(*(whole[chunk] for whole in at.bounds))
-            results = kernel(rows.x, rows.weights, at.before, at.centroids, own, known, at.n_done)
-            return chunk, part, results
+        def launch(chunk: int, span: slice, rows: Rows, state: Passes = state) -> tuple:
+            before = Top2(*(_filled(whole[span], rows) for whole in state.best))
+            known = PruningBounds(*(whole[chunk] for whole in state.bounds))
+            moved = state.before, state.centroids
+            results = kernel(rows.x, rows.weights, *moved, before, known, state.n_done)
+            return chunk, span, results
 
-        # The host takes in what one chunk gave while the devices are busy with the next.
-        for chunk, part, results in _one_ahead(launch, chunks):
-            now, known, s, c, ambiguous, distance_fraction = jax.tree.map(fetch, results)
-            recheck_fraction += float(ambiguous) / n
-            share += float(distance_fraction) * (part.stop - part.start) / n
-            old, new = best.labels[part], now.labels[: part.stop - part.start]
+        # The host adds the results of a chunk while the devices are busy with the next chunk.
+        for chunk, span, results in _one_ahead(launch, chunks):
+            now, known, s, c, n_ambiguous, fraction = jax.tree.map(fetch, results)
+            recheck_fraction += float(n_ambiguous) / n
+            distance_fraction += float(fraction) * (span.stop - span.start) / n
+            old, new = best.labels[span], now.labels[: span.stop - span.start]
             changed = old != new
-            here = np.zeros(k, bool)
-            here[new[changed]] = True
-            here[old[changed & (old >= 0)]] = True
-            sums[here] += s[here] + c.astype(np.float64)[here, None] * current[here]
-            counts += c  # of a chunk whole numbers, of all chunks exact up to 2**53
-            touched |= here
-            for whole, of_chunk in zip(best, now, strict=True):
-                whole[part] = of_chunk[: part.stop - part.start]
-            for whole, of_chunk in zip(bounds, known, strict=True):
-                whole[chunk] = of_chunk
-        shares[n_iter] = min(share + recheck_fraction, 1.0), recheck_fraction
+            affected = np.zeros(k, bool)
+            affected[new[changed]] = True
+            affected[old[changed & (old >= 0)]] = True
+            shift = c.astype(np.float64)[affected, None] * current[affected]
+            sums[affected] += s[affected] + shift
+            counts += c  # whole numbers, whose float64 sum is exact up to 2**53
+            touched |= affected
+            for whole, chunk_values in zip(best, now, strict=True):
+                whole[span] = chunk_values[: span.stop - span.start]
+            for whole, chunk_values in zip(bounds, known, strict=True):
+                whole[chunk] = chunk_values
+        fractions[n_iter] = min(distance_fraction + recheck_fraction, 1.0), recheck_fraction
         if not touched.any() or n_iter == max_iter:
             distances = _measure_chunks(chunks, current, best.labels)
-            return Found(current, best.labels, distances, int(n_iter), *shares[: n_iter + 1].T)
+            return StreamedResult(
+                current, best.labels, distances, int(n_iter), *fractions[: n_iter + 1].T
+            )
         means = sums / np.maximum(counts, 1)[:, None]
         touched &= counts > 0
         if unit:
@@ -143,29 +148,31 @@ def iterate_chunks(
             means /= np.maximum(lengths, 1e-30)[:, None]
             touched &= lengths > 1e-6
         new = np.where(touched[:, None], means, current).astype(np.float32)
-        at = Passes(new, current, best, bounds, sums, counts, n_iter + np.int32(1), shares)
+        state = Passes(new, current, best, bounds, sums, counts, n_iter + np.int32(1), fractions)
         if (n_iter + 1) % stops.iterations == 0:
             stops.tell(
-                lambda at=at: from_devices("iterating", jax.tree.map(np.copy, at), _PASSES_SPECS, n)
+                lambda state=state: from_devices(
+                    "iterating", jax.tree.map(np.copy, state), _PASSES_SPECS, n
+                )
             )
 
 
 def _nothing_done(
     chunks: RowStream, centroids: np.ndarray | None, n_clusters: int, max_iter: int
 ) -> Passes:
-    """Returns where iterations from ``centroids`` ``[k, d]`` begin."""
+    """Returns the state before the first pass, with ``centroids`` ``[k, d]``."""
     n, d = chunks.x.shape
     if centroids is None:
         centroids = np.zeros((n_clusters, d), np.float32)
     shards = chunks.devices.count
-    gaps_fit = 4 * n_clusters * len(chunks) * chunks.n_rows // chunks.block <= chunks.spare
-    bounds = no_bounds(chunks.n_rows // shards if gaps_fit else 1, d, n_clusters, chunks.block)
-    of_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
+    bounds_fit = 4 * n_clusters * len(chunks) * chunks.n_rows // chunks.block <= chunks.spare
+    bounds = no_bounds(chunks.n_rows // shards if bounds_fit else 1, d, n_clusters, chunks.block)
+    for_all = lambda a: np.zeros((len(chunks), shards * a.shape[0], *a.shape[1:]), a.dtype)
     return Passes(
         np.asarray(centroids),
         np.asarray(centroids),
         Top2(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32)),
-        jax.tree.map(of_all, bounds),
+        jax.tree.map(for_all, bounds),
         np.zeros((n_clusters, d)),
         np.zeros(n_clusters),
         np.int32(0),
@@ -174,53 +181,53 @@ def _nothing_done(
 
 
 def _one_ahead(launch: Callable[..., Item], chunks: RowStream) -> Iterator[Item]:
-    """Yields what ``launch`` gives for each chunk, told when the next one has been launched."""
+    """Yields the result of ``launch`` for each chunk, after the launch for the next chunk."""
     done = []
-    for chunk, (part, rows) in enumerate(chunks):
-        launched = launch(chunk, part, rows)
+    for chunk, (span, rows) in enumerate(chunks):
+        launched = launch(chunk, span, rows)
         yield from done
-        # Before the next one is asked for: two chunks are alive then, this and the one ahead.
+        # Waits before it takes the next chunk, so that only two chunks are in memory.
         done = [jax.block_until_ready(launched)]
     yield from done
 
 
 def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
-    """Returns a value for each of the rows, and zeros for their padding."""
+    """Returns values of rows, filled up with zeros for the padding."""
     fill = rows.x.shape[0] - rows.n
     return np.pad(values, (0, fill)) if fill else values
 
 
 def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns squared distances float32 ``[n]`` to the own centroids, in one pass."""
+    """Returns squared distances, float32 ``[n]``, of rows to their centroids, in one pass."""
     kernel = chunks.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
     distances = np.empty(len(chunks.x), np.float32)
-    for part, rows in chunks:
-        own = _filled(labels[part], rows)
-        distances[part] = fetch(kernel(rows.x, centroids, own))[: rows.n]
+    for span, rows in chunks:
+        filled = _filled(labels[span], rows)
+        distances[span] = fetch(kernel(rows.x, centroids, filled))[: rows.n]
     return distances
 
 
 def assign_chunks(chunks: RowStream, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels int32 ``[n]`` and squared distances float32 ``[n]``, in one pass."""
+    """Returns the nearest centroid int32 ``[n]`` and its squared distance float32 ``[n]``."""
     kernel = chunks.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
-    for part, rows in chunks:
-        own, squared = kernel(rows.x, centroids)
-        labels[part] = fetch(own)[: rows.n]
-        distances[part] = fetch(squared)[: rows.n]
+    for span, rows in chunks:
+        nearest, squared = kernel(rows.x, centroids)
+        labels[span] = fetch(nearest)[: rows.n]
+        distances[span] = fetch(squared)[: rows.n]
     return labels, distances
 
 
 class Picks(NamedTuple):
-    """Where the seeding stands between two centroids."""
+    """State of the seeding between two centroids."""
 
     centroids: np.ndarray
-    """float32 ``[k, d]``; zeros where none is chosen yet."""
+    """Chosen centroids, float32 ``[k, d]``, followed by zeros."""
     closest: np.ndarray
-    """float32 ``[n]``, squared distances to the nearest centroid."""
+    """Squared distance of each row to the nearest centroid, float32 ``[n]``."""
     n_chosen: np.ndarray | np.int32
-    """int32."""
+    """Number of chosen centroids, int32."""
 
 
 _PICKS_SPECS = specs(Picks, SAME, ROWS, SAME)
@@ -229,11 +236,10 @@ _PICKS_SPECS = specs(Picks, SAME, ROWS, SAME)
 def seed_chunks(
     chunks: RowStream, n_clusters: int, key: jax.Array, stops: Stops = NO_STOPS
 ) -> np.ndarray:
-    """Returns greedy k-means++ as in :mod:`jaxcurate.kmeans.seeding.plus_plus`, one pass for each
-    centroid.
+    """Returns centroids of greedy k-means++, in one pass over the rows for each centroid.
 
-    Holds ``2 + floor(ln k)`` numbers for each row on the host. ``k`` passes take long on a large
-    store: ``"k-means||"`` needs six.
+    The method is that of :mod:`jaxcurate.kmeans.seeding.plus_plus`. The host holds
+    ``2 + floor(ln k)`` numbers for each row. ``"k-means||"`` needs six passes instead of ``k``.
 
     Returns:
         float32 ``[k, d]``.
@@ -243,51 +249,53 @@ def seed_chunks(
     kernel = chunks.devices.spmd(
         _improve, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=chunks.block
     )
-    # Padding lies behind the rows of the last chunk alone, so that blocks follow each other.
+    # Only the last chunk has padding, after its rows, so that blocks are contiguous.
     n_padded = padded_size(n, chunks.block)
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
-    at = Picks(*nothing, np.int32(0))
+    state = Picks(*nothing, np.int32(0))
     if stops.state is not None and stops.phase == "seeding":
-        at = jax.tree.map(np.array, to_devices(stops.state, at, _PICKS_SPECS, n, ONE_DEVICE))
-    every, told = stops.every(max(1, n_clusters // trials), n_clusters), int(at.n_chosen)
-    while at.n_chosen < n_clusters:
-        if at.n_chosen >= told + every:
-            told = int(at.n_chosen)
+        resumed = to_devices(stops.state, state, _PICKS_SPECS, n, ONE_DEVICE)
+        state = jax.tree.map(np.array, resumed)
+    every, reported = stops.every(max(1, n_clusters // trials), n_clusters), int(state.n_chosen)
+    while state.n_chosen < n_clusters:
+        if state.n_chosen >= reported + every:
+            reported = int(state.n_chosen)
             stops.tell(
-                lambda at=at: from_devices("seeding", jax.tree.map(np.copy, at), _PICKS_SPECS, n)
+                lambda state=state: from_devices(
+                    "seeding", jax.tree.map(np.copy, state), _PICKS_SPECS, n
+                )
             )
-        n_tried = trials if at.n_chosen else 1
+        n_tried = trials if state.n_chosen else 1
         draws = _drawn(
             chunks,
-            at.closest,
-            jax.random.fold_in(key, at.n_chosen),
-            n_ahead(n_clusters, d) if at.n_chosen else 1,
+            state.closest,
+            jax.random.fold_in(key, state.n_chosen),
+            n_ahead(n_clusters, d) if state.n_chosen else 1,
         )
-        while at.n_chosen < n_clusters and int(jnp.sum(kept(draws))) >= n_tried:
-            centroids, closest, i = at
+        while state.n_chosen < n_clusters and int(jnp.sum(kept(draws))) >= n_tried:
+            centroids, closest, i = state
             which, draws = take(draws, n_tried)
             candidates = draws.rows[which]
             improved = np.zeros((n_tried, n_padded), np.float32)
             costs = np.zeros(n_tried, np.float64)
-            for part, rows in chunks:
+            for span, rows in chunks:
                 before = np.full(rows.x.shape[0], np.inf, np.float32)
                 if i:
-                    before[: rows.n] = closest[part]
+                    before[: rows.n] = closest[span]
                 now, sums = kernel(rows.x, rows.weights, before, candidates)
-                improved[:, part] = fetch(now)[: rows.n].T
+                improved[:, span] = fetch(now)[: rows.n].T
                 costs += fetch(sums).astype(np.float64).sum(axis=0)
             best = int(np.argmin(costs))
             centroids[i] = candidates[best]
             draws = nearer(draws, centroids[i])
-            at = Picks(centroids, improved[best], i + np.int32(1))
-    return at.centroids
+            state = Picks(centroids, improved[best], i + np.int32(1))
+    return state.centroids
 
 
 def _drawn(chunks: RowStream, closest: np.ndarray, key: jax.Array, n_draws: int) -> Draws:
-    """Works as :func:`jaxcurate.kmeans.seeding.d2_draws.draw`, with ``closest`` padded to whole
-    blocks."""
+    """Returns draws as :func:`jaxcurate.kmeans.seeding.d2_draws.draw` does, made on the host."""
     block = chunks.block
-    # Where every row lies on a centroid any row will do.
+    # If every row lies on a centroid, any row may be drawn.
     mass = closest if closest.any() else np.arange(len(closest)) < len(chunks.x)
     blocks = mass.astype(np.float32).reshape(-1, block)
     sums = jnp.asarray(blocks.sum(axis=1))
@@ -297,11 +305,11 @@ def _drawn(chunks: RowStream, closest: np.ndarray, key: jax.Array, n_draws: int)
     inner = np.minimum(inner, block - 1)
     empty = np.take_along_axis(mass, inner[:, None], axis=1)[:, 0] == 0
     inner[empty] = mass[empty].argmax(axis=1)
-    at = chosen * block + inner
-    then = jnp.asarray(closest[at])
+    index = chosen * block + inner
+    then = jnp.asarray(closest[index])
     return Draws(
-        jnp.asarray(chunks.take(at)),
-        jnp.asarray(at),
+        jnp.asarray(chunks.take(index)),
+        jnp.asarray(index),
         then,
         then,
         jnp.asarray(chances),
@@ -322,11 +330,15 @@ def _assign_and_sum(
     precision: Precision,
     axis_name: str | None,
 ) -> tuple[Top2, PruningBounds, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns the best; what is known of neighbourhoods; by how much the sums ``[k, d]`` of the
-    rows' differences from their centroids, and the counts, change by rows that join and leave; how
-    many rows were in doubt; and the share of scores worked out."""
+    """Assigns the rows of a chunk, and adds up the rows that join or leave each cluster.
+
+    Returns:
+        The best two centroids; the new lower bounds; the changes of the sums ``[k, d]`` of the
+        rows' differences from their centroids, and of the counts ``[k]``; the number of ambiguous
+        rows; and the fraction of the scores that were computed.
+    """
     moved = jnp.any(centroids != old, axis=1) | (n_iter == 0)
-    best, ambiguous, share, bounds = search_pruned(
+    best, ambiguous, distance_fraction, bounds = search_pruned(
         x,
         weights,
         old,
@@ -348,9 +360,9 @@ def _assign_and_sum(
         for labels in (best.labels, before.labels)
     )
     change = jax.tree.map(jnp.subtract, joined, left)
-    recheck_fraction = jnp.sum(ambiguous, dtype=jnp.int32)
-    sums, counts, recheck_fraction = collectives.psum((*change, recheck_fraction), axis_name)
-    return best, bounds, sums, counts, recheck_fraction, share
+    n_ambiguous = jnp.sum(ambiguous, dtype=jnp.int32)
+    sums, counts, n_ambiguous = collectives.psum((*change, n_ambiguous), axis_name)
+    return best, bounds, sums, counts, n_ambiguous, distance_fraction
 
 
 def _improve(
@@ -362,7 +374,7 @@ def _improve(
     block: int,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns squared distances ``[n, c]`` with each candidate taken, and their sums by blocks."""
+    """Returns squared distances ``[n, c]`` after the choice of each candidate, and block sums."""
     del axis_name  # the host adds up the blocks
     squared = squared_distances_to(candidates, x, jnp.sum(x**2, axis=1))
     improved = jnp.minimum(squared, closest[None, :]) * weights[None, :]

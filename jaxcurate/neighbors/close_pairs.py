@@ -1,4 +1,4 @@
-"""Pairs of rows that are close: sought within clusters and across neighboring ones."""
+"""Close pairs of rows, searched for within clusters and across neighboring clusters."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,19 +15,19 @@ from jaxcurate.kmeans.rows import block_rows
 from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
 
-_BATCH_BYTES = 2**26
-_SMALLEST_TILE = 32
+_CHUNK_BYTES = 2**26
+_SMALLEST_BLOCK = 32
 _SLACK = 1e-4
-"""Margin by which a float32 product may fall short; what passes is measured again in float64."""
+"""Tolerance for float32 rounding; pairs that pass with it are checked again in float64."""
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows with their similarity."""
+    """Pairs of rows and their similarities."""
 
     rows: np.ndarray
-    """int64 ``[p, 2]``, the smaller row first; sorted."""
+    """Row numbers, int64 ``[p, 2]``: the smaller row first, pairs in lexicographic order."""
     similarity: np.ndarray
-    """float32 ``[p]``: the product of the two rows."""
+    """Dot products of the two rows of each pair, float32 ``[p]``."""
 
 
 def neighboring_clusters(
@@ -36,30 +36,42 @@ def neighboring_clusters(
     n_neighbors: int,
     devices: Devices | None = None,
 ) -> np.ndarray:
-    """Returns pairs of clusters to be searched: each with itself, and with those nearest to it.
+    """Returns the pairs of clusters to search: each with itself and with its nearest clusters.
 
     Args:
-        centroids: ``[k, d]``.
-        counts: int ``[k]``; clusters without rows are left out.
-        n_neighbors: number of the nearest others.
-        devices: the devices to use; all by default.
+        centroids: Real numbers ``[k, d]``.
+        counts: Number of rows of each cluster, int ``[k]``. Empty clusters are left out.
+        n_neighbors: Number of nearest other clusters that each cluster is paired with.
+        devices: Devices to use; all by default.
 
     Returns:
         int64 ``[p, 2]``, the smaller cluster first, each pair once.
+
+    Raises:
+        InputError: The centroids are not finite real numbers ``[k, d]``.
+
+    Examples:
+        Three clusters on a line, and a fourth without rows:
+
+        >>> import numpy as np
+        >>> from jaxcurate.neighbors import neighboring_clusters
+        >>> centroids = np.array([[0.0, 0], [1, 0], [5, 0], [2, 0]])
+        >>> neighboring_clusters(centroids, np.array([3, 4, 2, 0]), n_neighbors=1).tolist()
+        [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2]]
     """
     filled = np.flatnonzero(counts)
     n_neighbors = min(n_neighbors, len(filled) - 1)
-    found = [np.stack([filled, filled], axis=1)]
-    if n_neighbors:
-        points = centroids[filled]
-        # A centroid is among its own nearest, unless others lie on it.
-        near = nearest_rows(points, points, n_neighbors + 1, "euclidean", devices=devices).rows
-        own = np.arange(len(filled))[:, None]
-        rank = np.argsort(near == own, axis=1, kind="stable")  # itself last, or the most distant
-        near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbors]
-        pairs = np.stack([np.broadcast_to(own, near.shape).ravel(), near.ravel()], axis=1)
-        found.append(filled[np.sort(pairs, axis=1)])
-    return np.unique(np.concatenate(found), axis=0)
+    within = np.stack([filled, filled], axis=1)
+    if not n_neighbors:
+        return within
+    points = centroids[filled]
+    # A centroid is among its own nearest centroids, unless enough others coincide with it.
+    near = nearest_rows(points, points, n_neighbors + 1, "euclidean", devices=devices).rows
+    itself = np.arange(len(filled))[:, None]
+    rank = np.argsort(near == itself, axis=1, kind="stable")  # itself last, else the farthest
+    near = np.take_along_axis(near, rank, axis=1)[:, :n_neighbors]
+    across = np.stack([np.broadcast_to(itself, near.shape).ravel(), near.ravel()], axis=1)
+    return np.unique(np.concatenate([within, filled[np.sort(across, axis=1)]]), axis=0)
 
 
 def close_pairs(
@@ -68,114 +80,144 @@ def close_pairs(
     cluster_pairs: np.ndarray,
     threshold: float,
     *,
-    everyone: bool = True,
+    all_pairs: bool = True,
     devices: Devices | None = None,
-    told: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
-    """Returns rows of the same cluster, or of two that form a pair, whose product reaches a
-    threshold.
+    """Returns the close pairs of rows, searched for within the given pairs of clusters.
 
-    Rows are compared tile by tile, so that nothing larger than a batch of tiles is held. Whether
-    a pair counts is decided in float64, and depends neither on tiles nor on devices.
+    Blocks of rows are compared with each other, so that memory does not grow with the number of
+    rows. The similarities are compared with the threshold in float64, so that the pairs depend
+    neither on the blocks nor on the devices.
 
     Args:
-        unit: float32 ``[n, d]`` of rows of length 1 or 0, possibly a memory map.
-        labels: int ``[n]``.
-        cluster_pairs: from :func:`neighboring_clusters`.
-        threshold: above 0.
-        everyone: return all pairs; otherwise those of a maximum spanning forest: at most
-            ``n - 1``, which connect the same rows at this threshold and at any higher one.
-        devices: the devices to use; all by default.
-        told: told how many pairs of tiles are done, and of how many.
+        unit: Rows of length 1 or 0, float32 ``[n, d]``, possibly a memory map.
+        labels: Cluster of each row, int ``[n]``.
+        cluster_pairs: Pairs of clusters from :func:`neighboring_clusters`, int ``[p, 2]``.
+        threshold: Smallest dot product of a close pair, above 0.
+        all_pairs: Returns all pairs if True. Otherwise returns a maximum spanning forest: at most
+            ``n - 1`` pairs, which connect the same rows at this threshold and at any higher one.
+        devices: Devices to use; all by default.
+        progress: Called with the number of compared pairs of blocks and with their total number.
 
     Returns:
-        The pairs.
+        The close pairs and their similarities.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.neighbors import close_pairs
+        >>> unit = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+        >>> labels = np.array([0, 0, 1])
+        >>> pairs = close_pairs(unit, labels, np.array([[0, 0], [0, 1], [1, 1]]), threshold=0.5)
+        >>> pairs.rows.tolist(), pairs.similarity
+        ([[0, 1], [1, 2]], array([0.6, 0.8], dtype=float32))
     """
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels, minlength=int(cluster_pairs.max()) + 1)
     starts = np.cumsum(counts) - counts
-    typical = np.mean(counts[counts > 0])
-    tile = int(np.clip(2 ** np.ceil(np.log2(typical)), _SMALLEST_TILE, block_rows()))
-    n_tiles = -(-counts // tile)
+    mean_count = np.mean(counts[counts > 0])
+    block = int(np.clip(2 ** np.ceil(np.log2(mean_count)), _SMALLEST_BLOCK, block_rows()))
+    n_blocks = -(-counts // block)
     a, b = cluster_pairs.T
     total = int(
-        np.sum(np.where(a == b, n_tiles[a] * (n_tiles[a] + 1) // 2, n_tiles[a] * n_tiles[b]))
+        np.sum(np.where(a == b, n_blocks[a] * (n_blocks[a] + 1) // 2, n_blocks[a] * n_blocks[b]))
     )
 
-    def tile_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def block_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows_of = lambda cluster, i: order[
-            starts[cluster] + i * tile : starts[cluster] + min((i + 1) * tile, counts[cluster])
+            starts[cluster] + i * block : starts[cluster] + min((i + 1) * block, counts[cluster])
         ]
-        for one, other in cluster_pairs.tolist():
-            for i in range(n_tiles[one]):
-                for j in range(i if one == other else 0, n_tiles[other]):
-                    yield rows_of(one, i), rows_of(other, j)
+        for left, right in cluster_pairs.tolist():
+            for i in range(n_blocks[left]):
+                for j in range(i if left == right else 0, n_blocks[right]):
+                    yield rows_of(left, i), rows_of(right, j)
 
     devices = Devices.all() if devices is None else devices
     shards = devices.count
-    fitting = _BATCH_BYTES // (8 * tile * unit.shape[1]) // shards * shards
-    batch = min(max(fitting, shards), padded_size(total, shards))
+    fitting = _CHUNK_BYTES // (8 * block * unit.shape[1]) // shards * shards
+    chunk = min(max(fitting, shards), padded_size(total, shards))
     kernel = devices.spmd(_reaching, (ROWS, ROWS, SAME), (ROWS, ROWS))
     low = np.float32(threshold - _SLACK)
-    found = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
-    held, done, remaining = 0, 0, tile_pairs()
-    while some := list(itertools.islice(remaining, batch)):
-        tiles = np.zeros((2, batch, tile, unit.shape[1]), np.float32)
-        for place, pair in enumerate(some):
+    parts = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
+    n_pairs, done, remaining = 0, 0, block_pairs()
+    while compared := list(itertools.islice(remaining, chunk)):
+        blocks = np.zeros((2, chunk, block, unit.shape[1]), np.float32)
+        for i, pair in enumerate(compared):
             for side, rows in enumerate(pair):
-                tiles[side, place, : len(rows)] = unit[rows]
-        n_hits, bits = kernel(tiles[0], tiles[1], low)
-        hit = np.flatnonzero(np.asarray(n_hits)[: len(some)])
-        bits = np.asarray(bits) if len(hit) else bits
-        for place in hit:
-            pairs = _exact(tiles[:, place], some[place], bits[place], threshold)
-            if not everyone and len(pairs.rows) > 2 * tile:
+                blocks[side, i, : len(rows)] = unit[rows]
+        n_hits, bits = kernel(blocks[0], blocks[1], low)
+        hits = np.flatnonzero(np.asarray(n_hits)[: len(compared)])
+        bits = np.asarray(bits) if len(hits) else bits
+        for i in hits:
+            pairs = _exact(blocks[:, i], compared[i], bits[i], threshold)
+            if not all_pairs and len(pairs.rows) > 2 * block:
                 pairs = spanning_forest(pairs)
-            found.append(pairs)
-            held += len(pairs.rows)
-        if not everyone and held > 4 * len(unit):
-            found = [spanning_forest(_joined(found))]
-            held = len(found[0].rows)
-        done += len(some)
-        if told is not None:
-            told(done, total)
-    pairs = _joined(found)
-    return pairs if everyone else spanning_forest(pairs)
+            parts.append(pairs)
+            n_pairs += len(pairs.rows)
+        if not all_pairs and n_pairs > 4 * len(unit):
+            parts = [spanning_forest(_joined(parts))]
+            n_pairs = len(parts[0].rows)
+        done += len(compared)
+        if progress is not None:
+            progress(done, total)
+    pairs = _joined(parts)
+    return pairs if all_pairs else spanning_forest(pairs)
 
 
 def spanning_forest(pairs: Pairs) -> Pairs:
-    """Returns a maximum spanning forest: the strongest pairs that connect what all of them
-    connect."""
+    """Returns a maximum spanning forest of a graph whose edges are pairs of rows.
+
+    Args:
+        pairs: Pairs of rows; their similarities are the weights.
+
+    Returns:
+        The fewest and most similar pairs that connect the same rows as all pairs do.
+
+    Examples:
+        Three rows that are close to each other need two pairs:
+
+        >>> import numpy as np
+        >>> from jaxcurate.neighbors.close_pairs import Pairs, spanning_forest
+        >>> rows = np.array([[0, 1], [0, 2], [1, 2]])
+        >>> spanning_forest(Pairs(rows, np.array([0.9, 0.7, 0.8], np.float32))).rows.tolist()
+        [[0, 1], [1, 2]]
+    """
     if not len(pairs.rows):
         return pairs
     rows, local = np.unique(pairs.rows, return_inverse=True)
     i, j = local.reshape(-1, 2).T
-    weights = 2.0 - pairs.similarity.astype(np.float64)  # above 0, which would mean no edge
+    weights = 2.0 - pairs.similarity.astype(np.float64)  # above 0, for a sparse 0 is no edge
     graph = coo_array((weights, (i, j)), shape=(len(rows), len(rows)))
     tree = minimum_spanning_tree(graph.tocsr()).tocoo()
     ends = np.sort(np.stack([rows[tree.row], rows[tree.col]], axis=1), axis=1)
     return _joined([Pairs(ends, (2.0 - tree.data).astype(np.float32))])
 
 
-def _joined(found: list[Pairs]) -> Pairs:
-    rows = np.concatenate([pairs.rows for pairs in found])
-    similarity = np.concatenate([pairs.similarity for pairs in found])
+def _joined(parts: list[Pairs]) -> Pairs:
+    rows = np.concatenate([pairs.rows for pairs in parts])
+    similarity = np.concatenate([pairs.similarity for pairs in parts])
     order = np.lexsort((rows[:, 1], rows[:, 0]))
     return Pairs(rows[order], similarity[order])
 
 
 def _exact(
-    tiles: np.ndarray, rows: tuple[np.ndarray, np.ndarray], bits: np.ndarray, threshold: float
+    blocks: np.ndarray, rows: tuple[np.ndarray, np.ndarray], bits: np.ndarray, threshold: float
 ) -> Pairs:
-    """Returns the pairs that a tile's bits mark, measured in float64 and held against the
-    threshold."""
+    """Returns the pairs that the bits mark and whose float64 similarity reaches the threshold.
+
+    Args:
+        blocks: Two blocks of rows, float32 ``[2, b, d]``, filled up with zeros.
+        rows: Row numbers of the two blocks, at most ``b`` each.
+        bits: Bits of the pairs that come near the threshold, uint8 ``[b, b / 8]``.
+        threshold: Smallest dot product of a close pair.
+    """
     i, j = np.nonzero(np.unpackbits(bits, axis=1))
     if rows[0] is rows[1] or (len(rows[0]) and np.array_equal(rows[0], rows[1])):
         i, j = i[i < j], j[i < j]
-    if len(i) > 4 * tiles.shape[1]:
-        similarity = (tiles[0].astype(np.float64) @ tiles[1].T.astype(np.float64))[i, j]
+    if len(i) > 4 * blocks.shape[1]:
+        similarity = (blocks[0].astype(np.float64) @ blocks[1].T.astype(np.float64))[i, j]
     else:
-        similarity = np.einsum("pd,pd->p", tiles[0][i].astype(np.float64), tiles[1][j])
+        similarity = np.einsum("pd,pd->p", blocks[0][i].astype(np.float64), blocks[1][j])
     near = similarity >= threshold
     ends = np.sort(np.stack([rows[0][i[near]], rows[1][j[near]]], axis=1), axis=1)
     return Pairs(ends.astype(np.int64), similarity[near].astype(np.float32))
@@ -184,12 +226,21 @@ def _exact(
 def _reaching(
     a: jax.Array, b: jax.Array, low: jax.Array, *, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns for each pair of tiles ``[p, t, d]``: how many products reach ``low``, and which, as
-    bits."""
-    del axis_name  # every pair of tiles is on its own
+    """Counts and marks the pairs of rows whose dot product reaches ``low``.
 
-    def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    Args:
+        a: Left blocks of rows, float32 ``[p, b, d]``.
+        b: Right blocks of rows, float32 ``[p, b, d]``.
+        low: Smallest product to mark.
+        axis_name: Not used, for a pair of blocks needs nothing from other devices.
+
+    Returns:
+        Number of marked pairs of rows, int32 ``[p]``, and their bits, uint8 ``[p, b, b / 8]``.
+    """
+    del axis_name
+
+    def compare(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         reached = jnp.dot(pair[0], pair[1].T, precision=HIGHEST) >= low
         return jnp.sum(reached, dtype=jnp.int32), jnp.packbits(reached, axis=1)
 
-    return jax.lax.map(one, (a, b))
+    return jax.lax.map(compare, (a, b))

@@ -1,4 +1,4 @@
-"""Retrieval: the rows of a pool that are nearest to each query, by blocked brute force."""
+"""Retrieval: the rows of a pool that are nearest to each query, by exhaustive search in blocks."""
 
 from typing import NamedTuple, get_args
 
@@ -16,16 +16,16 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices, RowsLike, fetch
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
 _QUERIES = 4096
-"""Queries at a time; a device holds this many scores for each row of a block."""
+"""Number of queries at a time: a device holds as many scores for each row of a block."""
 
 
 class Neighbors(NamedTuple):
-    """The rows nearest to each query, nearest first."""
+    """Rows nearest to each query, nearest first."""
 
     rows: np.ndarray
-    """int64 ``[q, c]``."""
+    """Row numbers in the pool, int64 ``[q, c]``."""
     distances: np.ndarray
-    """float32 ``[q, c]``: ``1 - cosine``, or squared Euclidean."""
+    """Distances to the query, float32 ``[q, c]``: ``1 - cosine``, or squared Euclidean."""
 
 
 def nearest_rows(
@@ -37,22 +37,34 @@ def nearest_rows(
     devices: Devices | None = None,
     block: int = 1024,
 ) -> Neighbors:
-    """Returns the pool's rows nearest to each query.
+    """Returns the rows of a pool that are nearest to each query.
 
-    Every device holds the queries and goes through its rows in blocks, keeping the best so far;
-    nothing of the size of pool times queries is held.
+    Each device holds the queries, scores its rows block by block, and keeps the best rows so far,
+    so that memory does not grow with the size of the pool. Of rows at equal distance, the lower
+    row number comes first.
 
     Args:
-        embeddings: ``[n, d]``, an array, a memory map or
-            :class:`~jaxcurate.kmeans.row_view.RowView`, read a chunk at a time.
-        queries: ``[q, d]``.
-        n_per_query: how many for each query; all where the pool has fewer.
-        metric: ``"cosine"``, which ignores lengths, or ``"euclidean"``.
-        devices: the devices over which the rows are split; all by default.
-        block: rows that a device scores at a time.
+        embeddings: Rows of the pool, real numbers ``[n, d]``: an array, a memory map or a
+            :class:`~jaxcurate.kmeans.row_view.RowView`, read chunk by chunk.
+        queries: Real numbers ``[q, d]``.
+        n_per_query: Number of rows for each query, at least 1; all rows if the pool has fewer.
+        metric: ``"cosine"``, which ignores the lengths of rows, or ``"euclidean"``.
+        devices: Devices over which the rows are split; all by default.
+        block: Number of rows that a device scores at a time.
+
+    Returns:
+        Row numbers and distances ``[q, min(n_per_query, n)]``, nearest first.
 
     Raises:
-        ValueError: naming the argument that cannot be used.
+        InputError: An argument cannot be used; the message names it.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.neighbors import nearest_rows
+        >>> x = np.array([[0.0, 0], [1, 0], [0, 2], [3, 3]])
+        >>> nearest = nearest_rows(x, np.array([[0.0, 1.5]]), 2, metric="euclidean")
+        >>> nearest.rows.tolist(), nearest.distances.tolist()
+        ([[2, 0]], [[0.25, 2.25]])
     """
     check_whole("n_per_query", n_per_query, 1)
     check_choice("metric", metric, get_args(Metric))
@@ -61,14 +73,14 @@ def nearest_rows(
         embeddings = as_real(embeddings, "embeddings")
     checked_shape(queries, "queries")
     normalizer = fit_normalizer(embeddings, "embeddings")
-    fit_normalizer(queries, "queries")  # refuses what is not finite
+    fit_normalizer(queries, "queries")  # refuses rows that are not finite
     if queries.shape[1] != embeddings.shape[1]:
         raise InputError(
             f"queries have {queries.shape[1]} columns, the embeddings {embeddings.shape[1]}"
         )
     n_per_query = min(n_per_query, len(embeddings))
     # The order of |x - q|^2 is that of |x|^2 / 2 - x q, which loses no digits of normalized rows.
-    enter = normalizer.transform if metric == "euclidean" else _of_length_one
+    transform = normalizer.transform if metric == "euclidean" else _unit_rows
     devices = Devices.all() if devices is None else devices
     kernel = devices.spmd(
         _best,
@@ -79,20 +91,22 @@ def nearest_rows(
         with_norms=metric == "euclidean",
     )
     n_chunk = devices.count * block * _BLOCKS_A_CHUNK
-    found = []
+    nearest = []
     for first in range(0, len(queries), _QUERIES):
-        part = enter(queries[first : first + _QUERIES])
-        scores, rows = np.empty((len(part), 0), np.float32), np.empty((len(part), 0), np.int64)
+        points = transform(queries[first : first + _QUERIES])
+        scores, rows = np.empty((len(points), 0), np.float32), np.empty((len(points), 0), np.int64)
         for begin in range(0, len(embeddings), n_chunk):
-            chunk = enter(embeddings[begin : begin + n_chunk])
+            chunk = transform(embeddings[begin : begin + n_chunk])
             placed, weights = devices.put_rows(chunk, block)
-            best, at = (np.concatenate(list(fetch(a)), 1) for a in kernel(placed, weights, part))
-            scores, rows = np.concatenate([scores, best], 1), np.concatenate([rows, begin + at], 1)
-            # Stable, and rows rise from part to part: of equal scores the first row wins.
+            outputs = kernel(placed, weights, points)
+            best, index = (np.concatenate(list(fetch(output)), 1) for output in outputs)
+            scores = np.concatenate([scores, best], 1)
+            rows = np.concatenate([rows, begin + index], 1)
+            # The sort is stable and later chunks have higher rows: the first of equal rows wins.
             keep = np.argsort(-scores, axis=1, kind="stable")[:, :n_per_query]
             scores, rows = np.take_along_axis(scores, keep, 1), np.take_along_axis(rows, keep, 1)
-        found.append(rows)
-    rows = np.concatenate(found)
+        nearest.append(rows)
+    rows = np.concatenate(nearest)
     return Neighbors(rows, _distances(embeddings, queries, rows, metric))
 
 
@@ -106,20 +120,20 @@ def _best(
     block: int,
     with_norms: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the best of this device's rows for each query.
+    """Returns the best rows of this device for each query.
 
     Args:
-        x: float32 ``[m, d]``, ``m`` a multiple of ``block``.
-        weights: float32 ``[m]``: 0 for padding.
+        x: Rows, float32 ``[m, d]``, ``m`` a multiple of ``block``.
+        weights: Weights of the rows, float32 ``[m]``: 0 for padding.
         queries: float32 ``[q, d]``.
-        axis_name: of the devices.
-        n_best: how many for each query.
-        block: rows to score at a time.
-        with_norms: scores are ``x q - |x|^2 / 2``, or else ``x q``.
+        axis_name: Name of the devices' axis.
+        n_best: Number of rows for each query.
+        block: Number of rows to score at a time.
+        with_norms: If True, scores are ``x q - |x|^2 / 2``, otherwise ``x q``.
 
     Returns:
-        Scores float32 ``[1, q, n_best]``, highest first, and which of all devices' rows they are
-        of, int32; minus infinity where there are fewer rows.
+        Scores float32 ``[1, q, n_best]``, highest first and minus infinity if there are fewer
+        rows, and the numbers of their rows among the rows of all devices, int32 of that shape.
     """
     n_queries = len(queries)
 
@@ -127,14 +141,14 @@ def _best(
         carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
         best, rows = carry
-        part, weight, first = inputs
-        scores = jnp.dot(queries, part.T, precision=_HIGHEST)
+        points, weight, first = inputs
+        scores = jnp.dot(queries, points.T, precision=_HIGHEST)
         if with_norms:
-            scores -= 0.5 * jnp.sum(part**2, axis=1)[None, :]
+            scores -= 0.5 * jnp.sum(points**2, axis=1)[None, :]
         scores = jnp.where(weight[None, :] > 0, scores, -jnp.inf)
-        here = jnp.broadcast_to(first + jnp.arange(block, dtype=jnp.int32)[None], scores.shape)
-        best, at = jax.lax.top_k(jnp.concatenate([best, scores], axis=1), n_best)
-        rows = jnp.take_along_axis(jnp.concatenate([rows, here], axis=1), at, axis=1)
+        scored = jnp.broadcast_to(first + jnp.arange(block, dtype=jnp.int32)[None], scores.shape)
+        best, index = jax.lax.top_k(jnp.concatenate([best, scores], axis=1), n_best)
+        rows = jnp.take_along_axis(jnp.concatenate([rows, scored], axis=1), index, axis=1)
         return (best, rows), None
 
     begin = collectives.axis_index(axis_name) * len(x)
@@ -148,15 +162,13 @@ def _best(
     return best[None], rows[None]
 
 
-def _of_length_one(x: np.ndarray) -> np.ndarray:
-    """Returns rows divided by their lengths, float32; a row of zeros stays, at a right angle to
-    all."""
+def _unit_rows(x: np.ndarray) -> np.ndarray:
+    """Returns rows divided by their lengths, float32. A row of zeros stays: cosine 0 to all."""
     return _directions(x).astype(np.float32)
 
 
 def _directions(x: np.ndarray) -> np.ndarray:
-    """Returns the same in float64, of numbers so small or large that their squares are none,
-    too."""
+    """Returns rows divided by their lengths, float64, even if their squares under- or overflow."""
     x = np.asarray(x, np.float64)
     _, exponents = np.frexp(np.abs(x).max(axis=1, keepdims=True))
     x = np.ldexp(x, -exponents)  # a power of two, which changes no digit
@@ -167,12 +179,12 @@ def _directions(x: np.ndarray) -> np.ndarray:
 def _distances(
     embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
-    """Returns of the chosen rows alone, in float64 and without cancellation; float32 ``[q, c]``."""
+    """Returns the distances of the chosen rows ``[q, c]``, worked out in float64, as float32."""
     out = np.empty(rows.shape, np.float32)
     for i, query in enumerate(np.asarray(queries, np.float64)):
         near = np.asarray(embeddings[rows[i]], np.float64)
         if metric == "euclidean":
-            with np.errstate(over="ignore"):  # beyond float32 a squared distance is infinite
+            with np.errstate(over="ignore"):  # a distance beyond float32 is infinite
                 out[i] = ((near - query) ** 2).sum(axis=1)
         else:
             out[i] = 1 - _directions(near) @ _directions(query[None])[0]

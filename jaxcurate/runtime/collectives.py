@@ -1,4 +1,4 @@
-"""Collectives of kernels, which do nothing where a kernel runs on one device, unmapped."""
+"""Collectives of kernels, which do nothing in a kernel that runs unmapped on one device."""
 
 from typing import Any
 
@@ -6,12 +6,18 @@ import jax
 
 
 def psum(x: Any, axis_name: str | None) -> Any:
-    """Returns sum over the devices of the named axis; ``x`` itself where nothing is mapped."""
+    """Returns the sum over the devices of the named axis; ``x`` itself if nothing is mapped.
+
+    Examples:
+        >>> from jaxcurate.runtime.collectives import psum
+        >>> psum(3, axis_name=None)
+        3
+    """
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
 def all_gather(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """Returns the devices' parts joined along their leading axis, on every device."""
+    """Returns the parts of all devices joined along the leading axis, on each device."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
@@ -21,12 +27,12 @@ def axis_index(axis_name: str | None) -> jax.Array | int:
 
 
 def axis_size(axis_name: str | None) -> int:
-    """Returns how many devices the named axis has."""
+    """Returns the number of devices of the named axis."""
     return 1 if axis_name is None else jax.lax.psum(1, axis_name)
 
 
 def from_next(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """Returns what the next device along the named axis has; the last gets it from the first."""
+    """Returns the array of the next device along the named axis; the last gets the first's."""
     n = axis_size(axis_name)
     if n == 1:
         return x

@@ -31,17 +31,16 @@ _STEP = 2**20
 def use_compile_cache() -> Path | None:
     """Lets JAX keep compiled code on disk, unless the user has chosen otherwise.
 
-    A folder that the user gave to JAX (``JAX_COMPILATION_CACHE_DIR``) stays in use. Without a
-    folder that is ours alone there is no cache, for JAX runs what it finds there.
+    A folder that the user gave to JAX (``JAX_COMPILATION_CACHE_DIR``) stays in use. A folder that
+    other users can write to is not used, for JAX runs the code that it finds there.
 
-    Only the first call in a process does anything.
+    Only the first call in a process has an effect.
 
     Returns:
-        The folder that is used from now on; None where the choice is left to the user's settings,
-        or no folder can be used.
+        The folder of the cache; None if the user's settings decide, or no folder can be used.
 
-    Example:
-        >>> from jaxcurate.runtime.compile_cache import use_compile_cache
+    Examples:
+        >>> from jaxcurate.runtime import use_compile_cache
         >>> folder = use_compile_cache()
     """
     chosen = os.environ.get(VARIABLE, "")
@@ -72,7 +71,7 @@ def default_folder() -> Path:
 
 
 def tidy(folder: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Removes entries that are cut short, and the oldest where the folder has grown too large.
+    """Removes damaged entries, and the oldest entries if the folder is too large.
 
     Entries are checked once, in the first run after they were written.
 
@@ -99,7 +98,7 @@ def tidy(folder: Path, most_bytes: int = MOST_BYTES) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tells whether an entry can be unpacked; one of another format is left to JAX."""
+    """Returns whether an entry can be unpacked; an entry of another format is left to JAX."""
     try:
         with path.open("rb") as file:
             unpack, data = zlib.decompressobj(), file.read(_STEP)
@@ -114,7 +113,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _is_private(folder: Path) -> bool:
-    """Tells whether a folder is this user's, and nobody else may write into it."""
+    """Returns whether a folder belongs to this user, and nobody else can write to it."""
     status = folder.stat()
     return not hasattr(os, "getuid") or (
         status.st_uid == os.getuid() and not status.st_mode & 0o022
@@ -122,7 +121,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _processor() -> str:
-    """Returns what tells this processor's instructions from another's."""
+    """Returns a text that identifies the instructions of this processor."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kinds = ("model name", "flags", "Features")

@@ -1,13 +1,13 @@
-"""Devices that work runs on: kernels mapped over them, and rows split over them.
+"""Devices of a computation: kernels are mapped over them, and rows are split over them.
 
 A kernel is written once, as ``f(x_local, ..., *, axis_name)``, with the collectives of
 :mod:`jaxcurate.runtime.collectives`. :meth:`Devices.spmd` maps it over a one-dimensional mesh with
 ``jit(shard_map)`` or, on request, with ``pmap``; on one device the same kernel runs unmapped. No
 other file names either mapper.
 
-Over several processes, which :mod:`jaxcurate.runtime.processes` brings together, each runs the
-same program on the same arguments. The mesh has the devices of all; a process reads the rows of
-its own (:meth:`Devices.put_rows`), does its part of the host's work
+Several processes, which :mod:`jaxcurate.runtime.processes` brings together, each run the same
+program on the same arguments. The mesh has the devices of all processes. A process reads the rows
+of its devices (:meth:`Devices.put_rows`), does its part of the work of the host
 (:func:`jaxcurate.runtime.sharing.share`), and gets whole results (:func:`fetch`).
 """
 
@@ -43,15 +43,15 @@ def specs(kind: Callable[..., Any], *leaves: Any) -> Any:
 
 
 compiled_for: list[Callable[[], Hashable]] = []
-"""Values that kernels read while they are traced, other than arguments, as functions of none.
-:meth:`Devices.spmd` compiles anew when any of it has changed."""
+"""Functions without arguments that return values which kernels read while they are traced.
+:meth:`Devices.spmd` compiles anew when a value has changed."""
 
-_PIECE_BYTES = 2**18
+_BLOCK_BYTES = 2**18
 _ALIGNED_BYTES = 64
 
 
 class RowsLike(Protocol):
-    """Rows ``[n, ...]`` on the host or in a file: an array, or what can be sliced like one."""
+    """Rows ``[n, ...]`` on the host or in a file, which are indexed as an array is."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class RowsLike(Protocol):
 class Devices:
     """Devices that a computation runs on, and the mapper that spreads kernels over them.
 
-    Example:
+    Examples:
         >>> import jaxcurate as jc
         >>> jc.Devices.first(1).count
         1
@@ -92,15 +92,15 @@ class Devices:
 
     @classmethod
     def first(cls, n_devices: int | None = None, mapper: Mapper = "shard_map") -> "Devices":
-        """Returns the first devices.
+        """Returns the first ``n_devices`` devices.
 
         Args:
-            n_devices: how many; all of them by default, those of other processes included. With
-                1, every process works by itself.
-            mapper: the mapper to use.
+            n_devices: Number of devices; by default all, including those of other processes. With
+                1, each process works by itself.
+            mapper: Mapper to use.
 
         Raises:
-            InputError: fewer devices than that are present, or a process would have none.
+            InputError: Fewer devices are present, or a process would have none.
         """
         use_compile_cache()
         present = jax.device_count()
@@ -120,12 +120,12 @@ class Devices:
 
     @classmethod
     def all(cls) -> "Devices":
-        """Returns all devices, those of other processes included."""
+        """Returns all devices, including those of other processes."""
         return cls.first()
 
     @property
     def count(self) -> int:
-        """Number of devices, into whose parts rows are split."""
+        """Number of devices that rows are split over."""
         return 1 if self.mesh is None else self.mesh.size
 
     @property
@@ -135,7 +135,7 @@ class Devices:
 
     @property
     def owners(self) -> dict[int, list[int]]:
-        """Processes of the mesh, in order, and where in it their devices are."""
+        """Positions in the mesh of the devices of each process, by the process index."""
         places: dict[int, list[int]] = {}
         if self.mesh is not None:
             for place, device in enumerate(self.mesh.devices.flat):
@@ -144,7 +144,7 @@ class Devices:
 
     @property
     def span_processes(self) -> bool:
-        """Whether the devices are those of several processes."""
+        """True if the devices belong to several processes."""
         return len(self.owners) > 1
 
     def spmd(
@@ -156,23 +156,24 @@ class Devices:
         quick: bool = False,
         **static: Hashable,
     ) -> Callable[..., Any]:
-        """Compiles ``kernel`` and maps it over the devices.
+        """Returns ``kernel`` compiled and mapped over the devices.
 
-        Calls with equal arguments share one compiled function, as long as :data:`compiled_for`
-        tells the same.
+        Calls with equal arguments share a compiled function, while the values of
+        :data:`compiled_for` stay the same.
 
         Args:
-            kernel: ``f(*arrays, axis_name, **static)``; ``axis_name`` is None on one device.
-            in_specs: :data:`ROWS` or :data:`SAME`, one for each array, or a tree of them for a
-                tree of arrays. The leading axis of a ``ROWS`` array is a multiple of the number
-                of devices.
-            out_specs: the same for the results, as a tree that is a prefix of theirs.
-            quick: True where the arrays are so small that compiling takes longer than running: on
-                a CPU the kernel is compiled with less effort. The results are the same.
-            **static: hashable keyword arguments, constant under jit.
+            kernel: Function ``f(*arrays, axis_name, **static)``; ``axis_name`` is None on one
+                device.
+            in_specs: :data:`ROWS` or :data:`SAME` for each array, or a tree of them for a tree of
+                arrays. The leading axis of a ``ROWS`` array is a multiple of the number of
+                devices.
+            out_specs: Specs of the results, as a tree that is a prefix of theirs.
+            quick: True for arrays so small that compiling takes longer than running: on a CPU, the
+                kernel is compiled with less effort. The results are the same.
+            **static: Hashable keyword arguments, constant under jit.
 
         Raises:
-            InputError: the mapper cannot reach the devices of other processes.
+            InputError: The mapper cannot reach the devices of other processes.
         """
         if self.mapper == "pmap" and self.span_processes:
             raise InputError("mapper='pmap' works in one process; use 'shard_map' over several")
@@ -182,18 +183,25 @@ class Devices:
     def put_rows(
         self, x: RowsLike, multiple: int = 1, at_least: int = 0
     ) -> tuple[jax.Array, jax.Array]:
-        """Pads the rows with zeros, splits them over the devices, and marks the real ones.
+        """Pads rows with zeros and splits them over the devices.
 
-        Over several processes each reads only the rows that its devices hold.
+        Each of several processes reads only the rows that its devices hold.
 
         Args:
-            x: ``[n, ...]`` on the host or in a file, the same in every process.
-            multiple: each device gets a multiple of so many rows.
-            at_least: pad to so many rows or more, so that calls of varying ``n`` share a shape.
+            x: Rows ``[n, ...]`` on the host or in a file, the same in each process.
+            multiple: Number that the number of rows on each device is a multiple of.
+            at_least: Number of rows to pad to, so that calls of different ``n`` share a shape.
 
         Returns:
             The rows ``[m, ...]`` and their weights, float32 ``[m]``: 1 for a row of ``x``, 0 for
             padding.
+
+        Examples:
+            >>> import numpy as np
+            >>> import jaxcurate as jc
+            >>> rows, weights = jc.Devices.first(1).put_rows(np.ones((3, 2)), multiple=4)
+            >>> rows.shape, weights.tolist()
+            ((4, 2), [1.0, 1.0, 1.0, 0.0])
         """
         n = len(x)
         m = padded_size(max(n, at_least), self.count * multiple)
@@ -201,10 +209,10 @@ class Devices:
         weights[:n] = 1
 
         def padded(begin: int, end: int) -> np.ndarray:
-            # A piece at a time: rows that are made when they are read are not held twice.
+            # Block by block, so that rows which are made when they are read are not held twice.
             out = _aligned((end - begin, *x.shape[1:]), x.dtype)
             out[max(0, n - begin) :] = 0
-            step = max(1, _PIECE_BYTES // max(1, out[:1].nbytes))
+            step = max(1, _BLOCK_BYTES // max(1, out[:1].nbytes))
             for first in range(begin, min(end, n), step):
                 last = min(first + step, end, n)
                 out[first - begin : last - begin] = x[first:last]
@@ -240,7 +248,7 @@ def _mapped(
     read: tuple[Hashable, ...],
     **static: Hashable,
 ) -> Callable[..., Any]:
-    del read  # it tells calls apart
+    del read  # part of the cache key only
     mesh = devices.mesh
     options = quick_options(devices.platform) if quick else None
     if mesh is None:
@@ -250,7 +258,7 @@ def _mapped(
     if devices.mapper == "pmap":
         return _pmapped(local, mesh, in_specs, out_specs)
     # The replication check is off since pmap, which runs the same kernels, has none either; the
-    # tests hold the two against each other and against one device.
+    # tests compare the two with each other and with one device.
     mapped = jax.jit(
         jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False),
         compiler_options=options,
@@ -261,7 +269,7 @@ def _mapped(
 
 
 class _Counted:
-    """A mapped kernel whose calls count as steps that every process takes."""
+    """Mapped kernel whose calls count as steps that all processes take."""
 
     def __init__(self, mapped: Callable[..., Any], name: str) -> None:
         self._mapped, self._name = mapped, name
@@ -277,7 +285,7 @@ class _Counted:
 def _pmapped(
     local: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
-    """Works as :meth:`Devices.spmd`, with pmap, which wants the device axis apart from the rows."""
+    """Returns a kernel mapped by pmap, which needs a device axis apart from the rows."""
 
     is_spec = lambda leaf: isinstance(leaf, P)
 
@@ -310,8 +318,7 @@ def _pmapped(
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Returns an array, not filled, that begins where a CPU device takes it as it is, without a
-    copy."""
+    """Returns an empty array whose alignment lets a CPU device use it without a copy."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(n_bytes + _ALIGNED_BYTES, np.uint8)
     begin = -room.ctypes.data % _ALIGNED_BYTES
@@ -319,8 +326,19 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
-    """Returns the whole array on the host. Where other processes hold parts of it, all have to
-    call."""
+    """Returns a whole array on the host.
+
+    If other processes hold parts of the array, all processes have to call this function.
+
+    Args:
+        array: Array of jax or numpy.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jaxcurate.runtime import fetch
+        >>> fetch(jnp.arange(3))
+        array([0, 1, 2], dtype=int32)
+    """
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     steps.begin("fetch")
@@ -328,5 +346,11 @@ def fetch(array: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def padded_size(n: int, multiple: int) -> int:
-    """Returns the least multiple of ``multiple`` that is at least ``n``, and at least one of it."""
+    """Returns the smallest positive multiple of ``multiple`` that is at least ``n``.
+
+    Examples:
+        >>> from jaxcurate.runtime.devices import padded_size
+        >>> padded_size(5, 4), padded_size(0, 4)
+        (8, 4)
+    """
     return multiple * max(1, math.ceil(n / multiple))

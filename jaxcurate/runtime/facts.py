@@ -1,4 +1,4 @@
-"""Facts that processes have to share, as strings, and a line that tells where they differ."""
+"""Facts that must be the same in all processes, as strings, and a line on their differences."""
 
 import dataclasses
 import functools
@@ -52,10 +52,15 @@ def config_facts() -> Facts:
 
 
 def described(value: Any) -> str:
-    """Describes an argument in a few words that are equal in two processes if the argument is.
+    """Returns a short description of an argument, which is equal for equal arguments.
 
-    An array, or rows in a file, are told by type, shape and a digest of a few rows; a dataclass by
-    its fields; any other object by its type.
+    Arrays and rows in files are described by type, shape and a digest of a few rows, dataclasses
+    by their fields, and other objects by their type.
+
+    Examples:
+        >>> from jaxcurate.runtime.facts import described
+        >>> described(0.5), described((1, 2)), described(print)
+        ('0.5', '[1, 2]', 'a function')
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -97,19 +102,24 @@ def differences(said: Mapping[int, Facts]) -> str | None:
     """Returns a line on the facts that are not the same in all processes, or None.
 
     Args:
-        said: what each process says, by its number. The one with the least number is what the
-            others are compared with.
+        said: Facts of each process, by its number. The others are compared with the process of the
+            least number.
+
+    Examples:
+        >>> from jaxcurate.runtime.facts import differences
+        >>> differences({0: {"jax": "0.10.2"}, 1: {"jax": "0.10.1"}})
+        'jax is not the same in all processes: process 1 has jax=0.10.1, process 0 has jax=0.10.2'
     """
     first, *others = sorted(said)
     lines = []
     for name in dict.fromkeys(name for process in sorted(said) for name in said[process]):
-        told = {process: said[process].get(name, "nothing") for process in said}
-        apart = [process for process in others if told[process] != told[first]]
-        if not apart:
+        values = {process: said[process].get(name, "nothing") for process in said}
+        deviating = [process for process in others if values[process] != values[first]]
+        if not deviating:
             continue
-        parts = [f"process {process} has {name}={told[process]}" for process in apart]
-        if len(apart) > _MOST_NAMED:
-            parts[_MOST_NAMED:] = [f"{len(apart) - _MOST_NAMED} more differ"]
-        parts.append(f"process {first} has {name}={told[first]}")
+        parts = [f"process {process} has {name}={values[process]}" for process in deviating]
+        if len(deviating) > _MOST_NAMED:
+            parts[_MOST_NAMED:] = [f"{len(deviating) - _MOST_NAMED} more differ"]
+        parts.append(f"process {first} has {name}={values[first]}")
         lines.append(f"{name} is not the same in all processes: {', '.join(parts)}")
     return "; ".join(lines) or None

@@ -18,7 +18,7 @@ import jax
 from jaxcurate.runtime import steps
 from jaxcurate.runtime.channel import Channel, Message, ready
 from jaxcurate.runtime.rendezvous import Party
-from jaxcurate.runtime.verdict import Beat, first_seen, told_of, updated, verdict
+from jaxcurate.runtime.verdict import Beat, first_seen, last_report, updated, verdict
 
 _PRINT_SECONDS = 2.0
 GRACE_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Monitor:
         now = time.monotonic()
         self._seen = {p: first_seen(member, now) for p, member in party.members.items()}
         self._main = threading.main_thread().ident
-        self._told = threading.Lock()
+        self._reported = threading.Lock()
         self._ending = threading.Event()
         self._parted = threading.Event()
         self._signals: int | None = None
@@ -62,7 +62,7 @@ class Monitor:
 
     def fail(self, reason: str) -> None:
         """Tells the others, once, that this process ends; from now on it ends by itself."""
-        if not self._told.acquire(blocking=False):
+        if not self._reported.acquire(blocking=False):
             return
         self._ending.set()
         if self.me.process:
@@ -145,7 +145,7 @@ class Monitor:
             self._channels.pop(process).close()
             seen = self._seen[process]
             if not seen.left:
-                line = told_of(seen.member, seen.beat, "died", now - seen.heard)
+                line = last_report(seen.member, seen.beat, "died", now - seen.heard)
                 if self._stopped:
                     line = f"{self.me} did not run for {self._stopped:.1f} s; then {line}"
                 if self.me.process == 0:

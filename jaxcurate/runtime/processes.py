@@ -1,4 +1,4 @@
-"""Several processes of one run: how they come together, agree, and end when one of them fails."""
+"""Processes of a run: they come together, check their arguments, and end if one of them fails."""
 
 import atexit
 import functools
@@ -47,7 +47,7 @@ def initialize(
     start_seconds: float = _START_SECONDS,
     **options: Any,
 ) -> None:
-    """Joins this process with the others of the run; call it before anything uses a device.
+    """Joins this process with the others of the run; call it before any use of a device.
 
     Cloud TPU, Slurm, Kubernetes and Open MPI need no arguments. All processes have to run the same
     versions of Python, jax, jaxlib, numpy and jaxcurate, from the same source files.
@@ -72,21 +72,22 @@ def initialize(
     entered and none can finish.
 
     Args:
-        coordinator_address: ``host:port`` of process 0, reachable by all.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
-        heartbeat_seconds: a process that was silent for so long has stopped.
-        stall_seconds: a process that did nothing for so long is stuck; 0 for never.
-        start_seconds: how long to wait for all processes to come.
-        **options: others of ``jax.distributed.initialize``.
+        coordinator_address: ``host:port`` of process 0, reachable by all processes.
+        num_processes: Number of processes.
+        process_id: Index of this process, from 0.
+        heartbeat_seconds: Time without a sign of life after which a process counts as stopped.
+        stall_seconds: Time without work after which a process counts as stuck; 0 for never.
+        start_seconds: Time to wait for all processes to start.
+        **options: Other arguments of ``jax.distributed.initialize``.
 
     Raises:
-        InputError: an argument is missing that the surroundings do not tell; processes did not
-            come within ``start_seconds``, and which; or what is not the same in all.
+        InputError: An argument is missing and cannot be detected; processes did not start within
+            ``start_seconds``; or versions or source files differ between the processes. The
+            message names the processes.
 
-    Example:
-        >>> from jaxcurate.runtime import processes
-        >>> processes.initialize("10.0.0.1:4000", 2, 0)  # doctest: +SKIP
+    Examples:
+        >>> from jaxcurate.runtime import initialize
+        >>> initialize("10.0.0.1:4000", 2, 0)  # doctest: +SKIP
     """
     global _monitor
     for name, value, least in (
@@ -136,42 +137,48 @@ def initialize(
 
 
 def agree(what: str, devices: Devices, **facts: Any) -> None:
-    """Refuses, in every process, a call that is not the same in all processes.
+    """Refuses, in all processes, a call whose arguments differ between processes.
 
-    Within one process this does nothing. The facts go through the key-value store of the
-    coordinator, not through devices, and are small: of an array, type, shape and a few rows.
+    With one process this does nothing. The facts are exchanged through the key-value store of the
+    coordinator, not through devices. They are small: of an array, its type, shape and a few rows.
 
     Args:
-        what: name of the function that is called.
-        devices: whose processes take part, all of them calling.
-        **facts: arguments and settings.
+        what: Name of the called function.
+        devices: Devices whose processes take part; all of these have to call.
+        **facts: Arguments and settings to compare.
 
     Raises:
-        InputError: naming what differs, with the values of the processes.
+        InputError: A fact differs; the message gives its values in the processes.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.runtime.processes import agree
+        >>> agree("kmeans", jc.Devices.first(1), n_clusters=10)
     """
     if not devices.span_processes:
         return
     steps.begin(what)
-    told = {name: described(value) for name, value in facts.items()}
-    told |= {"devices": described(devices)}
-    agreement.compare(what, told, list(devices.owners))
+    descriptions = {name: described(value) for name, value in facts.items()}
+    descriptions |= {"devices": described(devices)}
+    agreement.compare(what, descriptions, list(devices.owners))
 
 
 def fail(reason: str) -> None:
-    """Tells the other processes that this one ends, and why, so that they end as well.
+    """Reports to the other processes that this process ends, and why, so that they end too.
 
     An error that nobody catches does so by itself. A program that catches one and then exits calls
     this first. Within one process, and on a second call, this does nothing.
 
     Args:
-        reason: what goes after the name of the process, such as ``"failed: OSError: disk full"``.
+        reason: Text to report after the name of the process, such as
+            ``"failed: OSError: disk full"``.
     """
     if _monitor is not None:
         _monitor.fail(reason)
 
 
 def give_up() -> None:
-    """Leaves a run that failed: in order if all processes do, or else ends this one at once."""
+    """Leaves a failed run, in order if all processes do so, otherwise by ending at once."""
     # Processes that raise the same error part in order. If the first to raise it just ended, the
     # others would be ended too before they could tell.
     together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
@@ -182,7 +189,7 @@ def give_up() -> None:
 
 
 class _Place(NamedTuple):
-    """Where this process is among those of the run."""
+    """Place of this process among the processes of the run."""
 
     address: str
     n: int
@@ -197,7 +204,7 @@ def _detected(
     seconds: float,
     options: dict[str, Any],
 ) -> _Place:
-    """Returns the arguments, or where they are missing what jax detects of its surroundings."""
+    """Returns the arguments, with missing ones replaced by values that jax detects."""
     address = address or os.environ.get("JAX_COORDINATOR_ADDRESS")
     local_ids, method = options.pop("local_device_ids", None), None
     if None in (address, n, process):

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log, and where the time went."""
+"""Progress of long work: a bar on a terminal, plain lines in a log, and seconds of each stage."""
 
 import sys
 import time
@@ -11,10 +11,18 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Tells what is going on, on standard error.
+    """Reporter of progress on standard error, which also adds up the seconds of each stage.
 
     Args:
-        quiet: say nothing.
+        quiet: If True, prints nothing.
+
+    Examples:
+        >>> from jaxcurate.runtime import Progress
+        >>> progress = Progress(quiet=True)
+        >>> with progress.timed("cluster"):
+        ...     pass
+        >>> list(progress.seconds)
+        ['cluster']
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -22,17 +30,17 @@ class Progress:
         self.seconds: dict[str, float] = {}
         self._bar: tqdm | None = None
         self._what = ""
-        self._begun = self._told = 0.0
+        self._begun = self._reported = 0.0
 
     def line(self, text: str) -> None:
-        """Says one line."""
+        """Prints one line."""
         if not self.quiet:
             self._close()
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time within the block to that of a stage."""
+        """Adds the time spent within the ``with`` block to that of a stage."""
         begun = time.perf_counter()
         try:
             yield
@@ -42,13 +50,13 @@ class Progress:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Says how many steps of something are done, at what rate, and the time left."""
+        """Reports the number of finished steps, their rate, and the time left."""
         if self.quiet:
             return
         if what != self._what:
             self._close()
             self._what, self._begun = what, time.perf_counter()
-            self._told = self._begun
+            self._reported = self._begun
             if sys.stderr.isatty():
                 self._bar = tqdm(total=total, desc=f"  {what}", leave=False, dynamic_ncols=True)
         if self._bar is not None:
@@ -59,14 +67,14 @@ class Progress:
             self._close()
 
     def where_time_went(self) -> str:
-        """Returns a table of the stages' seconds."""
+        """Returns a table of the seconds of each stage."""
         rows = [f"  {stage:<10}{spent:8.1f} s" for stage, spent in self.seconds.items()]
         return "\n".join([*rows, f"  {'in all':<10}{sum(self.seconds.values()):8.1f} s"])
 
     def _tell(self, what: str, done: int, total: int) -> None:
         now = time.perf_counter()
         spent = now - self._begun
-        if done and (done >= total or now - self._told > _SECONDS_BETWEEN_LINES):
+        if done and (done >= total or now - self._reported > _SECONDS_BETWEEN_LINES):
             rate = done / max(spent, 1e-9)
             left = (total - done) / rate
             print(
@@ -74,7 +82,7 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
-            self._told = now
+            self._reported = now
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""Divides the host's work among the processes of a run."""
+"""Division of the work of the host among the processes of a run."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -18,18 +18,25 @@ def share(
     work: Callable[[Sequence[Any]], tuple[np.ndarray, ...]],
     devices: Devices,
 ) -> tuple[np.ndarray, ...]:
-    """Divides work of the host among the processes; all of them get all that it gives.
+    """Divides work of the host among the processes, and returns all results to each of them.
 
     Args:
-        items: what is to be worked on. Each process takes a run of them.
-        work: gets some of the items, or none, and returns arrays; for each of them, what the
-            runs gave is joined along the leading axis, bit for bit, in the order of the items.
-        devices: whose processes take part, all of them calling. Within one process this is
-            ``work(items)``.
+        items: Items to work on. Each process takes a contiguous part of them.
+        work: Function of some of the items, or of none, that returns arrays. The arrays of all
+            processes are joined along the leading axis, bit for bit, in the order of the items.
+        devices: Devices whose processes take part; all of these have to call. With one process,
+            the result is ``work(items)``.
 
     Raises:
-        InputError: ``work`` raised it in some process; every process raises the first.
-        RuntimeError: the same for any other error.
+        InputError: ``work`` raised it in a process; all processes raise the first such error.
+        RuntimeError: ``work`` raised another error in a process.
+
+    Examples:
+        >>> import numpy as np
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.runtime.sharing import share
+        >>> share(range(4), lambda items: (np.array(items) ** 2,), jc.Devices.first(1))
+        (array([0, 1, 4, 9]),)
     """
     if not devices.span_processes:
         return work(items)

@@ -42,7 +42,8 @@ from jaxcurate.kmeans.lloyd import (
 )
 from jaxcurate.kmeans.seeding.plus_plus import SEEDS_SPECS, first_seed, more_seeds, seeds_like
 from jaxcurate.kmeans.sharded import RING_SPECS, ring_lloyd
-from jaxcurate.neighbors import close_pairs, nearest_rows
+from jaxcurate.neighbors.close_pairs import _reaching
+from jaxcurate.neighbors.nearest_rows import _best
 from jaxcurate.runtime.devices import AXIS, ROWS, SAME, Devices, padded_size
 
 PEAK = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
@@ -126,13 +127,13 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
             block | dict(most=4),
         ),
         "nearest rows": Kernel(
-            nearest_rows._best,
+            _best,
             (*rows, (SAME, shape(64, d))),
             (ROWS, ROWS),
             block | dict(n_best=8, with_norms=True),
         ),
         "pairs": Kernel(
-            close_pairs._reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
+            _reaching, ((ROWS, tiles), (ROWS, tiles), (SAME, shape())), (ROWS, ROWS), {}
         ),
         "splits": Kernel(
             _splits, ((SAME, shape(64, 1024, d)), (SAME, shape(64, 1024)), (SAME, key)), SAME, {}
@@ -143,7 +144,7 @@ def kernels(n: int, d: int, k: int, shards: int = 1) -> dict[str, Kernel]:
 def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
     """Runs the same splits on every device; in a fit each device runs its own."""
     del axis_name
-    run = functools.partial(splitting._fit_batch, n_splits=100, max_iter=50, unit=False)
+    run = functools.partial(splitting._fit_stack, n_splits=100, max_iter=50, unit=False)
     return run(xs, weights, jnp.arange(len(xs)), key)
 
 

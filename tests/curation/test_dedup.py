@@ -1,5 +1,6 @@
 """Deduplication compared with brute force, on synthetic arrays and on a real, messy pool."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from jaxcurate.curation.dedup import (
     deduplicate,
     first_of_same,
 )
-from jaxcurate.neighbors import close_pairs as pairs_module
-from jaxcurate.neighbors.close_pairs import close_pairs, neighboring_clusters
+from jaxcurate.neighbors import close_pairs, neighboring_clusters
 from jaxcurate.sources.synthetic import raw
+
+pairs_module = importlib.import_module("jaxcurate.neighbors.close_pairs")
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +69,30 @@ def test_neighbors_across_clusters_are_found(x):
     assert alone.n_alike == 2 * len(brute_force(x, 0.97))
 
 
-def test_neither_tiles_nor_devices_change_a_bit(x, devices, monkeypatch):
+def test_neither_blocks_nor_devices_change_a_bit(x, devices, monkeypatch):
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     labels = np.random.default_rng(0).integers(0, 3, 600)
     clusters = np.array([[0, 0], [0, 1], [1, 1], [2, 2]])
     one = close_pairs(unit, labels, clusters, 0.9)
-    told = []
-    monkeypatch.setattr(pairs_module, "_BATCH_BYTES", 1)
+    steps = []
+    monkeypatch.setattr(pairs_module, "_CHUNK_BYTES", 1)
     monkeypatch.setattr(pairs_module, "block_rows", lambda: 64)
     four = close_pairs(
-        unit, labels, clusters, 0.9, devices=devices, told=lambda *at: told.append(at)
+        unit, labels, clusters, 0.9, devices=devices, progress=lambda *step: steps.append(step)
     )
     np.testing.assert_array_equal(one.rows, four.rows)
     np.testing.assert_array_equal(one.similarity, four.similarity)
-    assert told[-1][0] == told[-1][1] > 10
+    assert steps[-1][0] == steps[-1][1] > 10
     i, j = brute_force(x, 0.9).T
     inside = (labels[i] == labels[j]) | (np.sort([labels[i], labels[j]], axis=0).T == [0, 1]).all(1)
     np.testing.assert_array_equal(one.rows, np.stack([i, j], axis=1)[inside])
 
 
-@pytest.mark.parametrize("batch_bytes", [1, 2**26])
+@pytest.mark.parametrize("chunk_bytes", [1, 2**26])
 def test_a_spanning_forest_connects_the_same_rows_at_every_higher_threshold(
-    x, batch_bytes, monkeypatch
+    x, chunk_bytes, monkeypatch
 ):
-    monkeypatch.setattr(pairs_module, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(pairs_module, "_CHUNK_BYTES", chunk_bytes)
     every = deduplicate(x, 0.8, all_pairs=True)
     few = deduplicate(x, 0.8)
     np.testing.assert_array_equal(few.components, every.components)

@@ -32,9 +32,9 @@ def brute_force(x, centroids):
 
 def blobs(n, d, k, seed=0, spread=0.1):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(k, d))
+    centroids = rng.normal(size=(k, d))
     own = rng.integers(0, k, n)
-    return (centres[own] + spread * rng.normal(size=(n, d))).astype(np.float32)
+    return (centroids[own] + spread * rng.normal(size=(n, d))).astype(np.float32)
 
 
 def assert_nearest(x, result, slack=1e-5):
@@ -96,7 +96,7 @@ def test_greedy_seeding_is_as_good_as_scikit_learn():
 
 def test_seeding_draws_by_squared_distance():
     # One draw a step (k = 2 has two candidates, of which the better one wins): with the points
-    # 0, 1 and 3, given the first centre, the chances follow by hand.
+    # 0, 1 and 3, given the first centroid, the chances follow by hand.
     x = np.array([[0.0], [1.0], [3.0]], np.float32)
     normalizer = fit_normalizer(x)
     rows = place(normalizer.transform(x), ONE_DEVICE)
@@ -113,7 +113,7 @@ def test_seeding_draws_by_squared_distance():
     assert np.mean(np.array(second[1]) == 0) < 0.11
     # From 3: 0 with 9/13, 1 with 4/13; either leaves 1: the first candidate drawn wins the tie.
     assert 0.55 < np.mean(np.array(second[3]) == 0) < 0.83
-    # The first centre is uniform.
+    # The first centroid is uniform.
     assert min(map(len, second.values())) > 150
 
 
@@ -308,7 +308,7 @@ def test_assign_pads_nothing_into_the_result():
 
 
 @pytest.mark.parametrize("memory_limit", [None, 200_000])
-def test_cosine_is_scikit_learn_on_normalised_rows(memory_limit):
+def test_cosine_is_scikit_learn_on_normalized_rows(memory_limit):
     x = blobs(4000, 12, 30, spread=0.4) * np.random.default_rng(1).lognormal(size=(4000, 1))
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     start = x[:40]

@@ -184,8 +184,8 @@ def rows_of(dtype, n=300, d=5, seed=0):
     """Rows that the type holds, its least and its largest small number among them."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
-    centres = rng.integers(0 if dtype.kind == "u" else -90, 91, size=(6, d))
-    x = centres[rng.integers(0, 6, n)] + rng.integers(0, 5, size=(n, d))
+    centroids = rng.integers(0 if dtype.kind == "u" else -90, 91, size=(6, d))
+    x = centroids[rng.integers(0, 6, n)] + rng.integers(0, 5, size=(n, d))
     x[0] = 0 if dtype.kind == "u" else -128
     x[0, 0] = 100
     return np.clip(x, 0, None).astype(dtype) if dtype.kind == "u" else x.astype(dtype)

@@ -27,7 +27,7 @@ def test_as_with_all_centroids_everywhere(metric, mapper):
     assert whole.n_iter == split.n_iter > 3
 
 
-def test_tight_clusters_far_apart_keep_their_neighbours():
+def test_tight_clusters_far_apart_keep_their_neighbors():
     x = np.random.default_rng(0).normal(size=(1000, 8)) * 1e-4
     x[::2, 0] += 1
     x = x.astype(np.float32)

@@ -1,12 +1,14 @@
+import importlib
+
 import numpy as np
 import pytest
 
-from jaxcurate.neighbors.nearest_rows import nearest_rows
+from jaxcurate.neighbors import nearest_rows
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
 
 def brute_force(embeddings, queries, metric):
-    """All distances in float64, and the rows by distance, the lower row first."""
+    """Returns all distances in float64, and the rows by distance, the lower row first."""
     x, q = np.asarray(embeddings, np.float64), np.asarray(queries, np.float64)
     if metric == "cosine":
         x, q = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, q))
@@ -20,7 +22,10 @@ def brute_force(embeddings, queries, metric):
 @pytest.mark.parametrize("n_devices", [1, 4])
 def test_against_brute_force(metric, n_devices):
     rng = np.random.default_rng(0)
-    x, q = 100 + rng.normal(size=(1500, 8)), 100 + rng.normal(size=(37, 8))  # far off: digits
+    x, q = (
+        100 + rng.normal(size=(1500, 8)),
+        100 + rng.normal(size=(37, 8)),
+    )  # far off: digits
     x *= rng.uniform(0.5, 2, (1500, 1)) if metric == "cosine" else 1
     x, q = x.astype(np.float32), q.astype(np.float32)
     found = nearest_rows(x, q, 9, metric, devices=Devices.first(n_devices), block=16)
@@ -28,7 +33,7 @@ def test_against_brute_force(metric, n_devices):
     assert found.rows.shape == found.distances.shape == (37, 9)
     if metric == "euclidean":
         np.testing.assert_array_equal(found.rows, rows[:, :9])
-    else:  # cosines of far-off rows lie close together: the choice is right up to rounding
+    else:  # cosines of rows far from 0 are nearly equal: the choice is right up to rounding
         worst = np.take_along_axis(distances, found.rows, 1).max(axis=1)
         assert (worst <= np.sort(distances, axis=1)[:, 8] + 1e-6).all()
     expected = np.take_along_axis(distances, found.rows, 1)
@@ -44,23 +49,24 @@ def test_cosine_ignores_lengths_and_a_row_of_zeros_is_at_right_angles():
 
 def test_equal_rows_come_in_order_whatever_the_devices(devices):
     x = np.repeat(np.random.default_rng(1).normal(size=(6, 3)), 20, axis=0)
-    for on in (ONE_DEVICE, devices):
-        found = nearest_rows(x, x[::20], 20, "euclidean", devices=on, block=8)
+    for used in (ONE_DEVICE, devices):
+        found = nearest_rows(x, x[::20], 20, "euclidean", devices=used, block=8)
         np.testing.assert_array_equal(found.rows, np.arange(120).reshape(6, 20))
 
 
-def test_no_more_than_there_are():
+def test_a_small_pool_gives_all_of_its_rows():
     x = np.random.default_rng(2).normal(size=(5, 3))
     found = nearest_rows(x, x[:2], 9)
     assert found.rows.shape == (2, 5)
     np.testing.assert_array_equal(np.sort(found.rows, axis=1), np.tile(np.arange(5), (2, 1)))
 
 
-def test_many_queries_go_in_parts(monkeypatch):
+def test_many_queries_are_searched_in_chunks(monkeypatch):
     rng = np.random.default_rng(3)
     x, q = rng.normal(size=(200, 4)), rng.normal(size=(50, 4))
     whole = nearest_rows(x, q, 3)
-    monkeypatch.setattr("jaxcurate.neighbors.nearest_rows._QUERIES", 16)
+    module = importlib.import_module("jaxcurate.neighbors.nearest_rows")
+    monkeypatch.setattr(module, "_QUERIES", 16)
     np.testing.assert_array_equal(nearest_rows(x, q, 3).rows, whole.rows)
 
 

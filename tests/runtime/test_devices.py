@@ -100,7 +100,7 @@ def test_both_mappers_give_the_same_bits(d):
             n_clusters=40,
             block=256,
         )
-        centres = seed(placed, weights, jax.random.key(3))
+        centroids = seed(placed, weights, jax.random.key(3))
         run = devices.spmd(
             lloyd,
             (ROWS, ROWS, SAME),
@@ -108,6 +108,6 @@ def test_both_mappers_give_the_same_bits(d):
             max_iter=20,
             block=256,
         )
-        results.append(run(placed, weights, np.asarray(centres)))
+        results.append(run(placed, weights, np.asarray(centroids)))
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -1,8 +1,8 @@
-r"""Nearest centroid, for certain: a proven bound on the rounding error, and what to do within it.
+r"""Exact nearest centroid: a proven bound on the rounding error, and a recheck within it.
 
 The score :math:`\|c\|^2 / 2 - x \cdot c` loses digits where clusters are small beside their
 distance from the origin, and more of them in bfloat16. A row whose best two scores lie within
-twice the error bound is in doubt, and its label is found anew, in the end from differences
+twice the error bound is ambiguous, and its label is found anew, in the end from differences
 :math:`\|x - c\|^2`, which lose nothing. So the labels do not depend on how the scores were made.
 """
 
@@ -16,23 +16,22 @@ from jaxcurate.kmeans.kernels.dispatch import top2_of_all
 from jaxcurate.kmeans.kernels.scores import HIGHEST, Precision, Top2, half_norms, rounded, tiles_of
 
 _FEW = 4
-"""Candidates of a row that are fetched one by one; of more, all centroids are gone through."""
+"""Largest number of centroids of a row to gather; with more, it is compared with all."""
 _SCORES = 2**22
-"""Scores of rows in doubt that are held at a time."""
+"""Number of scores of ambiguous rows that are held at a time."""
 
 
 class Rounding(NamedTuple):
     """Norms that bound the error of scores between the rows and any centroids."""
 
     norms: jax.Array
-    """float32 ``[n]``, of the rows."""
+    """Norms of the rows, float32 ``[n]``."""
     lost: jax.Array
-    """float32 ``[n]``: the norm of what the products leave out of each row; 0 in float32."""
+    """Norms of the part of each row that the products leave out, float32 ``[n]``."""
 
 
 def rounding_of(x: jax.Array, precision: Precision) -> Rounding:
-    """Returns the rows' side of the error bound; their sizes, and what bfloat16 leaves out of
-    them."""
+    """Returns the norms of rows ``[n, d]``, and of the part of them that bfloat16 leaves out."""
     norms = jnp.sqrt(jnp.sum(x**2, axis=1))
     if precision == "float32":
         return Rounding(norms, jnp.zeros_like(norms))
@@ -40,7 +39,7 @@ def rounding_of(x: jax.Array, precision: Precision) -> Rounding:
 
 
 def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
-    """Returns the largest share of a centroid's norm that the products leave out; 0 in float32."""
+    """Returns the largest fraction of a centroid's norm that products leave out; 0 in float32."""
     if precision == "float32":
         return jnp.float32(0)
     lost, sizes = jnp.sum(_lost(centroids) ** 2, axis=1), jnp.sum(centroids**2, axis=1)
@@ -48,16 +47,16 @@ def loss_of(centroids: jax.Array, precision: Precision) -> jax.Array:
 
 
 def score_tolerance(rounding: Rounding, loss: jax.Array, least: jax.Array, d: int) -> jax.Array:
-    r"""Returns how far apart two scores must be to be surely in the right order, float32 ``[n]``.
+    r"""Returns the difference, float32 ``[n]``, beyond which two scores are in the right order.
 
-    Whatever is nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, with
-    any :math:`c`; more distant centroids cannot win.
+    The centroid nearest to :math:`x` has a norm of at most :math:`R = \|x\| + \|x - c\|`, for
+    any centroid :math:`c`.
 
     Args:
-        rounding: of the rows.
-        loss: of the centroids.
-        least: float32 ``[n]``, the least score.
-        d: columns.
+        rounding: Norms of the rows.
+        loss: Result of :func:`loss_of` for the centroids.
+        least: Least score of each row, float32 ``[n]``.
+        d: Number of columns.
     """
     size = rounding.norms
     distance = jnp.sqrt(jnp.maximum(size**2 + 2 * least, 0))
@@ -68,7 +67,7 @@ def score_tolerance(rounding: Rounding, loss: jax.Array, least: jax.Array, d: in
 
 
 def score_error_bound(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: int) -> jax.Array:
-    r"""Returns by how much a score can be off, float32 ``[n]``.
+    r"""Returns a bound on the error of scores, float32 ``[n]``.
 
     A product of ``d`` terms added up in any order is off by at most :math:`d u \|x\| \|c\|`,
     half a squared norm by :math:`d u \|c\|^2 / 2`, with :math:`u = 2^{-24}`; sixteen more cover
@@ -76,10 +75,10 @@ def score_error_bound(rounding: Rounding, loss: jax.Array, reach: jax.Array, d: 
     is bounded by Cauchy and Schwarz.
 
     Args:
-        rounding: of the rows.
-        loss: of the centroids.
-        reach: float32 ``[n]``: no centroid that counts has a larger norm.
-        d: columns.
+        rounding: Norms of the rows.
+        loss: Result of :func:`loss_of` for the centroids.
+        reach: Largest norm of a centroid that can be nearest, float32 ``[n]``.
+        d: Number of columns.
 
     References:
         Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1.
@@ -99,18 +98,18 @@ def search(
     block: int,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """Returns the nearest centroid of each row, and where it is in doubt.
+    """Returns the nearest centroid of each row, and the rows where it is ambiguous.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
-        weights: float32 ``[n]``; rows of weight 0 are never in doubt.
+        weights: float32 ``[n]``; rows of weight 0 are never ambiguous.
         centroids: float32 ``[k, d]``.
-        rounding: of the rows, in this precision.
-        block: rows at a time.
-        precision: of the scores.
+        rounding: Norms of the rows, for this precision.
+        block: Number of rows in a block.
+        precision: Precision of the scores.
 
     Returns:
-        The best, and bool ``[n]``: rows for :func:`recheck`.
+        The best two centroids, and flags of the rows for :func:`recheck`, bool ``[n]``.
     """
     tiles = tiles_of(centroids, block)
     best = top2_of_all(x, tiles, block=block, precision=precision)
@@ -119,8 +118,7 @@ def search(
 
 
 def recheck(x: jax.Array, centroids: jax.Array, best: Top2, ambiguous: jax.Array) -> Top2:
-    """Returns ``best`` with the rows in doubt, bool ``[n]``, searched among all centroids, beyond
-    doubt."""
+    """Returns ``best`` after an exact search for the ambiguous rows, bool ``[n]``."""
     k = len(centroids)
     norms = half_norms(centroids)
 
@@ -132,15 +130,15 @@ def recheck(x: jax.Array, centroids: jax.Array, best: Top2, ambiguous: jax.Array
 
 
 def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> Top2:
-    """Returns the nearest centroid of each of a few rows, beyond doubt.
+    """Returns the exact nearest centroid of each of a few rows.
 
-    Centroids whose float32 score lies within the error bound of the best are told apart by
+    Centroids whose float32 score lies within the error bound of the best are compared by squared
     differences.
 
     Args:
-        rows: float32 ``[b, d]``; ``[k, b]`` is held.
+        rows: float32 ``[b, d]``; an array ``[k, b]`` is held.
         centroids: float32 ``[k, d]``.
-        norms: half their squared norms ``[k]``.
+        norms: Half the squared norms of the centroids, float32 ``[k]``.
     """
     k, d = centroids.shape
     positions = jnp.arange(k, dtype=jnp.int32)[:, None]
@@ -151,8 +149,8 @@ def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> To
 
     def few() -> jax.Array:
         def take(left: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-            found = jnp.min(jnp.where(left, positions, k), axis=0)
-            return left & (positions != found[None, :]), found
+            first = jnp.min(jnp.where(left, positions, k), axis=0)
+            return left & (positions != first[None, :]), first
 
         _, candidates = jax.lax.scan(take, possible, length=_FEW)
         near = centroids.at[candidates].get(mode="clip")
@@ -176,8 +174,7 @@ def nearest_exact(rows: jax.Array, centroids: jax.Array, norms: jax.Array) -> To
 
 
 def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns squared distances ``[...]`` of points ``[d, ...]``, added up in one order for all
-    shapes."""
+    """Returns squared distances ``[...]`` of points ``[d, ...]``, added up in a fixed order."""
     shape = jnp.broadcast_shapes(a.shape[1:], b.shape[1:])
     zero = (a[0] + b[0]) * 0
 
@@ -190,16 +187,16 @@ def by_differences(a: jax.Array, b: jax.Array) -> jax.Array:
 def nearest(
     x: jax.Array, centroids: jax.Array, *, block: int, precision: Precision = "float32"
 ) -> jax.Array:
-    """Returns the index of the centroid nearest to each row, in squared Euclidean distance.
+    """Returns the index of the nearest centroid of each row in squared Euclidean distance.
 
-    Exact up to the rounding of the float32 distances themselves; of centroids equally near the
-    first wins.
+    The result is exact up to the rounding of the float32 distances themselves. Of centroids at
+    equal distance the first is returned.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         centroids: float32 ``[k, d]``.
-        block: rows at a time.
-        precision: of the products that are tried first; the labels are the same.
+        block: Number of rows in a block.
+        precision: Precision of the first products; the labels do not depend on it.
 
     Returns:
         int32 ``[n]``.
@@ -219,18 +216,18 @@ def squared_distances(
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         centroids: float32 ``[k, d]``.
         labels: int32 ``[n]``.
-        block: rows at a time.
+        block: Number of rows in a block.
 
     Returns:
         float32 ``[n]``.
     """
 
-    def measured(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        rows, own = part
-        return jnp.sum((rows - centroids[own]) ** 2, axis=1)
+    def measured(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        rows, numbers = inputs
+        return jnp.sum((rows - centroids[numbers]) ** 2, axis=1)
 
-    parts = x.reshape(-1, block, x.shape[1]), labels.reshape(-1, block)
-    return jax.lax.map(measured, parts).reshape(-1)
+    blocks = x.reshape(-1, block, x.shape[1]), labels.reshape(-1, block)
+    return jax.lax.map(measured, blocks).reshape(-1)
 
 
 def _lost(x: jax.Array) -> jax.Array:

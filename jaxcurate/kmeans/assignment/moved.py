@@ -21,7 +21,7 @@ from jaxcurate.kmeans.kernels.dispatch import top2_of_all
 from jaxcurate.kmeans.kernels.scores import Precision, Top2, tiles_of
 
 WORTHWHILE = 0.8
-"""Where more of the centroids moved, all are scored: it saves the search of rows in doubt."""
+"""Fraction of moved centroids from which on all are scored, which saves rechecks of rows."""
 
 
 def search_moved(
@@ -35,25 +35,27 @@ def search_moved(
     block: int,
     precision: Precision,
 ) -> tuple[Top2, jax.Array, jax.Array]:
-    """Works as :func:`~jaxcurate.kmeans.assignment.exact.search`, given the best before some
-    centroids moved.
+    """Returns the nearest centroid of each row, given the best two before some centroids moved.
+
+    The result is as good as that of :func:`~jaxcurate.kmeans.assignment.exact.search`.
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; rows of weight 0 may get any label.
-        centroids: float32 ``[k, d]``, as they are now.
-        moved: bool ``[k]``: those that are not where they were.
-        before: the best among the centroids as they were.
-        rounding: of the rows, in this precision.
-        block: rows at a time.
-        precision: of the scores. The labels are the same in each.
+        centroids: Centroids after the move, float32 ``[k, d]``.
+        moved: Flags of the centroids that moved, bool ``[k]``.
+        before: Best two centroids before the move.
+        rounding: Norms of the rows, for this precision.
+        block: Number of rows in a block.
+        precision: Precision of the scores; the labels do not depend on it.
 
     Returns:
-        The best; where it is in doubt, bool ``[n]``; and the share of scores worked out.
+        The best two centroids; flags of the ambiguous rows, bool ``[n]``; and the fraction of the
+        scores that were computed.
     """
     loss = loss_of(centroids, precision)
     moved |= jnp.mean(moved, dtype=jnp.float32) >= WORTHWHILE
-    # Of narrow tiles few places are left empty when few centroids moved.
+    # If few centroids moved, narrow tiles have little padding.
     tiles = tiles_of(centroids, max(1, block // 4), moved)
     now = top2_of_all(x, tiles, block=block, precision=precision)
     close_at = lambda least: score_tolerance(rounding, loss, least, x.shape[1])
@@ -67,19 +69,19 @@ def merged(
     moved: jax.Array,
     close_at: Callable[[jax.Array], jax.Array],
 ) -> tuple[Top2, jax.Array]:
-    """Returns what is known after the scores of the centroids that moved.
+    """Returns the best two centroids, merged from those before a move and the moved ones.
 
     Args:
-        before: the best among all centroids as they were.
-        now: the best among those that moved, where they are now.
-        moved: bool ``[k]``.
-        close_at: from the least score ``[n]`` to the margin of doubt.
+        before: Best two of all centroids before the move.
+        now: Best two of the moved centroids, after the move.
+        moved: Flags of the centroids that moved, bool ``[k]``.
+        close_at: Function from the least score ``[n]`` to the tolerance of scores.
 
     Returns:
-        The best of both, and where it is sure, bool ``[n]``.
+        The best two of all centroids, and flags of the rows that are not ambiguous, bool ``[n]``.
     """
-    # What stayed scores what it scored: the old best, unless it moved, and the others at least
-    # as much as the old second best.
+    # A centroid that stayed keeps its score: that of the old best, unless it moved, is known, and
+    # the scores of the others are at least that of the old second best.
     own_moved = moved[before.labels]
     stayed = jnp.where(own_moved, jnp.inf, before.scores)
     others_stayed = jnp.where(jnp.all(moved), jnp.inf, before.second_scores)

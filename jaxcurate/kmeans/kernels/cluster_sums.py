@@ -1,4 +1,4 @@
-"""Cluster sums: what the rows of each cluster add up to, by the way that fits the backend.
+"""Sums of the rows of each cluster, by the method that fits the backend.
 
 A float32 that everything is added to one by one loses the digits of each addend as it grows, and
 counts no further than 2**24. So rows are added up in short runs, the runs with a second float32
@@ -19,26 +19,25 @@ from jaxcurate.kmeans.kernels.scores import HIGHEST
 from jaxcurate.runtime import collectives
 
 _FEW = 256
-"""Clusters for which a product with one-hot labels of all rows is cheap."""
-_PIECE = 1024
-"""Rows at a time, in the order of their labels."""
+"""Largest number of clusters for which products with one-hot labels of all rows are cheap."""
+_BLOCK = 1024
+"""Number of rows in a block, in the order of their labels."""
 _AT_ONCE = 4096
-"""Rows at most that are gathered at a time on a CPU, of few rows a sixteenth."""
+"""Largest number of rows that are gathered at a time on a CPU; of few rows, a sixteenth."""
 _RUN = 1024
-"""Rows of one cluster after which a running sum is put away."""
+"""Number of rows of a cluster after which its running sum is added to the total."""
 Run = tuple[jax.Array, jax.Array, jax.Array]
-"""Number of blocks that are done, and the running sums and counts since the last were put away."""
+"""Number of finished blocks, and running sums and counts that the total does not have yet."""
 
 
 class Total(NamedTuple):
-    """Sums in two parts: ``high`` as float32 holds them, and what was rounded off on the way."""
+    """Sums in two parts: ``high``, and ``low`` with the digits that rounding took from it."""
 
     high: jax.Array
     low: jax.Array
 
     def plus(self, more: jax.Array) -> "Total":
-        """Returns the sums with an addend; what rounding takes from ``high`` is added to
-        ``low``."""
+        """Returns the sums plus ``more``; digits that ``high`` loses go to ``low``."""
         high = self.high + more
         back = high - self.high
         return Total(high, self.low + ((self.high - (high - back)) + (more - back)))
@@ -61,11 +60,11 @@ def sums_of_differences(
         weights: float32 ``[n]``; rows of weight 0 are left out, all others count as one.
         labels: int32 ``[n]``; below 0 for none.
         centroids: float32 ``[k, d]``.
-        touched: bool ``[k]``, the clusters that are wanted; all by default.
+        touched: Flags of the clusters to sum, bool ``[k]``; all by default.
 
     Returns:
-        Sums float32 ``[k, d]`` and counts int32 ``[k]``, in the same order of addition
-        whenever the arguments are the same.
+        Sums float32 ``[k, d]`` and counts int32 ``[k]``. Equal arguments are added up in the same
+        order.
     """
     wanted = (weights > 0) & (labels >= 0)
     if touched is not None:
@@ -79,19 +78,19 @@ def sums_of_differences(
 
 
 def halves(counts: jax.Array) -> jax.Array:
-    """Counts int32 ``[k]`` as int32 ``[2, k]``, which add up over any number of devices."""
+    """Returns counts ``[k]`` as int32 ``[2, k]``, whose sum over devices cannot overflow."""
     return jnp.stack([counts >> 16, counts & 0xFFFF])
 
 
 def whole(halves: jax.Array) -> jax.Array:
-    """Returns the way back from a sum of :func:`halves`, float32 ``[k]``."""
+    """Returns the counts, float32 ``[k]``, from a sum of :func:`halves`."""
     return halves[0].astype(jnp.float32) * 2.0**16 + halves[1].astype(jnp.float32)
 
 
 def over_devices(
     sums: jax.Array, counts: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Adds up what :func:`sums_of_differences` gives on each device; counts become float32."""
+    """Adds up the sums and counts of all devices; counts become float32."""
     sums, counts = collectives.psum((sums, halves(counts)), axis_name)
     return sums, whole(counts)
 
@@ -99,7 +98,7 @@ def over_devices(
 def by_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns all rows are scattered to their sums at once, if they are few."""
+    """Returns sums and counts of all rows, scattered at once if the rows are few."""
     if len(x) > _RUN:
         return by_gathered_segments(x, weights, labels, centroids)
     zeros = jnp.zeros_like(centroids)
@@ -110,10 +109,10 @@ def by_segments(
 def by_gathered_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns wanted rows are gathered in blocks and scattered to running sums.
+    """Returns sums and counts of rows that are gathered in blocks and scattered to running sums.
 
-    These are put away when a cluster has got so many rows that they begin to lose digits: seldom
-    where clusters are many.
+    Running sums are added to the total before they lose digits, when a cluster has many rows. With
+    many clusters this is rare.
     """
     (n, d), k = x.shape, len(centroids)
     block = min(_AT_ONCE, max(1, n // 16))
@@ -144,9 +143,10 @@ def by_gathered_segments(
 
 
 def _lanes(k: int, block: int) -> int:
-    """Returns how many running sums each of ``k`` clusters has in a block of rows, a power of two.
+    """Returns the number of running sums of each of ``k`` clusters in a block, a power of two.
 
-    Of few clusters many, so that a run is short; all of them together take less than the rows.
+    Few clusters get many sums, so that each adds up few rows. All sums together take less memory
+    than the rows.
     """
     return 1 << (max(1, block // max(16, 4 * k)).bit_length() - 1)
 
@@ -159,8 +159,7 @@ def _scattered(
     centroids: jax.Array,
     lanes: int,
 ) -> jax.Array:
-    """Returns the sums ``[lanes k, d]`` with a block's differences; each lane takes rows in
-    succession."""
+    """Returns the sums ``[lanes k, d]`` plus a block; each lane takes successive rows."""
     block, k = len(rows), len(centroids)
     differences = jnp.where(real[:, None], rows - centroids.at[own].get(mode="clip"), 0)
     lane = jnp.arange(block, dtype=jnp.int32) * lanes // block
@@ -172,8 +171,8 @@ def _joined(sums: jax.Array, lanes: int) -> jax.Array:
     sums = jax.lax.optimization_barrier(sums)
     while lanes > 1:
         lanes //= 2
-        one, other = jnp.split(sums, 2)
-        sums = one + other
+        left, right = jnp.split(sums, 2)
+        sums = left + right
     return sums
 
 
@@ -185,24 +184,24 @@ def _nothing(k: int, d: int, dtype: jnp.dtype) -> tuple[Total, jax.Array]:
 def by_one_hot(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns a product of the one-hot labels with the rows, a piece at a time."""
+    """Returns sums and counts by products of one-hot labels with the rows, block by block."""
     (n, d), k = x.shape, len(centroids)
-    piece = min(_PIECE, n)
+    block = min(_BLOCK, n)
 
     def add(
-        carry: tuple[Total, jax.Array], part: tuple[jax.Array, ...]
+        carry: tuple[Total, jax.Array], inputs: tuple[jax.Array, ...]
     ) -> tuple[tuple[Total, jax.Array], None]:
-        rows, real, own = part
+        rows, real, own = inputs
         differences = rows - centroids.at[own].get(mode="clip")
         one_hot = jax.nn.one_hot(own, k, dtype=bool) & real[:, None]
         sums = jnp.dot(one_hot.T.astype(x.dtype), differences, precision=HIGHEST)
         return (carry[0].plus(sums), carry[1] + jnp.sum(one_hot, axis=0, dtype=jnp.int32)), None
 
-    fill = -n % piece
+    fill = -n % block
     parts = (
-        jnp.pad(x, ((0, fill), (0, 0))).reshape(-1, piece, d),
-        jnp.pad(weights > 0, (0, fill)).reshape(-1, piece),
-        jnp.pad(labels, (0, fill)).reshape(-1, piece),
+        jnp.pad(x, ((0, fill), (0, 0))).reshape(-1, block, d),
+        jnp.pad(weights > 0, (0, fill)).reshape(-1, block),
+        jnp.pad(labels, (0, fill)).reshape(-1, block),
     )
     (total, counts), _ = jax.lax.scan(add, _nothing(k, d, x.dtype), parts)
     return total.high + total.low, counts
@@ -211,27 +210,27 @@ def by_one_hot(
 def by_windows(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns rows in the order of their labels meet windows of clusters in small matrix products.
+    """Returns sums and counts by small matrix products of sorted rows with windows of clusters.
 
-    Each turn takes the next rows in order, those of them whose labels fall in the window that
-    begins with the first label, and adds to the sums of that window, which stand side by side.
-    There are at most ``n / piece + k / window`` turns.
+    Rows are sorted by label. Each turn takes the next rows whose labels lie in the window that
+    begins at the first label, and adds them to the sums of that window, which are contiguous.
+    There are at most ``n / block + k / window`` turns.
     """
     k, d = centroids.shape
     own = jnp.where(weights > 0, labels, k)
     order = jnp.argsort(own, stable=True).astype(jnp.int32)
-    own = jnp.pad(own[order], (0, _PIECE), constant_values=k)
-    order = jnp.pad(order, (0, _PIECE))
+    own = jnp.pad(own[order], (0, _BLOCK), constant_values=k)
+    order = jnp.pad(order, (0, _BLOCK))
     centroids = jnp.pad(centroids, ((0, _FEW), (0, 0)))
     within = jnp.arange(_FEW, dtype=jnp.int32)
 
     def turn(state: tuple[jax.Array, Total, jax.Array]) -> tuple[jax.Array, Total, jax.Array]:
         begin, total, counts = state
-        rows = jax.lax.dynamic_slice(order, (begin,), (_PIECE,))
-        local = jax.lax.dynamic_slice(own, (begin,), (_PIECE,))
+        rows = jax.lax.dynamic_slice(order, (begin,), (_BLOCK,))
+        local = jax.lax.dynamic_slice(own, (begin,), (_BLOCK,))
         first = local[0]
-        here = (local < k) & (local - first < _FEW)
-        local = jnp.where(here, local - first, _FEW)  # _FEW has no place in the one-hot product
+        inside = (local < k) & (local - first < _FEW)
+        local = jnp.where(inside, local - first, _FEW)  # _FEW has no place in the one-hot product
         window = jax.lax.dynamic_slice(centroids, (first, 0), (_FEW, d))
         differences = x[rows] - window.at[local].get(mode="clip")
         one_hot = local[:, None] == within[None, :]
@@ -246,7 +245,7 @@ def by_windows(
         more = jax.lax.dynamic_slice(counts, (first,), (_FEW,))
         more += jnp.sum(one_hot, axis=0, dtype=jnp.int32)
         counts = jax.lax.dynamic_update_slice(counts, more, (first,))
-        return begin + jnp.sum(here, dtype=jnp.int32), total, counts
+        return begin + jnp.sum(inside, dtype=jnp.int32), total, counts
 
     def unfinished(state: tuple[jax.Array, Total, jax.Array]) -> jax.Array:
         return own[state[0]] < k

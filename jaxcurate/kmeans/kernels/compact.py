@@ -1,4 +1,4 @@
-"""Work on flagged rows only, brought together in dense blocks."""
+"""Work on flagged rows only, gathered in dense blocks."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,14 +12,14 @@ Carry = TypeVar("Carry")
 def over_flagged(
     flags: jax.Array, block: int, work: Callable[[jax.Array, Carry], Carry], carry: Carry
 ) -> Carry:
-    """Calls ``carry = work(rows, carry)`` for blocks of the flagged rows, as many as there are.
+    """Calls ``carry = work(rows, carry)`` for each block of flagged rows, and returns ``carry``.
 
     Args:
-        flags: bool ``[n]``.
-        block: rows to a block.
-        work: gets the numbers of the rows, int32 ``[block]``; in the last block they are filled
-            up with ``n``, which a gather has to clip and a scatter to drop.
-        carry: what ``work`` begins with.
+        flags: Flags of the rows, bool ``[n]``.
+        block: Number of rows in a block.
+        work: Function of row numbers, int32 ``[block]``, and of ``carry``. In the last block the
+            numbers are filled up with ``n``, which a gather has to clip and a scatter to drop.
+        carry: First argument for ``work``.
     """
     n = len(flags)
     block = min(block, n)
@@ -27,20 +27,19 @@ def over_flagged(
     rows = jnp.concatenate([rows, jnp.full(-n % block, n, jnp.int32)])
     n_blocks = -(-jnp.sum(flags, dtype=jnp.int32) // block)
 
-    def one(i: jax.Array, carry: Carry) -> Carry:
+    def one_block(i: jax.Array, carry: Carry) -> Carry:
         return work(jax.lax.dynamic_slice(rows, (i * block,), (block,)), carry)
 
-    return jax.lax.fori_loop(0, n_blocks, one, carry)
+    return jax.lax.fori_loop(0, n_blocks, one_block, carry)
 
 
 def flagged(flags: jax.Array) -> jax.Array:
-    """Returns the numbers of the flagged rows in their order, then ``n`` to the end: int32
-    ``[n]``."""
+    """Returns the numbers of the flagged rows in order, filled up with ``n``, int32 ``[n]``."""
     n = len(flags)
-    # Running sums by short pieces: one over all n takes three times as long on a CPU.
+    # Running sums of short blocks: a single one over all n takes three times as long on a CPU.
     width = 256
-    pieces = jnp.pad(flags, (0, -n % width)).reshape(-1, width).astype(jnp.int32)
-    inside = jnp.cumsum(pieces, axis=1)
+    blocks = jnp.pad(flags, (0, -n % width)).reshape(-1, width).astype(jnp.int32)
+    inside = jnp.cumsum(blocks, axis=1)
     totals = inside[:, -1]
     place = (jnp.cumsum(totals) - totals)[:, None] + inside - 1
     place = jnp.where(flags, place.reshape(-1)[:n], n)

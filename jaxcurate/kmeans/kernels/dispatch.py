@@ -1,4 +1,4 @@
-"""The best two centroids of each row, by the implementation that fits the backend."""
+"""Choice of the implementation that finds the best two centroids of each row on a backend."""
 
 import functools
 from typing import Any, Literal, get_args
@@ -22,12 +22,12 @@ devices.compiled_for.append(lambda: gpu_kernel)
 
 
 def runs_fused(precision: Precision) -> bool:
-    """Tells whether the kernel for Hopper GPUs is asked for and can be had.
+    """Returns whether the kernel for Hopper GPUs is selected and available.
 
-    It is in bfloat16 alone, and its instructions are those of compute capability 9.
+    It exists for bfloat16 only and needs compute capability 9.
 
     Raises:
-        ValueError: :data:`gpu_kernel` is unknown.
+        InputError: :data:`gpu_kernel` is unknown.
     """
     if gpu_kernel not in get_args(GpuKernel):
         raise InputError(f"gpu_kernel={gpu_kernel!r}; known: {get_args(GpuKernel)}")
@@ -47,15 +47,15 @@ def top2_of_all(
 
     Args:
         x: float32 ``[n, d]``, ``n`` a multiple of ``block``.
-        tiles: of centroids.
-        block: rows at a time where XLA does it; the kernels have their own blocks.
-        precision: what the products are made of.
+        tiles: Centroids in tiles.
+        block: Number of rows in a block for XLA; the other kernels choose blocks themselves.
+        precision: Precision of the factors of products.
     """
-    own: dict[str, Any] = {"tpu": functools.partial(top2_fused, precision=precision)}
+    fused: dict[str, Any] = {"tpu": functools.partial(top2_fused, precision=precision)}
     if runs_fused(precision):
-        # Here, for its interface changes from release to release, and others do without it.
+        # Imported when needed, for its interface changes between releases of jax.
         from jaxcurate.kmeans.kernels.hopper import top2_on_hopper
 
-        own["cuda"] = top2_on_hopper
+        fused["cuda"] = top2_on_hopper
     blocks = functools.partial(top2_in_blocks, block=block, precision=precision)
-    return jax.lax.platform_dependent(x, tiles, **own, default=blocks)
+    return jax.lax.platform_dependent(x, tiles, **fused, default=blocks)

@@ -1,6 +1,6 @@
-r"""Scores of centroids and the best two of them, in blocks: ``n x k`` numbers are never held.
+r"""Scores of centroids and the best two of each row, in blocks without an ``n x k`` array.
 
-What is compared is the score :math:`\|c\|^2 / 2 - x \cdot c`, which has the order of
+Centroids are compared by the score :math:`\|c\|^2 / 2 - x \cdot c`, which has the order of
 :math:`\|x - c\|^2` and costs one matrix product.
 """
 
@@ -16,27 +16,27 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Tiles(NamedTuple):
-    """Centroids cut in tiles of equal width ``w``, the last one filled up."""
+    """Centroids in tiles of equal width ``w``, the last tile filled up."""
 
     centroids: jax.Array
-    """``[t, w, d]``."""
+    """Centroids, float32 ``[t, w, d]``."""
     half_norms: jax.Array
-    """float32 ``[t, w]``; infinite where the tile is filled up."""
+    """Half the squared norms, float32 ``[t, w]``; infinite for padding."""
     positions: jax.Array
-    """int32 ``[t, w]``: the numbers of the centroids, ascending."""
+    """Indices of the centroids, ascending, int32 ``[t, w]``."""
     n_used: jax.Array | int
-    """Tiles that hold any centroid; they come first."""
+    """Number of tiles with any centroid; they come first."""
 
 
 class Top2(NamedTuple):
-    """The nearest centroid of each row, and how clearly it is the nearest."""
+    """Nearest centroid of each row, its score, and the score of the second nearest."""
 
     labels: Any
-    """int32 ``[n]``, on devices, or on the host in a pass over chunks."""
+    """Index of the nearest centroid, int32 ``[n]``, on devices or on the host."""
     scores: Any
-    """float32 ``[n]``, of the nearest."""
+    """Score of the nearest centroid, float32 ``[n]``."""
     second_scores: Any
-    """float32 ``[n]``, the least score of any other; infinite where there is none."""
+    """Least score of any other centroid, float32 ``[n]``; infinite if there is none."""
 
 
 def half_norms(centroids: jax.Array) -> jax.Array:
@@ -46,20 +46,20 @@ def half_norms(centroids: jax.Array) -> jax.Array:
 
 def rounded(x: jax.Array) -> jax.Array:
     """Returns float32 ``x`` with the digits of bfloat16."""
-    # There and back by astype is nothing to XLA, which may keep more digits than it is asked for.
+    # XLA may drop a cast to bfloat16 and back, and so keep all digits.
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
 def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) -> Tiles:
-    """Cuts centroids in tiles.
+    """Returns centroids in tiles.
 
     Args:
         centroids: float32 ``[k, d]``.
-        width: centroids to a tile at most.
-        chosen: bool ``[k]``, those that take part; all by default.
+        width: Largest number of centroids in a tile.
+        chosen: Flags of the centroids that take part, bool ``[k]``; all by default.
     """
     k, d = centroids.shape
-    width = -(-k // -(-k // width))  # as many tiles as it takes, nearly full
+    width = -(-k // -(-k // width))  # the fewest tiles, nearly full
     fill = -k % width
     norms = half_norms(centroids)
     if chosen is None:
@@ -81,12 +81,12 @@ def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) 
 def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Top2:
     """Returns the best centroid of each row and the score of the second best.
 
-    Of equal scores the first centroid wins.
+    Of centroids with equal scores the first is the best.
 
     Args:
-        rows: float32 ``[b, d]``; ``[w, b]`` is the largest array that is held.
-        tiles: of centroids.
-        precision: what the products are made of; they are added up in float32.
+        rows: float32 ``[b, d]``; the largest array held is ``[w, b]``.
+        tiles: Centroids in tiles.
+        precision: Precision of the factors of products, which are added up in float32.
     """
     rows = rows.astype(precision)
 
@@ -101,7 +101,7 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
 
 
 def nothing_yet(rows: jax.Array) -> Top2:
-    """Returns the best of rows ``[b, d]`` before any centroid was seen."""
+    """Returns the best two of rows ``[b, d]`` before any centroid is compared."""
     nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
     return Top2(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
 
@@ -114,16 +114,15 @@ def top2_of_tile(
     best: Top2,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """Returns the best of rows ``[b, d]`` after one more tile of centroids, and its scores ``[w,
-    b]``.
+    """Returns the best two of rows ``[b, d]`` after one more tile, and its scores ``[w, b]``.
 
     Args:
-        rows: ``[b, d]`` in this precision.
+        rows: Rows ``[b, d]`` in this precision.
         centroids: float32 ``[w, d]``.
-        half_norms: float32 ``[w]``; infinite where the tile is filled up.
-        positions: int32 ``[w]``, ascending, and above those of earlier tiles.
-        best: among the earlier tiles.
-        precision: what the products are made of.
+        half_norms: float32 ``[w]``; infinite for padding.
+        positions: Indices of the centroids, int32 ``[w]``, above those of earlier tiles.
+        best: Best two of the earlier tiles.
+        precision: Precision of the factors of products.
     """
     width = len(half_norms)
     numbers = jnp.arange(width, dtype=jnp.int32)[:, None]
@@ -134,8 +133,8 @@ def top2_of_tile(
         preferred_element_type=jnp.float32,
     )
     scores = half_norms[:, None] - products
-    # The minimum first, its position in a second pass, along the first axis: all of this
-    # vectorises, argmin does not (four times slower on XLA's CPU backend).
+    # The minimum first, its position in a second pass, along the first axis: all of this is
+    # vectorized, and argmin is not (four times slower on XLA's CPU backend).
     least = jnp.min(scores, axis=0)
     first = jnp.min(jnp.where(scores <= least[None, :], numbers, width - 1), axis=0)
     others = jnp.min(jnp.where(numbers == first[None, :], jnp.inf, scores), axis=0)
@@ -151,8 +150,8 @@ def top2_of_tile(
 def top2_in_blocks(
     x: jax.Array, tiles: Tiles, *, block: int, precision: Precision = "float32"
 ) -> Top2:
-    """Returns :func:`best_two` for rows ``[n, d]``, so many at a time."""
-    parts = jax.lax.map(
+    """Returns :func:`best_two` for rows ``[n, d]``, block by block."""
+    blocks = jax.lax.map(
         lambda rows: best_two(rows, tiles, precision), x.reshape(-1, block, x.shape[1])
     )
-    return jax.tree.map(lambda part: part.reshape(-1), parts)
+    return jax.tree.map(lambda a: a.reshape(-1), blocks)

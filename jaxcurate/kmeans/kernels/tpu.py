@@ -1,4 +1,4 @@
-"""The best two centroids of each row in one TPU kernel: scores never leave the chip's fast memory.
+"""TPU kernel for the best two centroids of each row, whose scores never leave fast memory.
 
 XLA writes the scores of a block to the main memory and reads them again for each reduction,
 which takes longer than the products in bfloat16. Here a tile of centroids meets a block of rows,
@@ -15,13 +15,13 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxcurate.kmeans.kernels.scores import HIGHEST, Precision, Tiles, Top2
 
 _LARGEST = 512, 2**21
-"""Rows of a block or centroids of a tile, and their bytes. Two of each are on the chip."""
+"""Largest number of rows of a block or centroids of a tile, and of their bytes."""
 _LIMIT = 2**25
-"""Bytes of fast memory to ask for; a quarter of what the chips have."""
+"""Bytes of fast memory to request, a quarter of that of the chips."""
 
 
 def block_side(d: int) -> int:
-    """Returns rows to a block and centroids to a tile, for ``d`` columns."""
+    """Returns the number of rows in a block and of centroids in a tile, for ``d`` columns."""
     side, most = _LARGEST
     while side > 128 and 4 * side * d > most:
         side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
@@ -31,13 +31,13 @@ def block_side(d: int) -> int:
 def top2_fused(
     x: jax.Array, tiles: Tiles, *, precision: Precision = "float32", interpret: bool = False
 ) -> Top2:
-    """Works as :func:`jaxcurate.kmeans.kernels.scores.best_two` for rows ``[n, d]``, in any number.
+    """Returns :func:`jaxcurate.kmeans.kernels.scores.best_two` for any number of rows.
 
     Args:
         x: float32 ``[n, d]``.
-        tiles: of centroids; they are cut anew.
-        precision: what the products are made of.
-        interpret: run on any backend, slowly.
+        tiles: Centroids in tiles; the kernel cuts its own.
+        precision: Precision of the factors of products.
+        interpret: If True, runs on any backend, slowly.
     """
     (n, d), k = x.shape, tiles.half_norms.size
     side = block_side(d)

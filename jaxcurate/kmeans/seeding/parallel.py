@@ -1,4 +1,4 @@
-"""k-means|| seeding: a few rounds of oversampling, then k-means++ among what was drawn."""
+"""k-means|| seeding: a few rounds of oversampling, then k-means++ among the drawn rows."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,6 +12,7 @@ from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch, padded_size
 
 N_ROUNDS = 5
+"""Number of rounds of oversampling."""
 
 
 def kmeans_parallel(
@@ -24,17 +25,17 @@ def kmeans_parallel(
 ) -> np.ndarray:
     """Chooses centroids in ``N_ROUNDS + 1`` passes over the rows instead of ``k``.
 
-    Each round draws about ``2 k`` rows, every row by itself, with probability proportional to
-    its squared distance to the nearest row drawn so far; in the end greedy k-means++ chooses
-    ``k`` of the drawn rows, each weighted by how many rows it is nearest to.
+    Each round draws about ``2 k`` rows, each independently, with probability proportional to the
+    squared distance to the nearest row drawn so far. Greedy k-means++ then chooses ``k`` of the
+    drawn rows, weighted by the number of rows that are nearest to them.
 
     Args:
-        chunks: called for a pass over the rows: where each chunk lies, and its rows.
-        take: rows ``[m, d]`` by their numbers.
-        n: how many rows there are.
-        n_clusters: ``k``.
-        key: a jax random key.
-        devices: the devices to use.
+        chunks: Function that returns the slice and the rows of each chunk, for a pass.
+        take: Function from row numbers to rows ``[m, d]``.
+        n: Number of rows.
+        n_clusters: Number of clusters ``k``.
+        key: Random key of jax.
+        devices: Devices to use.
 
     Returns:
         float32 ``[k, d]``.
@@ -76,14 +77,14 @@ def _assign(
     n: int,
     devices: Devices,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the nearest candidate of every row, and the squared distance to it."""
-    # Repeats of the last candidate pad to a multiple of the usual number: few compilations.
+    """Returns the nearest candidate of each row, and the squared distance to it."""
+    # The last candidate is repeated up to a multiple of the usual number, for fewer compilations.
     padding = padded_size(len(candidates), usual) - len(candidates)
     padded = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
-    for part, rows in chunks():
+    for span, rows in chunks():
         kernel = devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
-        own, squared = kernel(rows.x, padded)
-        labels[part] = fetch(own)[: rows.n]
-        distances[part] = fetch(squared)[: rows.n]
+        nearest, squared = kernel(rows.x, padded)
+        labels[span] = fetch(nearest)[: rows.n]
+        distances[span] = fetch(squared)[: rows.n]
     return labels, distances

@@ -14,52 +14,57 @@ from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _AT_ONCE = 4096
-"""Rows at a time in the distances to candidates."""
+"""Number of rows that are compared with candidates at a time."""
 _STEPS = 8
-"""Steps that draws are made ahead for, at most."""
+"""Largest number of steps that draws are made ahead for."""
 _COLUMNS_A_STEP = 16
-"""Columns for each of them, so that distances to draws take no more memory than the rows, or not
-much."""
+"""Columns for each step ahead, so that distances to draws take about the memory of the rows."""
 _PRUNE_FROM = 16
-"""Columns from which on a distance costs more than the question whether it is needed."""
+"""Smallest number of columns for which pruning pays."""
 _PRUNE_ROWS = 8192
-"""Rows of a device from which on."""
+"""Number of rows of a device above which pruning pays."""
 _WORTHWHILE = 0.1
-"""Above this share of the rows, bringing them together costs more than passing over the rest."""
+"""Fraction of the rows from which on gathering them costs more than pruning saves."""
 
 
 class Seeds(NamedTuple):
-    """Where the seeding stands."""
+    """State of the seeding."""
 
     centroids: jax.Array
-    """float32 ``[k, d]``; zeros where none is chosen yet."""
+    """Chosen centroids, float32 ``[k, d]``, followed by zeros."""
     closest: jax.Array
-    """float32 ``[n]``, squared distances to the nearest centroid."""
+    """Squared distance of each row to the nearest centroid, float32 ``[n]``."""
     owner: jax.Array
-    """int32 ``[n]``, which centroid that is."""
+    """Index of the nearest centroid, int32 ``[n]``."""
     n_chosen: jax.Array
-    """int32: how many centroids are chosen; they come first."""
+    """Number of chosen centroids, int32."""
 
 
 SEEDS_SPECS = specs(Seeds, SAME, ROWS, ROWS, SAME)
 
 
 def seeds_like(n: int, d: int, n_clusters: int) -> Seeds:
-    """Returns the shapes of a seeding."""
+    """Returns the shapes of the state of a seeding."""
     shape = jax.ShapeDtypeStruct
     rows = shape((n,), jnp.float32), shape((n,), jnp.int32)
     return specs(Seeds, shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
 
 
 def n_candidates(n_clusters: int) -> int:
-    """Candidates at each step of the greedy seeding: ``2 + floor(ln k)``."""
+    """Returns the number of candidates at each step of the greedy seeding, ``2 + floor(ln k)``.
+
+    Examples:
+        >>> from jaxcurate.kmeans.seeding.plus_plus import n_candidates
+        >>> n_candidates(2), n_candidates(1000)
+        (2, 8)
+    """
     return 2 + int(math.log(n_clusters))
 
 
 def n_ahead(n_clusters: int, d: int) -> int:
-    """Draws to make at once, for some steps: of ``d`` columns these share the cost."""
+    """Returns the number of draws to make at once, for some steps ahead, with ``d`` columns."""
     trials, steps = n_candidates(n_clusters), min(_STEPS, d // _COLUMNS_A_STEP)
-    # As distances fall some draws no longer count: half a step's more make up for them.
+    # Half a step's draws are added for those that are thinned out as distances fall.
     return steps * trials + trials // 2 if steps > 1 else trials
 
 
@@ -73,7 +78,7 @@ def greedy_kmeans_plus_plus(
     axis_name: str | None,
     plain: bool = False,
 ) -> jax.Array:
-    """Chooses ``k`` centroids among the rows, float32 ``[k, d]``: :func:`more_seeds` to the end."""
+    """Chooses ``k`` centroids among the rows, float32 ``[k, d]``, as :func:`more_seeds` does."""
     options: dict[str, Any] = dict(block=block, axis_name=axis_name)
     seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
     return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centroids
@@ -88,7 +93,7 @@ def first_seed(
     block: int,
     axis_name: str | None,
 ) -> Seeds:
-    """Returns the seeding with one centroid chosen, any row. Arguments as in :func:`more_seeds`."""
+    """Returns the state after the first centroid, a random row; arguments as :func:`more_seeds`."""
     nothing = jnp.zeros_like(weights)
     first = draw(
         x, weights, nothing, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name
@@ -113,26 +118,27 @@ def more_seeds(
 
     At each step candidates are drawn with probability proportional to the weighted squared
     distance to the nearest centroid so far, and the one that lowers the potential most is kept.
-    They are drawn for some steps at once (:mod:`jaxcurate.kmeans.seeding.d2_draws`), so that one
-    matrix product gives the distances for all of these steps; the probabilities are those of each
-    step.
+    Candidates of several steps are drawn at once (:mod:`jaxcurate.kmeans.seeding.d2_draws`), so
+    that one matrix product gives the distances for all of these steps. Thinning gives each step
+    its own probabilities.
 
     A row whose centroid is more than twice as far from every candidate as from the row cannot be
-    nearer to any of them. Where that leaves few rows, the others are passed over.
+    nearer to any of them. If few other rows are left, only these are compared.
 
     Args:
-        x: float32 ``[n, d]``, this device's rows, ``n`` a multiple of ``block``.
+        x: Rows of this device, float32 ``[n, d]``, ``n`` a multiple of ``block``.
         weights: float32 ``[n]``; 0 marks padding.
-        key: a jax random key.
-        seeds: where the seeding stands, after :func:`first_seed` or a call of this.
-        stop: go on until so many centroids are chosen, and to the last step that there are draws
-            for. However often it stops on the way, the centroids are the same.
-        block: rows to a partial sum.
-        axis_name: the mapped axis over which rows are split.
-        plain: draw for one step at a time and look at all rows, as suits a few rows under vmap.
+        key: Random key of jax.
+        seeds: State from :func:`first_seed` or from this function.
+        stop: Number of centroids to stop at, after the last step that there are draws for. Stops
+            on the way do not change the centroids.
+        block: Number of rows in a partial sum.
+        axis_name: Mapped axis over which rows are split.
+        plain: If True, draws for one step at a time and compares all rows, as suits few rows under
+            vmap.
 
     Returns:
-        Where it stands then. Where fewer rows are distinct, the last centroids repeat.
+        The state after these steps. If fewer rows are distinct, the last centroids repeat.
 
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.

@@ -1,4 +1,4 @@
-"""Labels beyond doubt, and work that is left out, held against float64 and against all the work."""
+"""Exact labels, with and without pruning, compared with float64 and with a full search."""
 
 import functools
 
@@ -67,7 +67,7 @@ def test_best_two_whatever_the_tiles(width):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("k", [20, 200])
-def test_tight_clusters_far_apart_keep_their_neighbours(k, precision):
+def test_tight_clusters_far_apart_keep_their_neighbors(k, precision):
     x = tight_pair(1024, 16)
     centroids = x[np.random.default_rng(0).choice(len(x), k, replace=False)]
     labels = np.asarray(

@@ -1,4 +1,4 @@
-"""Blocks of neighbouring rows meet only the centroids near them, and every label is as without."""
+"""Blocks of neighboring rows meet only the centroids near them, and no label changes by it."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcurate.kmeans.assignment import pruned
-from jaxcurate.kmeans.assignment.pruned import in_neighbourhoods, relax_bounds, top2_pruned
+from jaxcurate.kmeans.assignment.pruned import neighbor_order, relax_bounds, top2_pruned
 from jaxcurate.kmeans.kernels.scores import best_two, tiles_of
 from jaxcurate.kmeans.lloyd import LLOYD_SPECS, lloyd, more_iterations, unassigned
 from jaxcurate.kmeans.rows import place
@@ -133,7 +133,7 @@ def test_points_that_lie_close_together_follow_each_other(k):
     rng = np.random.default_rng(0)
     group = rng.integers(0, 30, k)
     points = rng.normal(size=(30, 8))[group] + 0.01 * rng.normal(size=(k, 8))
-    order = np.asarray(in_neighbourhoods(jnp.asarray(points, jnp.float32)))
+    order = np.asarray(neighbor_order(jnp.asarray(points, jnp.float32)))
     np.testing.assert_array_equal(np.sort(order), np.arange(k))
     assert (np.diff(group[order]) != 0).sum() < 60  # in any order, some 1450
 

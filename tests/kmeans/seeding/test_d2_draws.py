@@ -1,4 +1,4 @@
-"""Draws that are made ahead: after every new centre those that are kept are drawn by D^2."""
+"""Draws that are made ahead: after every new centroid those that are kept are drawn by D^2."""
 
 from functools import partial
 
@@ -20,19 +20,19 @@ def squared_to(rows):
     return ((X[:, None, :].astype(np.float64) - X[rows][None, :, :]) ** 2).sum(axis=2).min(axis=1)
 
 
-@pytest.mark.parametrize("centres", [[0], [0, 5], [0, 5, 9, 2]])
-def test_kept_draws_are_drawn_by_the_present_distances(centres):
+@pytest.mark.parametrize("centroids", [[0], [0, 5], [0, 5, 9, 2]])
+def test_kept_draws_are_drawn_by_the_present_distances(centroids):
     def second_and_third(key):
         draws = draws_of(jnp.asarray(squared_to([0]), jnp.float32), key, 60)
         _, draws = take(draws, 3)
-        for centre in centres[1:]:
-            draws = nearer(draws, jnp.asarray(X[centre]))
+        for centroid in centroids[1:]:
+            draws = nearer(draws, jnp.asarray(X[centroid]))
         which, _ = take(draws, 3)
         return draws.at[which[1:]]
 
     keys = jax.random.split(jax.random.key(1), N_KEYS)
     found = np.bincount(np.asarray(jax.jit(jax.vmap(second_and_third))(keys)).ravel(), minlength=16)
-    wanted = WEIGHTS * squared_to(centres)
+    wanted = WEIGHTS * squared_to(centroids)
     assert found[wanted == 0].sum() == 0
     expected = 2 * N_KEYS * wanted / wanted.sum()
     some = wanted > 0
@@ -51,13 +51,13 @@ def test_draws_are_used_once_and_in_their_order():
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(kept(draws))), there[4:])
 
 
-def test_a_draw_on_a_new_centre_is_gone():
+def test_a_draw_on_a_new_centroid_is_gone():
     draws = draws_of(jnp.asarray(squared_to([0]), jnp.float32), jax.random.key(4), 50)
     on_it = np.asarray(draws.at) == 7
     assert on_it.any() and not np.asarray(kept(nearer(draws, X[7])))[on_it].any()
 
 
-def test_where_every_row_lies_on_a_centre_rows_are_drawn_by_weight():
+def test_where_every_row_lies_on_a_centroid_rows_are_drawn_by_weight():
     draws = draws_of(jnp.zeros(16), jax.random.key(5), 30)
     assert int(jnp.sum(kept(draws))) == 30 and (WEIGHTS[np.asarray(draws.at)] > 0).all()
 

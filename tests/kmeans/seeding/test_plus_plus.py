@@ -27,11 +27,11 @@ def test_seeding_ahead_is_as_good_as_a_step_at_a_time():
             axis_name=None,
             plain=plain,
         )
-        centres = jax.jit(lambda keys: jax.lax.map(seed, keys))(
+        centroids = jax.jit(lambda keys: jax.lax.map(seed, keys))(
             jax.random.split(jax.random.key(int(plain)), 60)
         )
         squared = lambda c: ((x**2).sum(1)[:, None] - 2 * x @ c.T + (c**2).sum(1)).min(1)
-        return np.array([squared(np.asarray(c)).sum(dtype=np.float64) for c in centres])
+        return np.array([squared(np.asarray(c)).sum(dtype=np.float64) for c in centroids])
 
     ahead, alone = potentials(False), potentials(True)
     assert scipy.stats.ttest_ind(ahead, alone).pvalue > 1e-3
@@ -44,9 +44,9 @@ def test_rows_that_are_passed_over_change_nothing(monkeypatch):
     near = modes[rng.integers(60, size=9216)] + 0.3 * rng.standard_normal((9216, 32))
     x = jnp.asarray(near, jnp.float32)
 
-    def centres(worthwhile):
+    def centroids(worthwhile):
         monkeypatch.setattr(plus_plus, "_WORTHWHILE", worthwhile)
         seed = partial(greedy_kmeans_plus_plus, n_clusters=150, block=1024, axis_name=None)
         return np.asarray(jax.jit(lambda x: seed(x, jnp.ones(len(x)), jax.random.key(0)))(x))
 
-    np.testing.assert_array_equal(centres(0.0), centres(2.0))
+    np.testing.assert_array_equal(centroids(0.0), centroids(2.0))
