@@ -49,12 +49,11 @@ def assign_to_parts(
     """
     centroids, n_parts = centroids[n_parts > 0], n_parts[n_parts > 0]
     first = np.cumsum(n_parts) - n_parts
-    kernel = chunks.devices.spmd(
+    kernel = chunks.spmd(
         _nearest_part,
         (ROWS, SAME, SAME, SAME, SAME),
         (ROWS, ROWS),
         most=int(n_parts.max()),
-        block=chunks.block,
     )
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)

@@ -1,15 +1,16 @@
 """Rows that do not fit in memory: read, normalized and put on devices chunk by chunk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import SMALLEST_BLOCK, Rows, block_rows, place
+from jaxcurate.kmeans.rows import SMALL, SMALLEST_BLOCK, Rows, block_rows, place
 from jaxcurate.runtime.devices import Devices
 
 _BLOCKS = 64
@@ -51,6 +52,20 @@ class RowStream:
     def __len__(self) -> int:
         """Returns the number of chunks."""
         return -(-len(self.x) // self.n_rows)
+
+    def spmd(
+        self,
+        kernel: Callable[..., Any],
+        in_specs: tuple[Any, ...],
+        out_specs: Any,
+        **static: Hashable,
+    ) -> Callable[..., Any]:
+        """Compiles a kernel for a chunk and its block: :meth:`Devices.spmd`."""
+        n, d = self.x.shape
+        quick = n * d <= SMALL  # many small chunks take their time
+        return self.devices.spmd(
+            kernel, in_specs, out_specs, quick=quick, block=self.block, **static
+        )
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Returns the rows ``[m, d]`` of the given numbers."""

@@ -9,7 +9,7 @@ from jaxcurate.runtime.devices import Devices, RowsLike
 
 SMALLEST_BLOCK = 256
 """Smallest number of rows in a block."""
-_SMALL = 2**20
+SMALL = 2**20
 """Largest number of entries of the rows for which kernels compile longer than they run."""
 
 
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
         **static: Hashable,
     ) -> Callable[..., Any]:
         """Compiles a kernel for these rows and their block: :meth:`Devices.spmd`."""
-        quick = self.x.size <= _SMALL
+        quick = self.x.size <= SMALL
         return self.devices.spmd(
             kernel, in_specs, out_specs, quick=quick, block=self.block, **static
         )

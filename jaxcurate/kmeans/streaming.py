@@ -94,11 +94,10 @@ def iterate_chunks(
         unit: If True, scales the means to length 1.
         stops: State to resume from, and when to report states.
     """
-    kernel = chunks.devices.spmd(
+    kernel = chunks.spmd(
         _assign_and_sum,
         (ROWS, ROWS, SAME, SAME, ROWS, PRUNING_SPECS, SAME),
         (ROWS, PRUNING_SPECS, SAME, SAME, SAME, SAME),
-        block=chunks.block,
         precision=precision,
     )
     n, k = len(chunks.x), n_clusters
@@ -199,7 +198,7 @@ def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
 
 def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns squared distances, float32 ``[n]``, of rows to their centroids, in one pass."""
-    kernel = chunks.devices.spmd(measured, (ROWS, SAME, ROWS), ROWS, block=chunks.block)
+    kernel = chunks.spmd(measured, (ROWS, SAME, ROWS), ROWS)
     distances = np.empty(len(chunks.x), np.float32)
     for span, rows in chunks:
         filled = _filled(labels[span], rows)
@@ -209,7 +208,7 @@ def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray
 
 def assign_chunks(chunks: RowStream, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest centroid int32 ``[n]`` and its squared distance float32 ``[n]``."""
-    kernel = chunks.devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=chunks.block)
+    kernel = chunks.spmd(assigned, (ROWS, SAME), (ROWS, ROWS))
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
     for span, rows in chunks:
@@ -246,9 +245,7 @@ def seed_chunks(
     """
     n, d = chunks.x.shape
     trials = n_candidates(n_clusters)
-    kernel = chunks.devices.spmd(
-        _improve, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS), block=chunks.block
-    )
+    kernel = chunks.spmd(_improve, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS))
     # Only the last chunk has padding, after its rows, so that blocks are contiguous.
     n_padded = padded_size(n, chunks.block)
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)
