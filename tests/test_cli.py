@@ -457,6 +457,29 @@ def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
     assert cli.main([*dedup, "--config.dedup.content=embeddings"]) == 0
 
 
+def test_branches_that_new_items_do_not_fit_are_refitted(jaxcurate, place):
+    x, rng = np.load(place / "x.npy"), np.random.default_rng(3)
+    new = (x[7] + 4 + rng.normal(size=(40, 6))).astype(np.float32)
+    np.save(place / "new.npy", new)
+    flags = [f"--config.grow.source=npy:{place}/new.npy", "--config.grow.prefix=new-"]
+    assert jaxcurate("run", *flags)[0] == 0
+    code, _, err = jaxcurate("grow", *flags, "--config.grow.name=new", "--config.grow.refit=True")
+    assert code == 0, err
+    assert "refitting 1 cluster(s) of level 2" in err
+    grown = place / "work/grown"
+    before, after = (jc.ClusterTree.load(grown / name / "tree") for name in ("grown", "new"))
+    card = json.loads((grown / "new/card.json").read_text())
+    (cluster,) = card["refitted"]["clusters"]
+    inside = before.point_labels(2) == cluster
+    assert card["refitted"]["level"] == 2 and inside[200:].mean() > 0.9
+    np.testing.assert_array_equal(after.point_labels(2), before.point_labels(2))
+    assert (after.point_labels(1) != before.point_labels(1))[inside].any()
+    np.testing.assert_array_equal(after.point_labels(1)[~inside], before.point_labels(1)[~inside])
+    far = [json.loads((grown / name / "drift.json").read_text()) for name in ("grown", "new")]
+    assert far[0][0]["verdict"] == "refit branches"
+    assert far[1][0]["far"] < 0.5 * far[0][0]["far"]
+
+
 def test_new_items_with_known_ids_are_refused(jaxcurate, place):
     flags = [f"--config.grow.source=npy:{place}/x.npy"]
     jaxcurate("run")

@@ -61,6 +61,7 @@ def refit_branches(
     *,
     levels: Sequence[Level] = (),
     seed: int = 0,
+    max_iter: int = 50,
     init: InitName = "k-means++",
     memory_limit: int | None = None,
     devices: Devices | None = None,
@@ -80,6 +81,7 @@ def refit_branches(
         levels: settings of the levels that the tree was made with, bottom up, whose rounds of
             resampling are repeated. There are none by default.
         seed: seed of all random numbers.
+        max_iter: largest number of Lloyd's iterations of each k-means.
         init: seeding of the centroids, as in :func:`jaxcurate.hierarchical_kmeans`.
         memory_limit: bytes that the rows may take, as in :func:`jaxcurate.hierarchical_kmeans`.
         devices: the devices to use. All by default.
@@ -116,6 +118,7 @@ def refit_branches(
         clusters=clusters,
         levels=levels,
         seed=seed,
+        max_iter=max_iter,
         init=init,
         memory_limit=memory_limit,
     )
@@ -145,6 +148,7 @@ def refit_branches(
             settings,
             seed,
             rows=rows,
+            max_iter=max_iter,
             init=init,
             metric=tree.metric,
             memory_limit=memory_limit,

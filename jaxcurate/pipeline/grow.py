@@ -13,9 +13,10 @@ from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import KIND as POOL
 from jaxcurate.artifacts.pool import Block, Pool, fill_pool
 from jaxcurate.artifacts.tree import KIND as TREE
+from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config, GrowConfig
-from jaxcurate.curation import growth
+from jaxcurate.curation import growth, refit
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
@@ -27,7 +28,7 @@ class Grow(Stage):
     """Stage that adds new items to the pool and its tree, in a folder that is a work directory."""
 
     name = "grow"
-    reads = (*ITEMS, "embed", "cluster.metric", "grow")
+    reads = (*ITEMS, "embed", "cluster", "seed", "memory_limit", "grow")
     disabled = "there is nothing to grow by: config.grow.source names new items"
 
     def enabled(self, settings: Config) -> bool:
@@ -72,15 +73,47 @@ class Grow(Stage):
             larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=context.devices)
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))
+            _tell(context, levels)
+            branches = refit.branches_to_refit(larger, levels) if settings.refit else None
+            if branches is not None:
+                larger = _refitted(context, larger, grown, *branches)
+                levels = growth.drift(larger, grown.embeddings, len(pool))
+                _tell(context, levels)
+                about["refitted"] = {"level": branches[0], "clusters": branches[1].tolist()}
             with folder.subfolder("tree", larger.card(about), TREE) as below:
                 larger.fill(below)
             plain = [level.to_plain() for level in levels]
             folder.write_text("drift.json", json.dumps(plain, indent=2) + "\n")
             for level in levels:
                 folder.save_array(f"growth_l{level.level}.npy", level.growth)
-        for level in levels:
-            context.progress.line(f"  {level.reason}")
         return {"items": len(grown), "new": about["new"], "not read": len(new.unreadable)}
+
+
+def _tell(context: Context, levels: Iterable[growth.LevelDrift]) -> None:
+    """Prints the verdict on each level."""
+    for level in levels:
+        context.progress.line(f"  {level.reason}")
+
+
+def _refitted(
+    context: Context, tree: ClusterTree, pool: Pool, level: int, clusters: np.ndarray
+) -> ClusterTree:
+    """Returns the grown tree with new branches, made with the settings of the stage `cluster`."""
+    settings = context.settings
+    context.progress.line(f"  refitting {len(clusters)} cluster(s) of level {level}")
+    return refit.refit_branches(
+        tree,
+        pool.embeddings,
+        level,
+        clusters,
+        levels=settings.cluster.levels,
+        seed=settings.seed,
+        max_iter=settings.cluster.max_iter,
+        init=settings.cluster.init,
+        memory_limit=settings.memory_limit,
+        devices=context.devices,
+        progress=context.progress,
+    )
 
 
 def _as_new(blocks: Iterable[Block], pool: Pool, settings: GrowConfig) -> Iterator[Block]:
