@@ -18,15 +18,6 @@ from typing import Any, cast
 
 from jaxcurate.checks import InputError
 
-COMMANDS = (
-    *("run", "embed", "dedup", "cluster", "sample", "export", "evaluate", "report", "grow"),
-    "status",
-)
-USAGE = (
-    f"jaxcurate {'|'.join(COMMANDS)} --config=configs/NAME.py[:ARG] --workdir=DIR "
-    "[--config.field=value ...] [--quiet] [--wait]"
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
@@ -46,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv if argv is None else ["jaxcurate", *argv]
     if len(argv) < 2:
-        print(f"usage: {USAGE}", file=sys.stderr)
+        print(_usage(), file=sys.stderr)
         return 2
     if "--version" in argv[1:]:
         print(metadata.version("jaxcurate"))
         return 0
     if {"-h", "--help", "help"} & set(argv[1:]):
-        print(_help(next((word for word in argv[1:] if word in COMMANDS), "run")))
+        print(_help(next((word for word in argv[1:] if word in _commands()), "run")))
         return 0
     try:
         with _terminated_by_exception():
@@ -69,6 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxcurate: {' '.join(line.split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _commands() -> tuple[str, ...]:
+    """Returns the names of all commands: a run, each of its stages, and its status."""
+    from jaxcurate.pipeline import STAGES  # takes a second, for which `--version` need not wait
+
+    return ("run", *(stage.name for stage in STAGES), "status")
+
+
+def _usage() -> str:
+    return (
+        f"usage: jaxcurate {'|'.join(_commands())} --config=configs/NAME.py[:ARG] --workdir=DIR "
+        "[--config.field=value ...] [--quiet] [--wait]"
+    )
 
 
 class _Terminated(KeyboardInterrupt):
@@ -151,7 +156,7 @@ def _help(command: str) -> str:
 
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
     lines = [
-        f"usage: {USAGE}",
+        _usage(),
         "",
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]
@@ -192,16 +197,16 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
         ) from error
     except Exception as error:  # a configuration is a program, and may fail in any way
         raise InputError(_reason(error)) from error
-    if len(rest) != 2 or rest[1] not in COMMANDS:
-        raise InputError(f"{' '.join(rest[1:])!r} is not a command; usage: {USAGE}")
+    if len(rest) != 2 or rest[1] not in _commands():
+        raise InputError(f"{' '.join(rest[1:])!r} is not a command; {_usage()}")
     try:
         settings = None if config.value is None else config.value.to_dict()
     except OSError as error:  # the file is read when its value is used
         raise InputError(str(error)) from error
     if settings is None:
-        raise InputError(f"--config is missing; usage: {USAGE}")
+        raise InputError(f"--config is missing; {_usage()}")
     if not path.value:
-        raise InputError(f"--workdir is missing; usage: {USAGE}")
+        raise InputError(f"--workdir is missing; {_usage()}")
     for names in without:
         _set_none(settings, names)
     return rest[1], settings, path.value, quiet.value, wait.value

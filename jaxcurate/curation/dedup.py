@@ -23,6 +23,7 @@ from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighboring_clusters
+from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
@@ -342,10 +343,7 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
             if not np.isfinite(chunk).all():
                 faults.append(faults_of(chunk, in_chunk, beyond=False))
                 continue
-            largest = np.maximum(np.abs(chunk).max(axis=1, keepdims=True), 1e-300)
-            chunk /= largest  # so that squares neither vanish nor overflow
-            chunk /= np.maximum(np.linalg.norm(chunk, axis=1, keepdims=True), 1e-300)
-            unit[begin : begin + _CHUNK] = chunk
+            unit[begin : begin + _CHUNK] = directions(chunk)
         refuse(faults, "x")
         yield unit
 

@@ -11,6 +11,7 @@ from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
+from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
 
@@ -215,7 +216,7 @@ def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray)
         chunk = slice(begin, begin + _CHUNK)
         rows = np.asarray(x[chunk], np.float64)
         if tree.metric == "cosine":
-            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = directions(rows)
         out[chunk] = np.linalg.norm(rows - centroids[labels[chunk]], axis=1)
     return out
 

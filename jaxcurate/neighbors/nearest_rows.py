@@ -164,11 +164,21 @@ def _best(
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     """Returns rows divided by their lengths, float32. A row of zeros stays: cosine 0 to all."""
-    return _directions(x).astype(np.float32)
+    return directions(x).astype(np.float32)
 
 
-def _directions(x: np.ndarray) -> np.ndarray:
-    """Returns rows divided by their lengths, float64, even if their squares under- or overflow."""
+def directions(x: np.ndarray) -> np.ndarray:
+    """Returns rows ``[n, d]`` divided by their lengths, float64. A row of zeros stays.
+
+    Squares of the numbers may under- or overflow.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.neighbors.nearest_rows import directions
+        >>> directions(np.array([[3e200, 4e200], [0, 0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
     x = np.asarray(x, np.float64)
     _, exponents = np.frexp(np.abs(x).max(axis=1, keepdims=True))
     x = np.ldexp(x, -exponents)  # a power of two, which changes no digit
@@ -187,5 +197,5 @@ def _distances(
             with np.errstate(over="ignore"):  # a distance beyond float32 is infinite
                 out[i] = ((near - query) ** 2).sum(axis=1)
         else:
-            out[i] = 1 - _directions(near) @ _directions(query[None])[0]
+            out[i] = 1 - directions(near) @ directions(query[None])[0]
     return out
