@@ -230,7 +230,8 @@ STREAMED = {
 
 
 @pytest.mark.parametrize(
-    "case", ["rounds", "cosine", pytest.param("splits", marks=pytest.mark.slow)]
+    "case",
+    ["rounds", *(pytest.param(case, marks=pytest.mark.slow) for case in ("cosine", "splits"))],
 )
 def test_what_does_not_fit_in_memory_streams(case, tmp_path):
     levels, options, limit = STREAMED[case]

@@ -38,7 +38,7 @@ def x():
     ) + rng.normal(size=(3000, 24)).astype(np.float32)
 
 
-@pytest.mark.parametrize("memory_limit", [None, 200_000])
+@pytest.mark.parametrize("memory_limit", [None, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_goes_on_from_every_state(x, memory_limit):
     options = dict(seed=3, memory_limit=memory_limit, max_iter=8, devices=ONE)
     whole = jc.hierarchical_kmeans(x, LEVELS, **options)

@@ -44,7 +44,12 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize(
-    ("memory_limit", "mapper"), [(None, "shard_map"), (800_000, "shard_map"), (None, "pmap")]
+    ("memory_limit", "mapper"),
+    [
+        (None, "shard_map"),
+        pytest.param(800_000, "shard_map", marks=pytest.mark.slow),
+        pytest.param(None, "pmap", marks=pytest.mark.slow),
+    ],
 )
 def test_goes_on_from_every_stop_bit_for_bit(memory_limit, mapper):
     devices = Devices.first(4, mapper)

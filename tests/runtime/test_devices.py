@@ -86,7 +86,9 @@ def test_unknown_mapper_is_refused():
         Devices.first(4, "vmap")
 
 
-@pytest.mark.parametrize("d", [7, 48])  # draws for one step, and for some
+@pytest.mark.parametrize(
+    "d", [7, pytest.param(48, marks=pytest.mark.slow)]
+)  # draws for one step, and for some
 def test_both_mappers_give_the_same_bits(d):
     x = np.random.default_rng(0).normal(size=(3000, d)).astype(np.float32)
     results = []

@@ -30,10 +30,10 @@ SEEDS = [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)]
 """One seed takes a minute; three are what the published figures are held against."""
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
-def test_square_is_covered_ever_more_evenly(seeds):
+@pytest.mark.slow
+def test_square_is_covered_ever_more_evenly():
     resampled = []
-    for seed in seeds:
+    for seed in (0, 1, 2):
         x = skewed_square(seed)
         found = [kl_to_uniform(x, *SIDES)] + [
             kl_to_uniform(hierarchical_kmeans(x, setting, seed).levels[-1].centroids, *SIDES)
@@ -42,8 +42,7 @@ def test_square_is_covered_ever_more_evenly(seeds):
         assert found == sorted(found, reverse=True), (seed, found)
         assert len(set(found)) == len(found)
         resampled.append(found[-1])
-    # A single seed strays by 0.01 from the mean.
-    assert np.mean(resampled) <= (0.060 if len(seeds) == 3 else 0.070)
+    assert np.mean(resampled) <= 0.060
     # The ranges that eight runs of a reference gave, a little widened.
     assert 0.93 < found[0] < 0.97
     assert 0.32 < found[1] < 0.39
