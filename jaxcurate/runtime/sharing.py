@@ -48,8 +48,9 @@ def share(
         packed = _packed(*work(items[len(items) * place // n : len(items) * (place + 1) // n]))
     except Exception as error:
         failure, packed = error, _packed(error=np.array([_kind(error), str(error)]))
-    gathered = _gather(packed, devices)
-    results = [dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in gathered]
+    results = [
+        dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in _gather(packed, devices)
+    ]
     for process, result in zip(processes, results, strict=True):
         if "error" in result:
             kind, message = result["error"].tolist()
