@@ -525,6 +525,10 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
             ["of an older release: write config.cluster.levels[0].n_clusters=..."],
         ),
         (["--config.dedup.n_neighbours=3"], ["of an older release", "dedup.n_neighbors"]),
+        (
+            ["--config.evaluate.pretraining.augmentation.grey=0.1"],
+            ["of an older release: write config.evaluate.pretraining.augmentation.gray"],
+        ),
         (["--config.dedup.threshold=0"], ["threshold=0", "None keeps near-duplicates"]),
         (["--config.n_devices=0"], ["n_devices=0 must be at least 1; None takes all devices"]),
         (["--config.memory_limit=0"], ["memory_limit=0 must be at least 1; None sets no limit"]),
@@ -605,6 +609,11 @@ def test_a_config_that_fails_is_told(jaxcurate, place):
             "n_clusters=(20, 5)",
             "ClusterConfig.n_clusters is of an older release: write ClusterConfig.levels[0]",
         ),
+        (
+            "gray=0.1",
+            "grey=0.1",
+            "Augmentation.grey is of an older release: write Augmentation.gray",
+        ),
         ("levels=(Level(20),)", "n_fit=(20, 5)", "levels=(Level(n_fit=...), ...)"),
         ("levels=(Level(20),)", "levels=(20, 5)", "Level(20) has so many clusters"),
         (
@@ -623,9 +632,13 @@ def test_an_old_or_mistyped_config_is_told_what_to_write(jaxcurate, place, old, 
     config = (
         "from jaxcurate import Level\n"
         "from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config\n"
+        "from jaxcurate.evaluation.arms import EvaluateConfig\n"
+        "from jaxcurate.training import Augmentation, PretrainConfig\n"
         "def get_config(source):\n"
         "    cluster = ClusterConfig(levels=(Level(20),), max_iter=9)\n"
-        "    return to_config(Config(source, cluster, SampleConfig(9)))\n"
+        "    pretraining = PretrainConfig(augmentation=Augmentation(gray=0.1))\n"
+        "    evaluate = EvaluateConfig(arms=(), pretraining=pretraining)\n"
+        "    return to_config(Config(source, cluster, SampleConfig(9), evaluate=evaluate))\n"
     )
     (place / "config.py").write_text(config)
     assert jaxcurate("status")[0] == 0

@@ -138,8 +138,8 @@ def refit_branches(
     sizes = np.minimum.accumulate([len(rows), *map(len, ids)])[1:].tolist()
     plain = [Level(k) for k in sizes]
     settings = [
-        replace(one, n_clusters=k, n_splits=1, n_fit=None)
-        for one, k in zip(levels or plain, sizes, strict=False)
+        replace(setting, n_clusters=k, n_splits=1, n_fit=None)
+        for setting, k in zip(levels or plain, sizes, strict=False)
     ]
     with warnings.catch_warnings():  # the clusters that remain, empty, are no surprise
         warnings.simplefilter("ignore", SurplusWarning)

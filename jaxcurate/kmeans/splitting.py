@@ -1,4 +1,4 @@
-"""Splits of clusters: many small k-means at once, in stacks of clusters of similar size."""
+"""Splits of clusters, by many small k-means at once on stacks of clusters of similar size."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ _STACK_ROWS = 2**16
 
 
 class _Stack(NamedTuple):
-    """Clusters of similar size that are split at once."""
+    """Stack of clusters of similar size that are split at once."""
 
     clusters: np.ndarray
     """Cluster numbers, int ``[b]``."""
     width: int
     """Number of rows that each cluster is padded to."""
     padding: int
-    """Number of empty clusters to add, so that all stacks of this width have the same shape."""
+    """Number of empty clusters to add, so that all stacks of the same width have the same shape."""
 
 
 def split_clusters(
@@ -89,56 +89,58 @@ def split_clusters(
 
     def split(stacks: Sequence[_Stack]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the centroids of the parts, and the part of each row within its cluster."""
-        found = [np.empty((0, n_splits, d), np.float32)], [np.empty(0, np.int32)]
+        all_centroids = [np.empty((0, n_splits, d), np.float32)]
+        all_labels = [np.empty(0, np.int32)]
         for stack in stacks:
             rows, real = rows_of(stack)
             if memory_limit is not None and stack.width > room:
-                own_key = jax.random.fold_in(key, stack.clusters[0])
-                parts, own = _fit_streamed(
-                    x.select(rows), n_splits, own_key, max_iter, memory_limit, unit
+                cluster_key = jax.random.fold_in(key, stack.clusters[0])
+                part_centroids, part_labels = _fit_streamed(
+                    x.select(rows), n_splits, cluster_key, max_iter, memory_limit, unit
                 )
-                found[0].append(parts[None])
-                found[1].append(own)
+                all_centroids.append(part_centroids[None])
+                all_labels.append(part_labels)
                 continue
             weights = np.pad(real.astype(np.float32), ((0, stack.padding), (0, 0)))
             xs = np.zeros((*weights.shape, d), np.float32)
-            by = np.argsort(rows)  # reads a file from its beginning to its end
+            by = np.argsort(rows)  # so that a file is read from its beginning to its end
             xs.reshape(-1, d)[np.flatnonzero(real)[by]] = x[rows[by]]
             ids = jnp.asarray(np.pad(stack.clusters, (0, stack.padding)))
-            parts, own = _fit_stack(
+            part_centroids, part_labels = _fit_stack(
                 xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter, unit=unit
             )
-            found[0].append(np.asarray(parts)[: len(real)])
-            found[1].append(np.asarray(own)[: len(real)][real])
-        return np.concatenate(found[0]), np.concatenate(found[1])
+            all_centroids.append(np.asarray(part_centroids)[: len(real)])
+            all_labels.append(np.asarray(part_labels)[: len(real)][real])
+        return np.concatenate(all_centroids), np.concatenate(all_labels)
 
     stacks = list(_stacks(counts, n_splits, at_once))
-    parts, own = share(stacks, split, devices)
+    part_centroids, part_labels = share(stacks, split, devices)
     for stack in stacks:
         first = first_part[stack.clusters][:, None]
         rows, real = rows_of(stack)
-        centroids[first + np.arange(n_splits)[None, :]] = parts[: len(real)]
-        new_labels[rows] = np.broadcast_to(first, real.shape)[real] + own[: len(rows)]
-        parts, own = parts[len(real) :], own[len(rows) :]
+        centroids[first + np.arange(n_splits)[None, :]] = part_centroids[: len(real)]
+        new_labels[rows] = np.broadcast_to(first, real.shape)[real] + part_labels[: len(rows)]
+        part_centroids, part_labels = part_centroids[len(real) :], part_labels[len(rows) :]
 
     def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
-        found = [np.empty(0, np.float32)]
+        """Returns squared distances of rows to their centroids, given the first row of slices."""
+        squared = [np.empty(0, np.float32)]
         for begin in begins:
             part = slice(begin, begin + at_once)
-            found.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
-        return (np.concatenate(found),)
+            squared.append(np.sum((x[part] - centroids[new_labels[part]]) ** 2, axis=1))
+        return (np.concatenate(squared),)
 
     (distances,) = share(range(0, n, at_once), measured, devices)
     return centroids, new_labels, distances
 
 
 def _bytes_a_row(d: int, n_splits: int) -> int:
-    """Returns the bytes for a row of a stack: copies of it and of centroids, and scores."""
+    """Returns the bytes that a row of a stack takes: copies of rows and centroids, and scores."""
     return 4 * (12 * d + 4 * n_splits)
 
 
 def _stacks(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Stack]:
-    """Yields stacks of the clusters that have more rows than parts."""
+    """Yields stacks of the clusters that have more than ``n_splits`` rows."""
     large = np.flatnonzero(counts > n_splits)
     widths = np.maximum(2 ** np.ceil(np.log2(counts[large])).astype(int), _SMALLEST_WIDTH)
     for width in np.unique(widths).tolist():
@@ -156,8 +158,8 @@ def _fit_streamed(
     normalizer = fit_normalizer(x, metric="cosine" if unit else "euclidean").rounded()
     chunks = stream_within(RowView(x, normalizer=normalizer), ONE_DEVICE, memory_limit, n_splits)
     start = seed_chunks(chunks, n_splits, key)
-    found = iterate_chunks(chunks, start, n_splits, max_iter, unit=unit)
-    return normalizer.inverse_transform(found.centroids), found.labels
+    fitted = iterate_chunks(chunks, start, n_splits, max_iter, unit=unit)
+    return normalizer.inverse_transform(fitted.centroids), fitted.labels
 
 
 @functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))
@@ -175,8 +177,8 @@ def _fit_stack(
     width = xs.shape[1]
 
     def fit(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Distances between the rows of a cluster are small beside their distance from the origin:
-        # differences from the mean of the cluster keep the digits.
+        # The rows of a cluster are much closer to each other than to the origin, so that their
+        # differences from the mean of the cluster keep more digits.
         mean = jnp.sum(x * w[:, None], axis=0) / jnp.maximum(jnp.sum(w), 1)
         mean = jnp.zeros_like(mean) if unit else mean
         x = (x - mean[None, :]) * w[:, None]

@@ -271,8 +271,8 @@ def seed_chunks(
         )
         while state.n_chosen < n_clusters and int(jnp.sum(kept(draws))) >= n_tried:
             centroids, closest, i = state
-            which, draws = take(draws, n_tried)
-            candidates = draws.rows[which]
+            indices, draws = take(draws, n_tried)
+            candidates = draws.rows[indices]
             improved = np.zeros((n_tried, n_padded), np.float32)
             costs = np.zeros(n_tried, np.float64)
             for span, rows in chunks:

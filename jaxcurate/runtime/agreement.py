@@ -1,6 +1,7 @@
-"""Compares facts between processes through the key-value store of jax's coordinator.
+"""Comparison of facts between processes, through the key-value store of jax's coordinator.
 
-No device takes part, so that processes that are about to do different things can still be told.
+No device takes part: if processes are about to run different programs on their devices, a
+collective operation would not return, but this comparison does, and refuses the call.
 """
 
 import collections
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax._src import distributed  # the store has no public name; orbax reaches it so too
+from jax._src import distributed  # the store has no public name; orbax imports it in the same way
 
 from jaxcurate.checks import InputError
 from jaxcurate.runtime.facts import Facts, code_facts, config_facts, differences
@@ -23,12 +24,13 @@ def compare(call: str, facts: Facts, processes: Sequence[int]) -> None:
     """Compares the facts of this call with those of the same call in the other processes.
 
     Args:
-        call: name of the function that is called.
-        facts: what has to be the same.
-        processes: numbers of all processes that call, in order.
+        call: Name of the called function.
+        facts: Facts that have to be the same in all processes.
+        processes: Indices of all processes that make the call, ascending.
 
     Raises:
-        InputError: saying, in every process, what differs between which of them.
+        InputError: A fact differs. All processes raise the same error, which gives the values and
+            names the processes.
     """
     client: Any = distributed.global_state.client
     group = tuple(processes)
@@ -44,20 +46,24 @@ def compare(call: str, facts: Facts, processes: Sequence[int]) -> None:
         said = {p: json.loads(_waited_for(client, place(number, p))) for p in others}
         line = _line({first: facts} | said)
         client.key_value_set(place(number, "verdict"), line)
-        if number:  # all have read the verdict before the last one
+        if number:  # all processes have read the verdict on the previous call
             client.key_value_delete(f"{root}/{number - 1}/")
     if line:
         raise InputError(line)
 
 
 def _line(said: dict[int, Facts]) -> str:
-    """Returns what differs; of calls of different functions, nothing but the functions."""
+    """Returns a message on the facts that differ, or an empty text.
+
+    If the processes call different functions, the message names only these.
+    """
     calls = {process: {"call": facts["call"]} for process, facts in said.items()}
     return differences(calls) or differences(said) or ""
 
 
 def _waited_for(client: Any, key: str) -> str:
-    """Waits in short turns, so that a signal or the monitor can end the wait."""
+    """Returns the value of a key once another process has set it."""
+    # In short waits, between which a signal can end the program.
     while True:
         try:
             return client.blocking_key_value_get(key, _WAIT_MILLISECONDS)

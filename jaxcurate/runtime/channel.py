@@ -1,4 +1,4 @@
-"""JSON messages, one a line, over a TCP connection between two processes."""
+"""JSON messages, one on each line, over a TCP connection between two processes."""
 
 import json
 import os
@@ -17,22 +17,28 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One end of a connection, open until the process ends. Any thread sends, one receives."""
+    """End of a connection for messages, which stays open until the process ends.
+
+    Any thread may send; only one thread may receive.
+
+    Args:
+        connection: Connected socket, which must not be used elsewhere afterwards.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setblocking(False)
-        # A socket object would complain at the exit of the interpreter that nobody closed it.
+        # A descriptor, since a socket object warns at the exit of the interpreter if it is open.
         self._descriptor = connection.detach()
         self._lock = threading.Lock()
         self._rest = b""
 
     def fileno(self) -> int:
-        """Returns the descriptor to wait on."""
+        """Returns the file descriptor, with which :func:`ready` can wait for messages."""
         return self._descriptor
 
     def send(self, message: Message) -> None:
-        """Sends a message; where the other end is gone or takes nothing, it is lost."""
+        """Sends a message, which is lost if the other end is gone or does not read in time."""
         left = json.dumps(message).encode() + b"\n"
         end = time.monotonic() + _SEND_SECONDS
         with self._lock:
@@ -41,13 +47,13 @@ class Channel:
                     left = left[os.write(self._descriptor, left) :]
                 except BlockingIOError:
                     time.sleep(_RETRY_SECONDS)
-                except OSError:  # the end of the connection shows when it is read
+                except OSError:  # receive reports that the connection has ended
                     return
 
     def receive(self) -> tuple[list[Message], bool]:
-        """Returns the messages that have arrived, and whether the connection is open.
+        """Returns the messages that have arrived, and whether the connection is still open.
 
-        Bytes that are no messages close the connection.
+        A connection whose bytes are not messages does not count as open.
         """
         try:
             arrived = os.read(self._descriptor, 2**16)
@@ -69,8 +75,16 @@ class Channel:
 
 
 def ready(waiting: Iterable[Any], seconds: float) -> list[Any]:
-    """Waits until any of the channels, sockets or descriptors can be read; returns those."""
+    """Waits until a channel, socket or descriptor can be read.
+
+    Args:
+        waiting: Channels, sockets and descriptors.
+        seconds: Longest time to wait.
+
+    Returns:
+        The members of ``waiting`` that can be read; none if the time is over.
+    """
     with selectors.DefaultSelector() as selector:
-        for one in waiting:
-            selector.register(one, selectors.EVENT_READ)
+        for source in waiting:
+            selector.register(source, selectors.EVENT_READ)
         return [key.fileobj for key, _ in selector.select(seconds)]

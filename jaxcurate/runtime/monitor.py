@@ -1,6 +1,8 @@
-"""Watches the other processes of a run from a thread, and ends this one when one of them is lost.
+"""A thread that watches the other processes of a run, and ends this one when one of them is lost.
 
-All talk to process 0, over the connections of :mod:`jaxcurate.runtime.rendezvous`; it judges.
+Each process sends its heartbeats to process 0, over the connections that
+:mod:`jaxcurate.runtime.rendezvous` made. Process 0 decides whether a process is lost, and tells all
+others which one.
 """
 
 import os
@@ -22,15 +24,22 @@ from jaxcurate.runtime.verdict import Beat, first_seen, last_report, updated, ve
 
 _PRINT_SECONDS = 2.0
 GRACE_SECONDS = 5.0
-"""Time in which a process may end by itself once it has heard that another one fails."""
+"""Seconds in which a process may end by itself after another process has reported a failure."""
 _last_word = threading.Lock()
+"""Lock that the first thread to end the process takes and never releases."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _LIBRARIES = (os.path.dirname(os.__file__), f"{os.sep}site-packages{os.sep}")
 
 
 class Monitor:
-    """Sends heartbeats, receives those of the others, and knows how this process ends."""
+    """Sender and receiver of heartbeats, which ends this process when another one is lost.
+
+    Args:
+        party: Processes of the run, and the connections to them.
+        heartbeat_seconds: Time without a heartbeat after which a process counts as stopped.
+        stall_seconds: Time without work after which a process counts as stuck; 0 for never.
+    """
 
     def __init__(self, party: Party, heartbeat_seconds: float, stall_seconds: float) -> None:
         self.me = party.me
@@ -47,21 +56,27 @@ class Monitor:
         self._signals: int | None = None
         self._stopped = 0.0
         self.signal: int | None = None
-        """Number of the signal that ends this process."""
+        """Number of the signal that ends this process, or None if there is none."""
         self.line: str | None = None
-        """Line on the process because of which this one ends."""
+        """Message that names the process because of which this one ends, or None so far."""
 
     def start(self, signals: int | None = None) -> None:
-        """Starts the thread.
+        """Starts the thread that watches.
 
         Args:
-            signals: descriptor from which the numbers of signals can be read.
+            signals: Descriptor from which the numbers of arriving signals can be read.
         """
         self._signals = signals
         threading.Thread(target=self._watch, name="jaxcurate monitor", daemon=True).start()
 
     def fail(self, reason: str) -> None:
-        """Tells the others, once, that this process ends; from now on it ends by itself."""
+        """Reports to the other processes that this one ends; later calls do nothing.
+
+        The thread stops watching, so that this process ends by itself.
+
+        Args:
+            reason: Text to report after the name of this process, such as "failed: OSError".
+        """
         if not self._reported.acquire(blocking=False):
             return
         self._ending.set()
@@ -71,27 +86,32 @@ class Monitor:
             self._send_all({"end": f"{self.me} {reason}", "grace": GRACE_SECONDS})
 
     def leave(self) -> None:
-        """Tells the others that this program has come to its end; waits until all have."""
+        """Reports that the program of this process has finished, and waits until all have."""
         self._send_all({"left": True})
         self._left(self.me.process)
-        # jax would wait for minutes only, and then abort all of them.
+        # jax itself would wait for a few minutes and then abort all processes.
         while not self._parted.wait(1) and not self._ending.is_set():
             pass
 
     def end(self, line: str, grace: float = 0.0) -> None:
-        """Ends this process with a line, unless it ends by itself within the grace."""
+        """Ends this process with a message, unless it ends by itself in time.
+
+        Args:
+            line: Message to print on standard error.
+            grace: Seconds that this process has to end by itself.
+        """
         self.line = line
         if self._ending.wait(grace):
             return
         end_now(line)
 
     def on_sigterm(self, number: int, frame: FrameType | None) -> NoReturn:
-        """Ends the program on SIGTERM as an error does, through every ``finally``."""
+        """Raises ``SystemExit`` on SIGTERM, so that the program runs every ``finally``."""
         self.signal = number
         raise SystemExit(128 + number)
 
     def end_on_signal(self) -> NoReturn:
-        """Ends this process, which has got a signal that ends it, and tells the others."""
+        """Ends this process because of :attr:`signal`, and reports that to the others."""
         assert self.signal is not None
         name = signal.Signals(self.signal).name
         self.fail(f"was ended by {name}")
@@ -130,7 +150,8 @@ class Monitor:
                 self._send_all({"end": line, "grace": 0})
                 self.end(line)
         elif 0 in self._channels:
-            # A little later than process 0 would tell of another one.
+            # Two heartbeats later, so that a message of process 0 about another process comes
+            # first.
             heard = {0: self._seen[0]}
             line = verdict(heard, now - 2 * self._every, self._heartbeat_seconds, 0)
             if line is not None:
@@ -174,7 +195,7 @@ class Monitor:
             self._parted.set()
 
     def _excuse(self, seconds: float, now: float) -> None:
-        """Does not count a time in which this process could not listen."""
+        """Adds the seconds in which this process could not listen to the times of all others."""
         for process, seen in self._seen.items():
             self._seen[process] = replace(
                 seen,
@@ -184,10 +205,10 @@ class Monitor:
             )
 
     def _on_signals(self, numbers: bytes) -> None:
-        """Tells the others of a signal that ends this process, which may be blocked in C++."""
+        """Reports a signal that ends this process, even while its main thread is within C++."""
         for number in numbers:
             ends = {signal.SIGTERM: self.on_sigterm, signal.SIGINT: signal.default_int_handler}
-            ends = {int(kind): what for kind, what in ends.items()}
+            ends = {int(kind): handler for kind, handler in ends.items()}
             if number in ends and signal.getsignal(number) == ends[number]:
                 self.signal = number
                 self.fail(f"was ended by {signal.Signals(number).name}")
@@ -214,8 +235,13 @@ class Monitor:
 
 
 def end_now(line: str | None, code: int = 1) -> NoReturn:
-    """Ends this process at once, whatever its other threads do, with a line as its last word."""
-    _last_word.acquire()  # of the first thread that comes, for ever
+    """Ends this process at once, whatever its other threads do.
+
+    Args:
+        line: Message to print on standard error, or None for no message.
+        code: Exit code.
+    """
+    _last_word.acquire()  # and never release: a second thread that ends the process waits here
 
     def say() -> None:
         sys.stdout.flush()
@@ -223,7 +249,7 @@ def end_now(line: str | None, code: int = 1) -> NoReturn:
             print(f"jaxcurate: {line}", file=sys.stderr)
         sys.stderr.flush()
 
-    # The main thread may hold the lock of a stream for ever.
+    # The main thread may hold the lock of a stream and never release it, so that printing blocks.
     thread = threading.Thread(target=say, daemon=True)
     thread.start()
     thread.join(_PRINT_SECONDS)
@@ -233,7 +259,10 @@ def end_now(line: str | None, code: int = 1) -> NoReturn:
 
 
 def _line_of(frame: FrameType | None) -> str:
-    """Returns the innermost line that is the user's or this package's, not a library's."""
+    """Returns the innermost line of Python that belongs to the user or to this package.
+
+    Lines of other libraries are skipped, unless there are no other lines.
+    """
     innermost = frame
     while frame is not None:
         path = frame.f_code.co_filename

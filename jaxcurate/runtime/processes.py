@@ -136,14 +136,14 @@ def initialize(
     steps.begin("initialize")
 
 
-def agree(what: str, devices: Devices, **facts: Any) -> None:
+def agree(call: str, devices: Devices, **facts: Any) -> None:
     """Refuses, in all processes, a call whose arguments differ between processes.
 
     With one process this does nothing. The facts are exchanged through the key-value store of the
     coordinator, not through devices. They are small: of an array, its type, shape and a few rows.
 
     Args:
-        what: Name of the called function.
+        call: Name of the called function.
         devices: Devices whose processes take part; all of these have to call.
         **facts: Arguments and settings to compare.
 
@@ -157,10 +157,10 @@ def agree(what: str, devices: Devices, **facts: Any) -> None:
     """
     if not devices.span_processes:
         return
-    steps.begin(what)
+    steps.begin(call)
     descriptions = {name: described(value) for name, value in facts.items()}
     descriptions |= {"devices": described(devices)}
-    agreement.compare(what, descriptions, list(devices.owners))
+    agreement.compare(call, descriptions, list(devices.owners))
 
 
 def fail(reason: str) -> None:

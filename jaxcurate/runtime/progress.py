@@ -29,7 +29,7 @@ class Progress:
         self.quiet = quiet
         self.seconds: dict[str, float] = {}
         self._bar: tqdm | None = None
-        self._what = ""
+        self._task = ""
         self._begun = self._reported = 0.0
 
     def line(self, text: str) -> None:
@@ -49,20 +49,20 @@ class Progress:
             spent = time.perf_counter() - begun
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, task: str, done: int, total: int) -> None:
         """Reports the number of finished steps, their rate, and the time left."""
         if self.quiet:
             return
-        if what != self._what:
+        if task != self._task:
             self._close()
-            self._what, self._begun = what, time.perf_counter()
+            self._task, self._begun = task, time.perf_counter()
             self._reported = self._begun
             if sys.stderr.isatty():
-                self._bar = tqdm(total=total, desc=f"  {what}", leave=False, dynamic_ncols=True)
+                self._bar = tqdm(total=total, desc=f"  {task}", leave=False, dynamic_ncols=True)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
         else:
-            self._tell(what, done, total)
+            self._tell(task, done, total)
         if done >= total:
             self._close()
 
@@ -71,14 +71,14 @@ class Progress:
         rows = [f"  {stage:<10}{spent:8.1f} s" for stage, spent in self.seconds.items()]
         return "\n".join([*rows, f"  {'in all':<10}{sum(self.seconds.values()):8.1f} s"])
 
-    def _tell(self, what: str, done: int, total: int) -> None:
+    def _tell(self, task: str, done: int, total: int) -> None:
         now = time.perf_counter()
         spent = now - self._begun
         if done and (done >= total or now - self._reported > _SECONDS_BETWEEN_LINES):
             rate = done / max(spent, 1e-9)
             left = (total - done) / rate
             print(
-                f"  {what}: {done}/{total}, {rate:.3g} a second, {left:.0f} s left",
+                f"  {task}: {done}/{total}, {rate:.3g} a second, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -87,4 +87,4 @@ class Progress:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._what = None, ""
+        self._bar, self._task = None, ""

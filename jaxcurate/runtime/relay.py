@@ -1,8 +1,8 @@
-"""A relay on this machine for jax's connection to the coordinator in process 0.
+"""Relay on this machine for the connection of jax to the coordinator in process 0.
 
 The client of jax aborts its process, with a stack trace of C++, as soon as the connection to the
-coordinator breaks. The relay keeps the client's side open, so that the monitor of this package
-gets to tell which process died.
+coordinator breaks. The relay keeps the client's side open, so that
+:mod:`jaxcurate.runtime.monitor` has time to report which process died.
 """
 
 import os
@@ -15,7 +15,15 @@ _RETRY_SECONDS = 0.02
 
 
 def relayed(host: str, port: int) -> str:
-    """Listens on this machine; returns the address whose connections go on to the given one."""
+    """Starts a relay on this machine, and returns its address.
+
+    Args:
+        host: Host to which the relay forwards connections.
+        port: Port on that host.
+
+    Returns:
+        ``host:port`` at which the relay listens.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -24,14 +32,14 @@ def relayed(host: str, port: int) -> str:
             _in_background(connect, client)
 
     def connect(client: socket.socket) -> None:
-        # jax waits seconds before it tries again where the coordinator does not listen yet.
+        # If the coordinator does not listen yet, jax would wait for seconds before it tries again.
         while True:
             try:
                 coordinator = socket.create_connection((host, port))
                 break
             except OSError:
                 time.sleep(_RETRY_SECONDS)
-        # Socket objects would complain at the exit of the interpreter that nobody closed them.
+        # Descriptors, since socket objects warn at the exit of the interpreter if they are open.
         ends = client.detach(), coordinator.detach()
         _in_background(_copy, *ends)
         _copy(*reversed(ends))
@@ -41,7 +49,7 @@ def relayed(host: str, port: int) -> str:
 
 
 def _copy(source: int, sink: int) -> None:
-    """Copies bytes until an end breaks; the other end stays open until the process ends."""
+    """Copies bytes until either connection breaks, and closes neither of them."""
     try:
         while part := os.read(source, 2**16):
             while part:

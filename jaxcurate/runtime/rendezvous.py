@@ -1,7 +1,8 @@
-"""Brings the processes of a run together, before jax starts, at the coordinator's address.
+"""Connection of the processes of a run, before jax starts, at the address of the coordinator.
 
-Process 0 listens there until all have come and then leaves the port to jax. The connections stay:
-:mod:`jaxcurate.runtime.monitor` goes on with them, so that no second port has to be reachable.
+Process 0 listens at this address until all processes have connected, and then leaves the port to
+jax. The connections stay open for :mod:`jaxcurate.runtime.monitor`, so that no second port has to
+be reachable.
 """
 
 import os
@@ -21,11 +22,14 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class Member:
-    """One process of the run."""
+    """Process of the run."""
 
     process: int
+    """Index of the process, from 0."""
     host: str
+    """Name of its machine."""
     pid: int
+    """Process id on that machine."""
 
     def __str__(self) -> str:
         return f"process {self.process} (pid {self.pid} on {self.host})"
@@ -33,29 +37,36 @@ class Member:
 
 @dataclass(frozen=True)
 class Party:
-    """The processes of a run, and this process's connections: all in process 0, else one to it."""
+    """Processes of a run, and the connections of this process."""
 
     me: Member
+    """This process."""
     members: dict[int, Member]
+    """All processes, by their indices."""
     channels: dict[int, Channel]
+    """Connections by the index of the other process: in process 0 to all, in others to process
+    0."""
 
 
 def meet(
     address: str, n: int, process: int, facts: Facts, seconds: float, bind: str | None = None
 ) -> Party:
-    """Waits until all processes have come to the address of process 0 with the same facts.
+    """Connects to the other processes, and waits until all have connected with the same facts.
 
     Args:
         address: ``host:port`` of process 0.
-        n: number of processes.
-        process: number of this one.
-        facts: what has to be the same in all.
-        seconds: how long to wait.
-        bind: ``host:port`` on which process 0 listens; the port of ``address`` on all interfaces
-            by default.
+        n: Number of processes.
+        process: Index of this process, from 0.
+        facts: Facts that have to be the same in all processes.
+        seconds: Longest time to wait.
+        bind: ``host:port`` on which process 0 listens. By default the port of ``address`` on all
+            interfaces.
+
+    Returns:
+        The processes, and the connections of this process.
 
     Raises:
-        InputError: naming the processes that did not come, or what differs.
+        InputError: Processes did not connect in time, or facts differ; the message names both.
     """
     me = Member(process, socket.gethostname(), os.getpid())
     facts = facts | {"num_processes": str(n)}
@@ -85,25 +96,26 @@ def _host(
                 apart = differences(_said(facts, there))
                 raise refuse(line if apart is None else f"{line}; {apart}")
             waiting = [listener, *strangers, *(channel for channel, _ in there.values())]
-            for one in ready(waiting, min(left, 1)):
-                if one is listener:
+            for source in ready(waiting, min(left, 1)):
+                if source is listener:
                     strangers.append(Channel(listener.accept()[0]))
                     continue
-                messages, is_open = one.receive()
-                if one not in strangers or not (messages or is_open):
-                    # One that came is gone, and may be started again; or it is no process.
-                    there = {p: came for p, came in there.items() if came[0] is not one}
-                    strangers = [stranger for stranger in strangers if stranger is not one]
-                    one.close()
+                messages, is_open = source.receive()
+                if source not in strangers or not (messages or is_open):
+                    # A process that had connected is gone, and may be started again; or the other
+                    # end is a program that does not belong to the run.
+                    there = {p: came for p, came in there.items() if came[0] is not source}
+                    strangers = [stranger for stranger in strangers if stranger is not source]
+                    source.close()
                     continue
                 if not messages:
                     continue
-                strangers.remove(one)
+                strangers.remove(source)
                 line = _unwelcome(messages[0], there, n, me)
                 if line is not None:
-                    one.send({"refused": line})
+                    source.send({"refused": line})
                     raise refuse(line)
-                there[messages[0]["process"]] = one, messages[0]
+                there[messages[0]["process"]] = source, messages[0]
     for stranger in strangers:
         stranger.close()
     if (line := differences(_said(facts, there))) is not None:
@@ -123,7 +135,7 @@ def _said(facts: Facts, there: Mapping[int, tuple[Channel, Message]]) -> dict[in
 def _unwelcome(
     hello: Message, there: Mapping[int, tuple[Channel, Message]], n: int, me: Member
 ) -> str | None:
-    """Returns why a process cannot take part, or None."""
+    """Returns a message that says why a process cannot take part, or None if it can."""
     process: Any = hello.get("process")
     newcomer = f"pid {hello.get('pid')} on {hello.get('host')}"
     if process == 0 or process in there:
@@ -159,7 +171,7 @@ def _visit(address: str, me: Member, facts: Facts, seconds: float) -> Party:
         if "refused" in answer:
             raise InputError(answer["refused"])
         if "members" in answer:
-            members = {one["process"]: Member(**one) for one in answer["members"]}
+            members = {fields["process"]: Member(**fields) for fields in answer["members"]}
             return Party(me, members, {0: channel})
         channel.close()
         reason = "a program that is not process 0 of this run, or it ended"
@@ -175,7 +187,8 @@ def _within(end: float) -> float:
 
 
 def _answer(channel: Channel, seconds: float) -> dict[str, Any]:
-    """Waits for the answer of process 0, which counts its own seconds; empty where none comes."""
+    """Returns the answer of process 0, or an empty one if none comes in time."""
+    # Process 0 counts the seconds from its own start, and is to be the first to give up.
     end = time.monotonic() + seconds + 10
     while time.monotonic() < end:
         if ready([channel], 1):
@@ -186,10 +199,13 @@ def _answer(channel: Channel, seconds: float) -> dict[str, Any]:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of ``host:port``, where the host may be an IPv6 one in brackets.
+    """Returns the host and the port of ``host:port``.
+
+    Args:
+        address: Host name, IPv4 address, or IPv6 address in brackets, and port.
 
     Raises:
-        InputError: there is no port.
+        InputError: The host or the port is missing.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():

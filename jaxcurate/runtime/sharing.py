@@ -1,4 +1,4 @@
-"""Division of the work of the host among the processes of a run."""
+"""Division of work on the host among the processes of a run."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -45,18 +45,19 @@ def share(
     place, n = processes.index(jax.process_index()), len(processes)
     failure = None
     try:
-        own = work(items[len(items) * place // n : len(items) * (place + 1) // n])
-        packed = _packed(*own)
+        packed = _packed(*work(items[len(items) * place // n : len(items) * (place + 1) // n]))
     except Exception as error:
         failure, packed = error, _packed(error=np.array([_kind(error), str(error)]))
-    given = [dict(np.load(io.BytesIO(one), allow_pickle=False)) for one in _gather(packed, devices)]
-    for process, one in zip(processes, given, strict=True):
-        if "error" in one:
-            kind, message = one["error"].tolist()
+    results = [
+        dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in _gather(packed, devices)
+    ]
+    for process, result in zip(processes, results, strict=True):
+        if "error" in result:
+            kind, message = result["error"].tolist()
             if kind == InputError.__name__:
                 raise InputError(message) from failure
             raise RuntimeError(f"process {process} failed: {kind}: {message}") from failure
-    return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, given), strict=True))
+    return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, results), strict=True))
 
 
 def _kind(error: Exception) -> str:
@@ -69,24 +70,27 @@ def _packed(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _gather(own: bytes, devices: Devices) -> list[bytes]:
-    """Returns what each process gives, in their order. Bytes, for devices know no float64."""
+def _gather(data: bytes, devices: Devices) -> list[bytes]:
+    """Returns the data of all processes, in the order of the processes.
+
+    Arrays travel as bytes, since devices do not hold float64.
+    """
     assert devices.mesh is not None
     places_of, mesh = devices.owners, devices.mesh
     mine = places_of[jax.process_index()]
 
-    def exchanged(pieces: np.ndarray) -> np.ndarray:
-        """Returns from bytes ``[devices of this process, w]`` to those of all devices."""
-        shape = devices.count, pieces.shape[1]
+    def exchanged(parts: np.ndarray) -> np.ndarray:
+        """Returns the bytes of all devices, from bytes ``[devices of this process, w]``."""
+        shape = devices.count, parts.shape[1]
         sharding = NamedSharding(mesh, ROWS)
-        piece_of = lambda index: pieces[[mine.index(index[0].start)]]
-        return fetch(jax.make_array_from_callback(shape, sharding, piece_of))
+        part_of = lambda index: parts[[mine.index(index[0].start)]]
+        return fetch(jax.make_array_from_callback(shape, sharding, part_of))
 
-    size = np.frombuffer(np.int64(len(own)).tobytes(), np.uint8)
+    size = np.frombuffer(np.int64(len(data)).tobytes(), np.uint8)
     sizes = exchanged(np.tile(size, (len(mine), 1))).view(np.int64)[:, 0]
-    # The devices of a process carry a piece each.
+    # Each device of a process carries an equal part of its data.
     width = max(-(-int(sizes[places[0]]) // len(places)) for places in places_of.values())
-    pieces = np.zeros((len(mine), width), np.uint8)
-    pieces.reshape(-1)[: len(own)] = np.frombuffer(own, np.uint8)
-    whole = exchanged(pieces)
+    parts = np.zeros((len(mine), width), np.uint8)
+    parts.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
+    whole = exchanged(parts)
     return [whole[places].tobytes()[: int(sizes[places[0]])] for places in places_of.values()]

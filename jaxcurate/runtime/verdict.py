@@ -1,4 +1,4 @@
-"""Judgment, from heartbeats, of the process that holds up the others of a run."""
+"""Detection, from heartbeats, of the process that the others of a run wait for in vain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,38 +11,40 @@ _LEAST_BUSY_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Beat:
-    """Heartbeat: the state of a process, as it reports it."""
+    """State of a process, which it reports in a heartbeat."""
 
     steps: int
-    """Number of common steps that it has begun."""
+    """Number of common steps that the process has begun (see :mod:`jaxcurate.runtime.steps`)."""
     step: str
-    """Name of the latest step."""
+    """Name of the latest common step."""
     busy: float
-    """Seconds of CPU time that it has used, without those of its monitor."""
+    """Seconds of CPU time that the process has used, without those of its monitor."""
     moved: int
-    """Pages and blocks that it has read from, or written to, a disk."""
+    """Number of pages and blocks that the process has read from or written to disks."""
     line: str
-    """Line of Python at which its main thread is."""
+    """Line of Python that its main thread runs."""
     in_jax: bool
     """True if the main thread is within jax, where it compiles or waits for a device."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Knowledge that process 0 has of a process, in seconds of its own clock."""
+    """Knowledge that process 0 has of a process, with times in seconds of its own clock."""
 
     member: Member
+    """Process that the knowledge is about."""
     beat: Beat
+    """Latest heartbeat."""
     heard: float
-    """Time of the latest heartbeat."""
+    """Time at which the latest heartbeat arrived."""
     stepped: float
     """Time at which the number of steps last rose."""
     active: float
-    """Time at which it was last seen to do anything."""
+    """Time of the latest heartbeat that showed any activity."""
     then: Beat
-    """Heartbeat at that time."""
+    """Latest heartbeat that showed any activity."""
     left: bool = False
-    """True if its program has ended."""
+    """True if the program of the process has ended."""
 
 
 def first_seen(member: Member, now: float) -> Seen:
@@ -52,7 +54,13 @@ def first_seen(member: Member, now: float) -> Seen:
 
 
 def updated(seen: Seen, beat: Beat, now: float) -> Seen:
-    """Returns the knowledge of a process after another heartbeat."""
+    """Returns the knowledge of a process after another heartbeat.
+
+    Args:
+        seen: Knowledge before it.
+        beat: Heartbeat that has arrived.
+        now: Present time, in seconds.
+    """
     stepped = now if beat.steps > seen.beat.steps else seen.stepped
     least = max(_LEAST_BUSY_SECONDS, _BUSY_FRACTION * (now - seen.active))
     busy = beat.busy - seen.then.busy > least
@@ -63,10 +71,17 @@ def updated(seen: Seen, beat: Beat, now: float) -> Seen:
     return seen
 
 
-def last_report(member: Member, beat: Beat, what: str, silence: float) -> str:
-    """Returns a line that names a process and the place that it had reached."""
+def last_report(member: Member, beat: Beat, condition: str, silence: float) -> str:
+    """Returns a message that names a process, its condition, and the place that it had reached.
+
+    Args:
+        member: Process.
+        beat: Its latest heartbeat.
+        condition: Verb that follows the name of the process, such as "died".
+        silence: Seconds since the latest heartbeat.
+    """
     return (
-        f"{member} {what}; last heard of {silence:.1f} s ago, after step {beat.steps} "
+        f"{member} {condition}; last heard of {silence:.1f} s ago, after step {beat.steps} "
         f"({beat.step}), at {beat.line}"
     )
 
@@ -74,14 +89,14 @@ def last_report(member: Member, beat: Beat, what: str, silence: float) -> str:
 def verdict(
     seen: Mapping[int, Seen], now: float, heartbeat_seconds: float, stall_seconds: float
 ) -> str | None:
-    """Returns a line on the process that the others wait for without end, or None.
+    """Returns a message on the process that the others wait for in vain, or None.
 
     Args:
         seen: Knowledge of each process, by its number.
         now: Present time, in seconds.
-        heartbeat_seconds: Time of silence after which a process has stopped.
-        stall_seconds: Time without work after which a process is stuck, if another process that
-            is ahead took no step for as long; 0 for never.
+        heartbeat_seconds: Time without a heartbeat after which a process counts as stopped.
+        stall_seconds: Time without work after which a process counts as stuck, if another process
+            that is ahead took no common step for as long; 0 for never.
     """
     present = [peer for peer in seen.values() if not peer.left]
     silent = [peer for peer in present if now - peer.heard > heartbeat_seconds]
@@ -92,7 +107,8 @@ def verdict(
     if not waiting:
         return None
     ahead = max(waiting, key=lambda peer: peer.beat.steps)
-    # A process whose heartbeats are late may be stopped, which shows by itself before long.
+    # A process whose heartbeats are late is left out: it may be stopped, which the check above
+    # reports before long.
     behind = [
         peer
         for peer in seen.values()
@@ -103,9 +119,9 @@ def verdict(
     if not behind:
         return None
     peer = min(behind, key=lambda peer: peer.beat.steps)
-    what = "has ended its program" if peer.left else "is stuck: it used no CPU or disk"
+    condition = "has ended its program" if peer.left else "is stuck: it used no CPU or disk"
     return (
-        f"{peer.member} {what} for {now - peer.active:.0f} s after step {peer.beat.steps} "
+        f"{peer.member} {condition} for {now - peer.active:.0f} s after step {peer.beat.steps} "
         f"({peer.beat.step}), at {peer.beat.line}, while process {ahead.member.process} waits for "
         f"it in step {ahead.beat.steps} ({ahead.beat.step})"
     )

@@ -1,7 +1,7 @@
 """Random views of images, on the device: crop and resize, flip, color jitter, grayscale."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,10 @@ class Augmentation:
     saturation: float = 0.4
     """Largest deviation from 1 of the factor that differences from the gray of the same pixel are
     multiplied by."""
-    grey: float = 0.2
+    gray: float = 0.2
     """Probability of a conversion to grayscale."""
+
+    OLD_FIELDS: ClassVar[dict[str, str]] = {"grey": "gray"}
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
@@ -47,7 +49,7 @@ class Augmentation:
             raise InputError(f"crop_scale={self.crop_scale} must be 0 < low <= high <= 1")
         if self.crop_ratio < 1:
             raise InputError(f"crop_ratio={self.crop_ratio} must be at least 1")
-        for name in ("flip", "brightness", "contrast", "saturation", "grey"):
+        for name in ("flip", "brightness", "contrast", "saturation", "gray"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)} must be within [0, 1]")
 
@@ -103,7 +105,7 @@ def draw(key: jax.Array, n: int, strength: Augmentation) -> Draw:
         flip=u[4] < strength.flip,
         brightness=around_one(u[5], strength.brightness),
         contrast=around_one(u[6], strength.contrast),
-        saturation=jnp.where(u[7] < strength.grey, 0, around_one(u[8], strength.saturation)),
+        saturation=jnp.where(u[7] < strength.gray, 0, around_one(u[8], strength.saturation)),
     )
 
 

@@ -21,7 +21,7 @@ from jaxcurate.training.runs import schedule
 
 TINY = training.ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
 WEAK = training.Augmentation(
-    crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, grey=0
+    crop_scale=(0.5, 1), brightness=0.1, contrast=0.1, saturation=0.1, gray=0
 )
 FAST = training.PretrainConfig(
     model=TINY,
@@ -181,7 +181,7 @@ def test_views_are_random_within_range_and_repeatable(images):
 
 
 def test_draws_keep_to_the_strengths():
-    strength = training.Augmentation(crop_scale=(0.2, 0.6), flip=0.25, brightness=0.3, grey=0.1)
+    strength = training.Augmentation(crop_scale=(0.2, 0.6), flip=0.25, brightness=0.3, gray=0.1)
     d = augment.draw(jax.random.key(3), 4000, strength)
     area = np.asarray(d.height * d.width)
     assert area.min() >= 0.2 - 1e-5 and area.max() <= 0.6 + 1e-5
@@ -193,7 +193,7 @@ def test_draws_keep_to_the_strengths():
 
 
 @pytest.mark.parametrize(
-    "change", [dict(crop_scale=(0, 1)), dict(crop_ratio=0.5), dict(grey=1.5), dict(flip=-0.1)]
+    "change", [dict(crop_scale=(0, 1)), dict(crop_ratio=0.5), dict(gray=1.5), dict(flip=-0.1)]
 )
 def test_impossible_strengths_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):

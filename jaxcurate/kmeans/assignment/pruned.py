@@ -168,8 +168,10 @@ def search_pruned(
     error = score_error_bound(rounding, loss, jnp.maximum(longest, rounding.norms), x.shape[1])
     max_radius = jnp.sqrt(jnp.maximum(2 * before.scores + rounding.norms**2 + 4 * error, 0))
     # Bounds the increase of the score of each row's own centroid.
-    own = own_scores(x, centroids, before.labels, block=block)
-    own_increase = jnp.where(centroid_shift[before.labels] > 0, own - before.scores + 2 * error, 0)
+    base_scores = own_scores(x, centroids, before.labels, block=block)
+    own_increase = jnp.where(
+        centroid_shift[before.labels] > 0, base_scores - before.scores + 2 * error, 0
+    )
 
     order = bounds.order.reshape(-1, block)
     of_block = lambda a, f: f(a[order], axis=1)
@@ -188,7 +190,7 @@ def search_pruned(
     all_of = jnp.mean(moved, dtype=jnp.float32)
 
     def by_blocks() -> tuple[Top2, jax.Array, jax.Array, jax.Array]:
-        now, lower_bounds_now = top2_pruned(x, centroids, own, order, scored, precision)
+        now, lower_bounds_now = top2_pruned(x, centroids, base_scores, order, scored, precision)
         lower_bounds_now -= 2 * of_block(error, jnp.max)[:, None]
         close_at = lambda least: score_tolerance(rounding, loss, least, x.shape[1])
         best, sure = merged(before, now, moved, close_at)
@@ -262,7 +264,7 @@ def own_scores(x: jax.Array, centroids: jax.Array, labels: jax.Array, *, block: 
 def top2_pruned(
     x: jax.Array,
     centroids: jax.Array,
-    own: jax.Array,
+    base_scores: jax.Array,
     order: jax.Array,
     scored: jax.Array,
     precision: Precision,
@@ -272,13 +274,14 @@ def top2_pruned(
     Args:
         x: float32 ``[n, d]``.
         centroids: float32 ``[k, d]``.
-        own: Score of each row's own centroid, from which bounds are measured, float32 ``[n]``.
+        base_scores: Score of each row's own centroid, from which bounds are measured, float32
+            ``[n]``.
         order: Row numbers of each block, int32 ``[n / block, block]``.
         scored: Flags of the centroids to score for each block, bool ``[n / block, k]``.
         precision: Precision of the products.
 
     Returns:
-        The best two centroids; and the least difference of a centroid's score and the own score in
+        The best two centroids; and the least difference of a centroid's score and the base score in
         each block, float32 ``[n / block, k]``, 0 for a centroid that is not scored.
     """
     k = len(centroids)
@@ -288,7 +291,7 @@ def top2_pruned(
 
     def one_block(given: tuple[jax.Array, ...]) -> tuple[Top2, jax.Array]:
         numbers, wanted = given
-        rows, base = x[numbers], own[numbers]
+        rows, base = x[numbers], base_scores[numbers]
         if precision == "bfloat16":
             # Rounded in the loop: XLA hoists a mere astype, which copies all rows.
             rows = rounded(rows).astype(precision)

@@ -1,12 +1,13 @@
 """Sums of the rows of each cluster, by the method that fits the backend.
 
-A float32 that everything is added to one by one loses the digits of each addend as it grows, and
-counts no further than 2**24. So rows are added up in short runs, the runs with a second float32
-that keeps what the first one rounds off, and counts are whole numbers. What XLA could merge into
-one long run (it folds ``a + scatter(0, b)`` into ``scatter(a, b)``) stands behind a barrier.
+If many rows are added one by one to a float32 sum, the sum grows and each row loses digits; a
+float32 count stops at 2**24. Therefore rows are added up in short runs, and the sums of the runs
+are added to a total of two float32 numbers, of which the second keeps the digits that the first
+loses. Counts are whole numbers. XLA could merge several runs into a long one, since it folds
+``a + scatter(0, b)`` into ``scatter(a, b)``; an optimization barrier prevents that.
 
 References:
-    Knuth, The Art of Computer Programming, volume 2, section 4.2.2 (the exact sum of two).
+    Knuth, The Art of Computer Programming, volume 2, section 4.2.2 (exact sum of two numbers).
 """
 
 from typing import NamedTuple
@@ -23,21 +24,23 @@ _FEW = 256
 _BLOCK = 1024
 """Number of rows in a block, in the order of their labels."""
 _AT_ONCE = 4096
-"""Largest number of rows that are gathered at a time on a CPU; of few rows, a sixteenth."""
+"""Largest number of rows that are gathered at a time on a CPU, and at most 1/16 of all rows."""
 _RUN = 1024
 """Number of rows of a cluster after which its running sum is added to the total."""
 Run = tuple[jax.Array, jax.Array, jax.Array]
-"""Number of finished blocks, and running sums and counts that the total does not have yet."""
+"""Number of finished blocks, and the running sums and counts that are not in the total yet."""
 
 
 class Total(NamedTuple):
-    """Sums in two parts: ``high``, and ``low`` with the digits that rounding took from it."""
+    """Sums of clusters, each in two float32 numbers."""
 
     high: jax.Array
+    """Sums, float32 ``[k, d]``."""
     low: jax.Array
+    """Digits that rounding took from ``high``, float32 ``[k, d]``."""
 
     def plus(self, more: jax.Array) -> "Total":
-        """Returns the sums plus ``more``; digits that ``high`` loses go to ``low``."""
+        """Returns the sums plus ``more``, with the digits that ``high`` loses in ``low``."""
         high = self.high + more
         back = high - self.high
         return Total(high, self.low + ((self.high - (high - back)) + (more - back)))
@@ -50,47 +53,50 @@ def sums_of_differences(
     centroids: jax.Array,
     touched: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums the rows' differences from their centroids, and counts the rows, by cluster.
+    """Returns the sum of the differences of rows from their centroid, and the count, by cluster.
 
-    Differences from a centroid close to the mean are small and nearly cancel, so that their
-    float32 sum keeps digits that the sum of a large cluster's rows would lose.
+    If the centroid is close to the mean, the differences are small and nearly cancel, so that their
+    float32 sum keeps digits that the sum of the rows of a large cluster would lose.
 
     Args:
         x: float32 ``[n, d]``.
-        weights: float32 ``[n]``; rows of weight 0 are left out, all others count as one.
-        labels: int32 ``[n]``; below 0 for none.
+        weights: float32 ``[n]``; rows of weight 0 are left out, and all others have weight 1.
+        labels: Cluster of each row, int32 ``[n]``; below 0 for rows without a cluster.
         centroids: float32 ``[k, d]``.
         touched: Flags of the clusters to sum, bool ``[k]``; all by default.
 
     Returns:
-        Sums float32 ``[k, d]`` and counts int32 ``[k]``. Equal arguments are added up in the same
-        order.
+        Sums float32 ``[k, d]`` and counts int32 ``[k]``. The order of the additions depends on
+        nothing but the arguments.
     """
     wanted = (weights > 0) & (labels >= 0)
     if touched is not None:
         wanted &= touched[labels]
     weights = jnp.where(wanted, weights, 0)
-    # XLA's scatter is good on CPUs, slow on TPUs, and in some releases a compare-and-swap loop
-    # on GPUs; matrix products are what their units are for.
+    # XLA's scatter is fast on CPUs, slow on TPUs, and on GPUs in some releases a loop of
+    # compare-and-swap. TPUs and GPUs are fastest at matrix products.
     on_cpu = by_segments if touched is None else by_gathered_segments
     elsewhere = by_one_hot if len(centroids) <= _FEW else by_windows
     return jax.lax.platform_dependent(x, weights, labels, centroids, cpu=on_cpu, default=elsewhere)
 
 
 def halves(counts: jax.Array) -> jax.Array:
-    """Returns counts ``[k]`` as int32 ``[2, k]``, whose sum over devices cannot overflow."""
+    """Returns the upper and lower 16 bits of counts ``[k]``, int32 ``[2, k]``.
+
+    Their sum over devices cannot overflow.
+    """
     return jnp.stack([counts >> 16, counts & 0xFFFF])
 
 
 def whole(halves: jax.Array) -> jax.Array:
-    """Returns the counts, float32 ``[k]``, from a sum of :func:`halves`."""
+    """Returns the counts, float32 ``[k]``, from the sum of :func:`halves` over devices."""
     return halves[0].astype(jnp.float32) * 2.0**16 + halves[1].astype(jnp.float32)
 
 
 def over_devices(
     sums: jax.Array, counts: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Adds up the sums and counts of all devices; counts become float32."""
+    """Returns the sums of all devices, and their counts as float32."""
     sums, counts = collectives.psum((sums, halves(counts)), axis_name)
     return sums, whole(counts)
 
@@ -98,7 +104,7 @@ def over_devices(
 def by_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns sums and counts of all rows, scattered at once if the rows are few."""
+    """Returns sums and counts of all rows, by a single scatter if there are few rows."""
     if len(x) > _RUN:
         return by_gathered_segments(x, weights, labels, centroids)
     zeros = jnp.zeros_like(centroids)
@@ -109,10 +115,10 @@ def by_segments(
 def by_gathered_segments(
     x: jax.Array, weights: jax.Array, labels: jax.Array, centroids: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns sums and counts of rows that are gathered in blocks and scattered to running sums.
+    """Returns sums and counts of rows, gathered in blocks and scattered to running sums.
 
-    Running sums are added to the total before they lose digits, when a cluster has many rows. With
-    many clusters this is rare.
+    Running sums are added to the total once a cluster has many rows in them, before they lose
+    digits. With many clusters this is rare.
     """
     (n, d), k = x.shape, len(centroids)
     block = min(_AT_ONCE, max(1, n // 16))
@@ -124,9 +130,9 @@ def by_gathered_segments(
         i, sums, counts = run
         rows = jax.lax.dynamic_slice(numbers, (i * block,), (block,))
         real = rows < n
-        own = labels.at[rows].get(mode="clip")
-        sums = _scattered(sums, x.at[rows].get(mode="clip"), real, own, centroids, lanes)
-        return i + 1, sums, counts.at[own].add(real)
+        block_labels = labels.at[rows].get(mode="clip")
+        sums = _scattered(sums, x.at[rows].get(mode="clip"), real, block_labels, centroids, lanes)
+        return i + 1, sums, counts.at[block_labels].add(real)
 
     def short(run: Run) -> jax.Array:
         return (run[0] < n_blocks) & (jnp.max(run[2]) <= _RUN)
@@ -145,8 +151,8 @@ def by_gathered_segments(
 def _lanes(k: int, block: int) -> int:
     """Returns the number of running sums of each of ``k`` clusters in a block, a power of two.
 
-    Few clusters get many sums, so that each adds up few rows. All sums together take less memory
-    than the rows.
+    The fewer clusters, the more sums for each, so that each sum adds up few rows. All sums together
+    take less memory than the rows.
     """
     return 1 << (max(1, block // max(16, 4 * k)).bit_length() - 1)
 
@@ -155,19 +161,19 @@ def _scattered(
     sums: jax.Array,
     rows: jax.Array,
     real: jax.Array,
-    own: jax.Array,
+    labels: jax.Array,
     centroids: jax.Array,
     lanes: int,
 ) -> jax.Array:
-    """Returns the sums ``[lanes k, d]`` plus a block; each lane takes successive rows."""
+    """Returns the sums ``[lanes k, d]`` plus a block, of which each lane takes successive rows."""
     block, k = len(rows), len(centroids)
-    differences = jnp.where(real[:, None], rows - centroids.at[own].get(mode="clip"), 0)
+    differences = jnp.where(real[:, None], rows - centroids.at[labels].get(mode="clip"), 0)
     lane = jnp.arange(block, dtype=jnp.int32) * lanes // block
-    return sums.at[own + k * lane].add(differences)
+    return sums.at[labels + k * lane].add(differences)
 
 
 def _joined(sums: jax.Array, lanes: int) -> jax.Array:
-    """Returns the sums ``[k, d]`` of all lanes, in pairs."""
+    """Returns the sums ``[k, d]`` over all lanes, added up in pairs."""
     sums = jax.lax.optimization_barrier(sums)
     while lanes > 1:
         lanes //= 2
@@ -191,9 +197,9 @@ def by_one_hot(
     def add(
         carry: tuple[Total, jax.Array], inputs: tuple[jax.Array, ...]
     ) -> tuple[tuple[Total, jax.Array], None]:
-        rows, real, own = inputs
-        differences = rows - centroids.at[own].get(mode="clip")
-        one_hot = jax.nn.one_hot(own, k, dtype=bool) & real[:, None]
+        rows, real, block_labels = inputs
+        differences = rows - centroids.at[block_labels].get(mode="clip")
+        one_hot = jax.nn.one_hot(block_labels, k, dtype=bool) & real[:, None]
         sums = jnp.dot(one_hot.T.astype(x.dtype), differences, precision=HIGHEST)
         return (carry[0].plus(sums), carry[1] + jnp.sum(one_hot, axis=0, dtype=jnp.int32)), None
 
@@ -212,14 +218,14 @@ def by_windows(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns sums and counts by small matrix products of sorted rows with windows of clusters.
 
-    Rows are sorted by label. Each turn takes the next rows whose labels lie in the window that
-    begins at the first label, and adds them to the sums of that window, which are contiguous.
-    There are at most ``n / block + k / window`` turns.
+    Rows are sorted by label. Each turn takes a block of the next rows. A window of clusters begins
+    at the first label of the block; rows of the block whose labels lie in the window are added to
+    its sums, which are contiguous. There are at most ``n / block + k / window`` turns.
     """
     k, d = centroids.shape
-    own = jnp.where(weights > 0, labels, k)
-    order = jnp.argsort(own, stable=True).astype(jnp.int32)
-    own = jnp.pad(own[order], (0, _BLOCK), constant_values=k)
+    labels = jnp.where(weights > 0, labels, k)
+    order = jnp.argsort(labels, stable=True).astype(jnp.int32)
+    sorted_labels = jnp.pad(labels[order], (0, _BLOCK), constant_values=k)
     order = jnp.pad(order, (0, _BLOCK))
     centroids = jnp.pad(centroids, ((0, _FEW), (0, 0)))
     within = jnp.arange(_FEW, dtype=jnp.int32)
@@ -227,10 +233,10 @@ def by_windows(
     def turn(state: tuple[jax.Array, Total, jax.Array]) -> tuple[jax.Array, Total, jax.Array]:
         begin, total, counts = state
         rows = jax.lax.dynamic_slice(order, (begin,), (_BLOCK,))
-        local = jax.lax.dynamic_slice(own, (begin,), (_BLOCK,))
+        local = jax.lax.dynamic_slice(sorted_labels, (begin,), (_BLOCK,))
         first = local[0]
         inside = (local < k) & (local - first < _FEW)
-        local = jnp.where(inside, local - first, _FEW)  # _FEW has no place in the one-hot product
+        local = jnp.where(inside, local - first, _FEW)  # _FEW matches no column of one_hot
         window = jax.lax.dynamic_slice(centroids, (first, 0), (_FEW, d))
         differences = x[rows] - window.at[local].get(mode="clip")
         one_hot = local[:, None] == within[None, :]
@@ -248,7 +254,7 @@ def by_windows(
         return begin + jnp.sum(inside, dtype=jnp.int32), total, counts
 
     def unfinished(state: tuple[jax.Array, Total, jax.Array]) -> jax.Array:
-        return own[state[0]] < k
+        return sorted_labels[state[0]] < k
 
     begin = jnp.int32(0), *_nothing(k + _FEW, d, x.dtype)
     _, total, counts = jax.lax.while_loop(unfinished, turn, begin)

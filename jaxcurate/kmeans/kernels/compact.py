@@ -1,4 +1,4 @@
-"""Work on flagged rows only, gathered in dense blocks."""
+"""Loops over flagged rows only, which are gathered in dense blocks."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,14 +12,15 @@ Carry = TypeVar("Carry")
 def over_flagged(
     flags: jax.Array, block: int, work: Callable[[jax.Array, Carry], Carry], carry: Carry
 ) -> Carry:
-    """Calls ``carry = work(rows, carry)`` for each block of flagged rows, and returns ``carry``.
+    """Returns ``carry`` after ``carry = work(rows, carry)`` for each block of flagged rows.
 
     Args:
         flags: Flags of the rows, bool ``[n]``.
         block: Number of rows in a block.
-        work: Function of row numbers, int32 ``[block]``, and of ``carry``. In the last block the
-            numbers are filled up with ``n``, which a gather has to clip and a scatter to drop.
-        carry: First argument for ``work``.
+        work: Function of row numbers, int32 ``[block]``, and of ``carry``, that returns the next
+            ``carry``. The last block is padded with the number ``n``, which a gather has to clip
+            and a scatter has to drop.
+        carry: Value before the first block.
     """
     n = len(flags)
     block = min(block, n)
@@ -34,9 +35,9 @@ def over_flagged(
 
 
 def flagged(flags: jax.Array) -> jax.Array:
-    """Returns the numbers of the flagged rows in order, filled up with ``n``, int32 ``[n]``."""
+    """Returns the numbers of the flagged rows in order, padded with ``n``, int32 ``[n]``."""
     n = len(flags)
-    # Running sums of short blocks: a single one over all n takes three times as long on a CPU.
+    # Cumulative sums within short blocks: one over all n rows takes three times as long on a CPU.
     width = 256
     blocks = jnp.pad(flags, (0, -n % width)).reshape(-1, width).astype(jnp.int32)
     inside = jnp.cumsum(blocks, axis=1)

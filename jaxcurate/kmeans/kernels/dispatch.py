@@ -13,16 +13,16 @@ from jaxcurate.runtime import devices
 GpuKernel = Literal["blocks", "fused"]
 
 gpu_kernel: GpuKernel = "blocks"
-"""Kernel that GPUs run: XLA's blocks, or :mod:`jaxcurate.kmeans.kernels.hopper` where
-:func:`runs_fused` holds and blocks elsewhere. The fused kernel has been compiled and interpreted,
-but never run on a GPU: it is not the default until ``scripts/bench/gpu.py``, which runs both, says
-that it pays."""
+"""Kernel that GPUs run. "blocks" is XLA's; "fused" is :mod:`jaxcurate.kmeans.kernels.hopper` if
+:func:`runs_fused` holds, and XLA's otherwise. The fused kernel has been compiled and interpreted,
+but never run on a GPU. It becomes the default if ``scripts/bench/gpu.py``, which runs both, shows
+that it is faster."""
 
 devices.compiled_for.append(lambda: gpu_kernel)
 
 
 def runs_fused(precision: Precision) -> bool:
-    """Returns whether the kernel for Hopper GPUs is selected and available.
+    """Returns whether GPUs run the fused kernel, which has to be selected and available.
 
     It exists for bfloat16 only and needs compute capability 9.
 
@@ -53,7 +53,7 @@ def top2_of_all(
     """
     fused: dict[str, Any] = {"tpu": functools.partial(top2_fused, precision=precision)}
     if runs_fused(precision):
-        # Imported when needed, for its interface changes between releases of jax.
+        # Imported only if needed, since the interface that it uses changes between releases of jax.
         from jaxcurate.kmeans.kernels.hopper import top2_on_hopper
 
         fused["cuda"] = top2_on_hopper

@@ -1,24 +1,26 @@
-r"""The best two centroids of each row in one kernel for Hopper GPUs, in bfloat16.
+r"""Kernel for Hopper GPUs for the best two centroids of each row, in bfloat16.
 
 As in :mod:`jaxcurate.kmeans.kernels.tpu`, scores never leave the chip. A block of CUDA threads has
-128 rows and walks all centroids, 256 at a time. One warpgroup fetches: parts of the rows and of the
-centroids, 64 columns wide, in a ring of stages, for not even 128 rows of 1024 numbers fit in the
-shared memory. Two warpgroups multiply, each its 64 rows with all 256 centroids, and compare the
-scores while these still lie in the registers of the accumulator.
+128 rows and walks over all centroids in tiles of 256. One warpgroup copies rows and centroids to
+the shared memory, 64 columns at a time, in a ring of stages, since not even 128 rows of 1024
+columns fit in the shared memory. Two warpgroups multiply, each its 64 rows with the 256 centroids
+of a tile, and compare the scores while these are still in the registers of the accumulator.
 
-To compare costs as much care as to multiply, since minima run at a 32nd of the tensor cores'
-multiply-adds. So nothing is reduced along a row until the end. Of the centroids that share their
-number modulo 16 the best two are kept, by five operations a score, and the 16 best twos of a row
-become one when all centroids have passed.
+Comparisons need as much care as products, since a GPU takes minima at 1/32 of the rate at which its
+tensor cores multiply and add. Therefore no reduction along a row happens before the end. Centroids
+with the same number modulo 16 form a class; the kernel keeps the best two of each of the 16
+classes, with five operations for each score, and reduces them to the best two of the row when all
+centroids have passed.
 
-What it can reach, by hand and not measured, on an H100 with :math:`d` columns: a tile takes
-:math:`16 d` cycles of products (4096 FLOP a cycle and multiprocessor) and
-:math:`128 \cdot 256 \cdot 5 / 64 = 2560` of comparisons (64 results a cycle; the subtractions run
-beside them). One warpgroup may compare while the other multiplies, but nothing makes it so. With
-:math:`d = 1024` that is 86 % of the peak without any overlap; but then 49 KiB for every 1024
-cycles of products, 12 TB/s over all multiprocessors, would have to come from the second-level
-cache, which is the closer bound. With :math:`d = 128` comparisons take longer than products: 44 %
-without overlap, 80 % with all of it, before the rows are rounded.
+An estimate of the speed, by hand and not measured, on an H100 with :math:`d` columns: a tile takes
+:math:`16 d` cycles for products (4096 FLOP in a cycle of a multiprocessor) and
+:math:`128 \cdot 256 \cdot 5 / 64 = 2560` cycles for comparisons (64 results in a cycle; the
+subtractions run beside them). One warpgroup may compare while the other multiplies, but nothing
+enforces it. With :math:`d = 1024` that gives 86 % of the peak without any overlap; but then 49 KiB
+for every 1024 cycles of products, 12 TB/s over all multiprocessors, would have to come from the
+second-level cache, which is the tighter bound. With :math:`d = 128` comparisons take longer than
+products: 44 % of the peak without overlap and 80 % with complete overlap, apart from the time for
+rounding the rows.
 """
 
 import functools
@@ -32,32 +34,31 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxcurate.kmeans.kernels.scores import Tiles, Top2
 
 _GROUPS = 2
-"""Warpgroups that multiply; one more fetches."""
+"""Number of warpgroups that multiply; one more copies."""
 _ROWS = 64
-"""Rows of a warpgroup, those of one instruction."""
+"""Number of rows of a warpgroup, which one instruction multiplies."""
 _WIDTH = 256
-"""Centroids to a tile, the most that one instruction takes; 128 registers a thread of scores."""
+"""Number of centroids in a tile, the most of an instruction: 128 registers a thread for scores."""
 _DEPTH = 64
-"""Columns to a stage: 128 bytes, what the shared memory swizzles."""
+"""Number of columns in a stage: 128 bytes, the width by which the shared memory is swizzled."""
 _STAGES = 4
-"""Stages of the ring, of 49 KiB each."""
+"""Number of stages in the ring, of 49 KiB each."""
 _CLASSES = 16
-"""Classes of centroids whose best two are kept: 24 registers a thread."""
+"""Number of classes of centroids; their best two take 24 registers a thread."""
 _FETCHING, _MULTIPLYING = 40, 232
-"""Registers to a thread; 65,536 are there for all."""
-_PIECE = 2**30
-"""Numbers of rows that are rounded at a time, which takes memory for so many in bfloat16."""
+"""Registers of a thread that copies or multiplies; a multiprocessor has 65,536."""
+_ROUNDED_AT_ONCE = 2**30
+"""Largest number of elements of rows that are rounded at a time, which takes 2 bytes for each."""
 
 _BLOCK = _GROUPS * _ROWS
 
 
 def top2_on_hopper(x: jax.Array, tiles: Tiles) -> Top2:
-    """Works as :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for rows ``[n, d]`` in
-    any number.
+    """Returns :func:`jaxcurate.kmeans.kernels.scores.best_two` in bfloat16, for any number of rows.
 
     Args:
         x: float32 ``[n, d]``.
-        tiles: of centroids; they are cut anew.
+        tiles: Centroids in tiles; the kernel cuts its own.
     """
     (n, d), k = x.shape, tiles.half_norms.size
     pad = lambda a, *fill, **options: jnp.pad(a, [(0, f) for f in fill], **options)
@@ -70,25 +71,28 @@ def top2_on_hopper(x: jax.Array, tiles: Tiles) -> Top2:
         rows = pad(rows.astype(jnp.bfloat16), -len(rows) % _BLOCK, -d % _DEPTH)
         return tuple(_launched(n_used, rows, centroids, half_norms))
 
-    size = max(_BLOCK, _PIECE // d // _BLOCK * _BLOCK)
+    size = max(_BLOCK, _ROUNDED_AT_ONCE // d // _BLOCK * _BLOCK)
     if n <= size:
-        found = [part[:n] for part in best_of(x)]
+        results = [part[:n] for part in best_of(x)]
     else:
-        # The last piece begins where it has as many rows as the others; some come twice.
+        # All parts have the same size, so that the last one may repeat rows of the one before.
         begins = jnp.minimum(jnp.arange(-(-n // size)) * size, n - size)
         parts = jax.lax.map(
             lambda begin: best_of(jax.lax.dynamic_slice_in_dim(x, begin, size)), begins
         )
         rest = n - (len(begins) - 1) * size
-        found = [jnp.concatenate([p[:-1].reshape(-1), p[-1, size - rest :]]) for p in parts]
-    places, scores, others = found
+        results = [jnp.concatenate([p[:-1].reshape(-1), p[-1, size - rest :]]) for p in parts]
+    places, scores, others = results
     return Top2(tiles.positions.reshape(-1)[places], scores, others)
 
 
 def _launched(
     n_used: jax.Array, rows: jax.Array, centroids: jax.Array, half_norms: jax.Array
 ) -> list[jax.Array]:
-    """Returns the kernel over all blocks of rows ``[m, d]``, with centroids ``[d, k]``."""
+    """Returns the results of the kernel for rows ``[m, d]`` and centroids ``[d, k]``.
+
+    They are the number of the best centroid, its score, and the second lowest score of each row.
+    """
     m, d = rows.shape
     swizzled = plgpu.TilingTransform((8, _DEPTH)), plgpu.SwizzleTransform(128)
     return plgpu.kernel(
@@ -102,7 +106,7 @@ def _launched(
             plgpu.SMEM((_STAGES, _BLOCK, _DEPTH), jnp.bfloat16, transforms=swizzled),
             plgpu.SMEM((_STAGES, _DEPTH, _WIDTH), jnp.bfloat16, transforms=swizzled),
             plgpu.SMEM((_STAGES, _WIDTH), jnp.float32),
-            plgpu.Barrier(num_arrivals=3, num_barriers=_STAGES),  # one for each copy
+            plgpu.Barrier(num_arrivals=3, num_barriers=_STAGES),  # 3 copies in a stage
             plgpu.Barrier(num_arrivals=_GROUPS, num_barriers=_STAGES),
         ],
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
@@ -125,7 +129,7 @@ def _kernel(
     *,
     steps: int,
 ) -> None:
-    """Does the work of a warpgroup; ``steps`` stages make a tile. All arguments are references."""
+    """Runs the work of a warpgroup, given references; a tile consists of ``steps`` stages."""
     group = jax.lax.axis_index("group")
     begin = jax.lax.axis_index("block") * _BLOCK
     n_tiles = n_used[0]
@@ -146,8 +150,8 @@ def _kernel(
 
             depth = pl.ds(jax.lax.rem(i, steps) * _DEPTH, _DEPTH)
             width = pl.ds(jax.lax.div(i, steps) * _WIDTH, _WIDTH)
-            # Half the norms come with every stage, though only the last of a tile needs them:
-            # a 49th of what is read, and no further barrier.
+            # Every stage copies half the norms, though only the last stage of a tile needs them.
+            # This adds 1/49 to the bytes that are read, and saves a barrier.
             for source, target in (
                 (rows.at[pl.ds(begin, _BLOCK), depth], row_parts),
                 (centroids.at[depth, width], centroid_parts),
@@ -155,7 +159,7 @@ def _kernel(
             ):
                 plgpu.copy_gmem_to_smem(source, target.at[stage], filled.at[stage])
 
-        # Every phase of a barrier is waited for, those of the last stages too.
+        # Every phase of a barrier has to be waited for, also the phases of the last stages.
         @pl.loop(jnp.maximum(n_steps - _STAGES, 0), n_steps)
         def _(i: jax.Array) -> None:
             plgpu.barrier_wait(free.at[stage_of(i)])
@@ -163,7 +167,7 @@ def _kernel(
     @pl.when(group < _GROUPS)
     def _() -> None:
         plgpu.set_max_registers(_MULTIPLYING, action="increase")
-        own = pl.ds(group * _ROWS, _ROWS)
+        group_rows = pl.ds(group * _ROWS, _ROWS)
 
         def products_of(tile: jax.Array) -> jax.Array:
             def added_up(accumulator: Any) -> jax.Array:
@@ -172,8 +176,9 @@ def _kernel(
                     i = tile * steps + step
                     stage = stage_of(i)
                     plgpu.barrier_wait(filled.at[stage])
-                    plgpu.wgmma(accumulator, row_parts.at[stage, own], centroid_parts.at[stage])
-                    plgpu.wgmma_wait(1)  # so the stage before is done with
+                    row_part = row_parts.at[stage, group_rows]
+                    plgpu.wgmma(accumulator, row_part, centroid_parts.at[stage])
+                    plgpu.wgmma_wait(1)  # so that the stage before can be filled again
 
                     @pl.when(step > 0)
                     def _() -> None:
@@ -191,11 +196,11 @@ def _kernel(
             for j in range(_WIDTH // _CLASSES):
                 part = slice(j * _CLASSES, (j + 1) * _CLASSES)
                 new = _along(norms[part], 1) - products[:, part]
-                # Only a lower score is better: of equal ones the first has come before.
+                # Only a lower score replaces the best, so that the first of equal scores is kept.
                 rounds = jnp.where(new < least, tile * (_WIDTH // _CLASSES) + j, rounds)
                 second = jnp.minimum(second, jnp.maximum(least, new))
                 least = jnp.minimum(least, new)
-            plgpu.commit_smem()  # or the next copy might overtake the reading of the norms
+            plgpu.commit_smem()  # or the next copy could overwrite norms before they are read
             plgpu.barrier_arrive(free.at[stage])
             return rounds, least, second
 
@@ -213,5 +218,5 @@ def _kernel(
 
 
 def _along(line: jax.Array, axis: int) -> jax.Array:
-    """Returns a value for each row (axis 0) or each class (axis 1), for all of the other."""
+    """Returns ``[rows, classes]`` from a value for each row (axis 0) or each class (axis 1)."""
     return jax.lax.broadcast_in_dim(line, (_ROWS, _CLASSES), (axis,))

@@ -1,7 +1,7 @@
-r"""Scores of centroids and the best two of each row, in blocks without an ``n x k`` array.
+r"""Scores of centroids, and the best two centroids of each row, without an ``n x k`` array.
 
-Centroids are compared by the score :math:`\|c\|^2 / 2 - x \cdot c`, which has the order of
-:math:`\|x - c\|^2` and costs one matrix product.
+Centroids are compared by the score :math:`\|c\|^2 / 2 - x \cdot c`, which orders the centroids of a
+row as :math:`\|x - c\|^2` does and takes one matrix product.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Tiles(NamedTuple):
-    """Centroids in tiles of equal width ``w``, the last tile filled up."""
+    """Centroids in ``t`` tiles of ``w`` centroids each, of which the last one is padded."""
 
     centroids: jax.Array
     """Centroids, float32 ``[t, w, d]``."""
@@ -25,7 +25,7 @@ class Tiles(NamedTuple):
     positions: jax.Array
     """Indices of the centroids, ascending, int32 ``[t, w]``."""
     n_used: jax.Array | int
-    """Number of tiles with any centroid; they come first."""
+    """Number of tiles that have a centroid; they come first."""
 
 
 class Top2(NamedTuple):
@@ -40,18 +40,18 @@ class Top2(NamedTuple):
 
 
 def half_norms(centroids: jax.Array) -> jax.Array:
-    """Returns half the squared norms, float32 ``[k]``."""
+    """Returns half the squared norms of centroids ``[k, d]``, float32 ``[k]``."""
     return 0.5 * jnp.sum(centroids**2, axis=1)
 
 
 def rounded(x: jax.Array) -> jax.Array:
-    """Returns float32 ``x`` with the digits of bfloat16."""
-    # XLA may drop a cast to bfloat16 and back, and so keep all digits.
+    """Returns float32 ``x``, rounded to the precision of bfloat16."""
+    # XLA may drop a cast to bfloat16 and back, and then nothing is rounded.
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
 def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) -> Tiles:
-    """Returns centroids in tiles.
+    """Returns centroids in the fewest tiles, all nearly full.
 
     Args:
         centroids: float32 ``[k, d]``.
@@ -59,7 +59,7 @@ def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) 
         chosen: Flags of the centroids that take part, bool ``[k]``; all by default.
     """
     k, d = centroids.shape
-    width = -(-k // -(-k // width))  # the fewest tiles, nearly full
+    width = -(-k // -(-k // width))
     fill = -k % width
     norms = half_norms(centroids)
     if chosen is None:
@@ -81,10 +81,10 @@ def tiles_of(centroids: jax.Array, width: int, chosen: jax.Array | None = None) 
 def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") -> Top2:
     """Returns the best centroid of each row and the score of the second best.
 
-    Of centroids with equal scores the first is the best.
+    The first of several centroids with equal scores is the best.
 
     Args:
-        rows: float32 ``[b, d]``; the largest array held is ``[w, b]``.
+        rows: float32 ``[b, d]``. The largest temporary array is ``[w, b]``.
         tiles: Centroids in tiles.
         precision: Precision of the factors of products, which are added up in float32.
     """
@@ -102,7 +102,8 @@ def best_two(rows: jax.Array, tiles: Tiles, precision: Precision = "float32") ->
 
 def nothing_yet(rows: jax.Array) -> Top2:
     """Returns the best two of rows ``[b, d]`` before any centroid is compared."""
-    nothing = rows[:, 0].astype(jnp.float32) * 0  # varies over the devices as the rows do
+    # Made from the rows, so that it varies over devices as they do.
+    nothing = rows[:, 0].astype(jnp.float32) * 0
     return Top2(nothing.astype(jnp.int32), nothing + jnp.inf, nothing + jnp.inf)
 
 
@@ -114,15 +115,18 @@ def top2_of_tile(
     best: Top2,
     precision: Precision,
 ) -> tuple[Top2, jax.Array]:
-    """Returns the best two of rows ``[b, d]`` after one more tile, and its scores ``[w, b]``.
+    """Returns the best two centroids of each row after one more tile, and the scores of the tile.
 
     Args:
-        rows: Rows ``[b, d]`` in this precision.
-        centroids: float32 ``[w, d]``.
-        half_norms: float32 ``[w]``; infinite for padding.
-        positions: Indices of the centroids, int32 ``[w]``, above those of earlier tiles.
-        best: Best two of the earlier tiles.
+        rows: Rows ``[b, d]`` of type ``precision``.
+        centroids: Centroids of the tile, float32 ``[w, d]``.
+        half_norms: Half their squared norms, float32 ``[w]``; infinite for padding.
+        positions: Their indices, int32 ``[w]``, above those of earlier tiles.
+        best: Best two centroids of the earlier tiles.
         precision: Precision of the factors of products.
+
+    Returns:
+        The best two centroids, and the scores, float32 ``[w, b]``.
     """
     width = len(half_norms)
     numbers = jnp.arange(width, dtype=jnp.int32)[:, None]
@@ -133,8 +137,8 @@ def top2_of_tile(
         preferred_element_type=jnp.float32,
     )
     scores = half_norms[:, None] - products
-    # The minimum first, its position in a second pass, along the first axis: all of this is
-    # vectorized, and argmin is not (four times slower on XLA's CPU backend).
+    # The minimum along the first axis, and its position in a second pass: XLA's CPU backend
+    # vectorizes both, but not argmin, which takes four times as long.
     least = jnp.min(scores, axis=0)
     first = jnp.min(jnp.where(scores <= least[None, :], numbers, width - 1), axis=0)
     others = jnp.min(jnp.where(numbers == first[None, :], jnp.inf, scores), axis=0)

@@ -1,8 +1,8 @@
 """TPU kernel for the best two centroids of each row, whose scores never leave fast memory.
 
-XLA writes the scores of a block to the main memory and reads them again for each reduction,
-which takes longer than the products in bfloat16. Here a tile of centroids meets a block of rows,
-and only the best two of each row so far are kept.
+XLA writes the scores of a block to the main memory and reads them again for each reduction, which
+takes longer than the products in bfloat16. This kernel multiplies a block of rows with one tile of
+centroids after another, and keeps only the best two centroids of each row so far.
 """
 
 import functools
@@ -15,16 +15,16 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxcurate.kmeans.kernels.scores import HIGHEST, Precision, Tiles, Top2
 
 _LARGEST = 512, 2**21
-"""Largest number of rows of a block or centroids of a tile, and of their bytes."""
+"""Largest number of rows in a block or of centroids in a tile, and of their bytes."""
 _LIMIT = 2**25
-"""Bytes of fast memory to request, a quarter of that of the chips."""
+"""Bytes of fast memory to request, a quarter of the fast memory of a chip."""
 
 
 def block_side(d: int) -> int:
     """Returns the number of rows in a block and of centroids in a tile, for ``d`` columns."""
     side, most = _LARGEST
     while side > 128 and 4 * side * d > most:
-        side //= 2  # a power of two, so that blocks of rows are a multiple and none is padded
+        side //= 2  # a power of two, which divides the number of rows in a block of XLA: no padding
     return side
 
 
@@ -45,7 +45,7 @@ def top2_fused(
     centroids = jnp.pad(tiles.centroids.reshape(k, d), ((0, -k % side), (0, 0)))
     half_norms = jnp.pad(tiles.half_norms.reshape(k), (0, -k % side), constant_values=jnp.inf)
     n_used = -(-jnp.int32(tiles.n_used * tiles.half_norms.shape[1]) // side)
-    # Beyond the tiles in use the last of these is named again, which moves no data.
+    # Steps beyond the tiles in use name the last of these again, which moves no data.
     tile = lambda i, j, n_used: jnp.maximum(jnp.minimum(j, n_used[0] - 1), 0)
     out = pl.BlockSpec((1, side), lambda i, j, n_used: (0, i))
     places, scores, others = pl.pallas_call(
@@ -55,8 +55,8 @@ def top2_fused(
             grid=(len(x) // side, len(centroids) // side),
             in_specs=[
                 pl.BlockSpec((side, d), lambda i, j, n_used: (i, 0)),
-                pl.BlockSpec((side, d), lambda *at: (tile(*at), 0)),
-                pl.BlockSpec((1, side), lambda *at: (0, tile(*at))),
+                pl.BlockSpec((side, d), lambda *indices: (tile(*indices), 0)),
+                pl.BlockSpec((1, side), lambda *indices: (0, tile(*indices))),
             ],
             out_specs=[out, out, out],
             scratch_shapes=[pltpu.VMEM((side, d), jnp.dtype(precision))],

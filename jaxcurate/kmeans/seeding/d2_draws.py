@@ -8,29 +8,31 @@ import jax.numpy as jnp
 from jaxcurate.runtime import collectives
 
 _FINE = 2**20
-"""Number of rows that one uniform float32, a multiple of 2**-23, can select from."""
+"""Largest number of rows from which a uniform float32, a multiple of 2**-23, can select."""
 _GROUP = 512
 """Number of block sums that are added up one after another."""
 
 
 class Draws(NamedTuple):
-    """Rows drawn independently with probabilities proportional to ``w c``: weight times squared
-    distance to the nearest centroid at that time.
+    """Rows drawn independently, in proportion to their weight times their squared distance.
 
-    Distances only fall. What was drawn by ``c`` and is kept with probability ``c' / c`` is drawn
-    by ``c'`` (rejection sampling), so that the draws serve as the centroids become more.
+    The distance is to the nearest centroid at the time of the draw, and can only fall. If a row is
+    drawn in proportion to a distance ``c`` and kept with probability ``c' / c``, the kept rows are
+    drawn in proportion to ``c'`` (rejection sampling). The same draws thus serve for the next
+    centroids too.
     """
 
     rows: jax.Array
     """Drawn rows, float32 ``[b, d]``."""
-    at: jax.Array
+    row_numbers: jax.Array
     """Row numbers on this device, int32 ``[b]``; ``n`` for rows of other devices."""
     then: jax.Array
     """Squared distances to the nearest centroid at the time of the draw, float32 ``[b]``."""
     now: jax.Array
     """Squared distances to the nearest centroid at present, float32 ``[b]``."""
     chances: jax.Array
-    """Fractions of ``then``, float32 ``[b]`` in [0, 1), above which ``now`` keeps a draw."""
+    """Random numbers, float32 ``[b]`` in [0, 1). A draw is kept as long as ``now`` is above this
+    fraction of ``then``."""
     n_used: jax.Array
     """Number of draws at the beginning that are used up, int32."""
 
@@ -45,7 +47,7 @@ def draw(
     block: int,
     axis_name: str | None,
 ) -> Draws:
-    """Draws rows in proportion to weight times squared distance, or to weight if all are 0.
+    """Draws rows in proportion to weight times squared distance, or to weight if all of it is 0.
 
     Sums over rows are made of sums of blocks in a fixed order, so that the draws do not depend on
     the number of devices.
@@ -61,7 +63,7 @@ def draw(
     """
     potential = closest * weights
     any_left = collectives.psum(jnp.any(potential > 0).astype(jnp.int32), axis_name) > 0
-    # If every row lies on a centroid (k exceeds the distinct rows), any row may be drawn.
+    # If every row equals a centroid (k exceeds the number of distinct rows), any row may be drawn.
     blocks = jnp.where(any_left, potential, weights).reshape(-1, block)
     sums = collectives.all_gather(jnp.sum(blocks, axis=1), axis_name)
     chosen, rest, chances = draw_blocks(key, n_draws, sums, block)
@@ -72,14 +74,14 @@ def draw(
     inner = jnp.sum(jnp.cumsum(mass, axis=1) <= rest[:, None], axis=1)
     inner = jnp.minimum(inner, block - 1)
     has_mass = jnp.take_along_axis(mass, inner[:, None], axis=1)[:, 0] > 0
-    at = local * block + jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
-    rows = collectives.psum(jnp.where(is_local[:, None], x[at], 0), axis_name)
-    then = collectives.psum(jnp.where(is_local, closest[at], 0), axis_name)
-    return Draws(rows, jnp.where(is_local, at, len(x)), then, then, chances, jnp.int32(0))
+    numbers = local * block + jnp.where(has_mass, inner, jnp.argmax(mass, axis=1))
+    rows = collectives.psum(jnp.where(is_local[:, None], x[numbers], 0), axis_name)
+    then = collectives.psum(jnp.where(is_local, closest[numbers], 0), axis_name)
+    return Draws(rows, jnp.where(is_local, numbers, len(x)), then, then, chances, jnp.int32(0))
 
 
 def points_and_chances(key: jax.Array, n_draws: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the random numbers of draws in [0, 1): points and chances, float32 ``[n_draws]``."""
+    """Returns points and chances for draws, random float32 ``[n_draws]`` each in [0, 1)."""
     uniform = lambda key: jax.random.uniform(key, (n_draws,))
     return uniform(key), uniform(jax.random.fold_in(key, 1))
 
@@ -96,13 +98,13 @@ def draw_blocks(
         block: Number of rows in a block.
 
     Returns:
-        The block of each draw, int32 ``[n_draws]``; the part of its sum before the draw; and the
-        chance of the draw, both float32 ``[n_draws]``.
+        The block of each draw, int32 ``[n_draws]``; its point within the block, from 0 to the sum
+        of the block; and its number for :attr:`Draws.chances`, both float32 ``[n_draws]``.
     """
     points, chances = points_and_chances(key, n_draws)
     chosen, rest = choose_blocks(points, sums)
     if len(sums) * block > _FINE:
-        # A float32 has too few digits to select one of so many rows: a second one selects within.
+        # A float32 has too few digits to select one of so many rows: another selects in the block.
         rest = sums[chosen] * jax.random.uniform(jax.random.fold_in(key, 2), (n_draws,))
     return chosen, rest, chances
 
@@ -120,12 +122,12 @@ def choose_blocks(points: jax.Array, sums: jax.Array) -> tuple[jax.Array, jax.Ar
     """Returns the positions of points on a line that is made of blocks.
 
     Args:
-        points: Positions from one end of the line to the other, float32 ``[c]`` in [0, 1).
+        points: Positions as fractions of the line, float32 ``[c]`` in [0, 1).
         sums: Lengths of the blocks, float32 ``[b]``.
 
     Returns:
-        The block of each point, int32 ``[c]``, and the position within it. A point that rounding
-        puts past the end gets the longest block, whose length is above 0.
+        The block of each point, int32 ``[c]``, and the position within it. If rounding puts a point
+        beyond the end of the line, its block is the longest one, whose length is above 0.
     """
     ends = jnp.cumsum(sums)
     points = points * ends[-1]
@@ -142,15 +144,15 @@ def kept(draws: Draws) -> jax.Array:
 
 
 def take(draws: Draws, n: int) -> tuple[jax.Array, Draws]:
-    """Returns the indices of the first ``n`` kept draws, int32 ``[n]``, and the other draws.
+    """Returns the indices of the first ``n`` kept draws, int32 ``[n]``, and draws without them.
 
     At least ``n`` draws have to be kept: ``jnp.sum(kept(draws)) >= n``.
     """
-    which = jnp.flatnonzero(kept(draws), size=n)
-    return which, draws._replace(n_used=which[-1] + 1)
+    indices = jnp.flatnonzero(kept(draws), size=n)
+    return indices, draws._replace(n_used=indices[-1] + 1)
 
 
 def nearer(draws: Draws, centroid: jax.Array) -> Draws:
-    """Returns the draws after the choice of one more centroid ``[d]``."""
+    """Returns the draws with the distances after one more centroid ``[d]``."""
     squared = jnp.sum((draws.rows - centroid[None, :]) ** 2, axis=1)
     return draws._replace(now=jnp.minimum(draws.now, squared))

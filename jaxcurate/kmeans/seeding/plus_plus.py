@@ -1,4 +1,4 @@
-"""Greedy k-means++ seeding: one jitted loop over the centroids, on sharded rows."""
+"""Greedy k-means++ seeding of sharded rows, in one jitted loop over the centroids."""
 
 import math
 from collections.abc import Callable
@@ -16,15 +16,16 @@ from jaxcurate.runtime.devices import ROWS, SAME, specs
 _AT_ONCE = 4096
 """Number of rows that are compared with candidates at a time."""
 _STEPS = 8
-"""Largest number of steps that draws are made ahead for."""
+"""Largest number of steps for which candidates are drawn at once."""
 _COLUMNS_A_STEP = 16
-"""Columns for each step ahead, so that distances to draws take about the memory of the rows."""
+"""Smallest number of columns for each such step, so that distances to the draws take about the
+memory of the rows."""
 _PRUNE_FROM = 16
 """Smallest number of columns for which pruning pays."""
 _PRUNE_ROWS = 8192
 """Number of rows of a device above which pruning pays."""
 _WORTHWHILE = 0.1
-"""Fraction of the rows from which on gathering them costs more than pruning saves."""
+"""Fraction of the rows at or above which gathering them costs more than pruning saves."""
 
 
 class Seeds(NamedTuple):
@@ -44,7 +45,7 @@ SEEDS_SPECS = specs(Seeds, SAME, ROWS, ROWS, SAME)
 
 
 def seeds_like(n: int, d: int, n_clusters: int) -> Seeds:
-    """Returns the shapes of the state of a seeding."""
+    """Returns the shapes and types of the state of a seeding."""
     shape = jax.ShapeDtypeStruct
     rows = shape((n,), jnp.float32), shape((n,), jnp.int32)
     return specs(Seeds, shape((n_clusters, d), jnp.float32), *rows, shape((), jnp.int32))
@@ -62,9 +63,9 @@ def n_candidates(n_clusters: int) -> int:
 
 
 def n_ahead(n_clusters: int, d: int) -> int:
-    """Returns the number of draws to make at once, for some steps ahead, with ``d`` columns."""
+    """Returns the number of draws to make at once, for one or more steps, with ``d`` columns."""
     trials, steps = n_candidates(n_clusters), min(_STEPS, d // _COLUMNS_A_STEP)
-    # Half a step's draws are added for those that are thinned out as distances fall.
+    # Half a step's draws are added, since some draws are thinned out as distances fall.
     return steps * trials + trials // 2 if steps > 1 else trials
 
 
@@ -78,7 +79,10 @@ def greedy_kmeans_plus_plus(
     axis_name: str | None,
     plain: bool = False,
 ) -> jax.Array:
-    """Chooses ``k`` centroids among the rows, float32 ``[k, d]``, as :func:`more_seeds` does."""
+    """Returns ``k`` centroids chosen from the rows, float32 ``[k, d]``.
+
+    The arguments are those of :func:`more_seeds`.
+    """
     options: dict[str, Any] = dict(block=block, axis_name=axis_name)
     seeds = first_seed(x, weights, key, n_clusters=n_clusters, **options)
     return more_seeds(x, weights, key, seeds, n_clusters, plain=plain, **options).centroids
@@ -93,7 +97,10 @@ def first_seed(
     block: int,
     axis_name: str | None,
 ) -> Seeds:
-    """Returns the state after the first centroid, a random row; arguments as :func:`more_seeds`."""
+    """Returns the state after the first centroid, a random row.
+
+    The arguments are those of :func:`more_seeds`.
+    """
     nothing = jnp.zeros_like(weights)
     first = draw(
         x, weights, nothing, jax.random.fold_in(key, 0), 1, block=block, axis_name=axis_name
@@ -114,13 +121,13 @@ def more_seeds(
     axis_name: str | None,
     plain: bool = False,
 ) -> Seeds:
-    """Chooses more centroids among the rows, far from each other, by greedy D^2 sampling.
+    """Chooses more centroids among the rows, by greedy D^2 sampling.
 
     At each step candidates are drawn with probability proportional to the weighted squared
-    distance to the nearest centroid so far, and the one that lowers the potential most is kept.
-    Candidates of several steps are drawn at once (:mod:`jaxcurate.kmeans.seeding.d2_draws`), so
-    that one matrix product gives the distances for all of these steps. Thinning gives each step
-    its own probabilities.
+    distance to the nearest centroid so far, and the candidate that lowers the potential most
+    becomes a centroid. The candidates of several steps are drawn at once, so that one matrix
+    product gives the distances for all of these steps; draws are thinned so that each step has the
+    right probabilities (:mod:`jaxcurate.kmeans.seeding.d2_draws`).
 
     A row whose centroid is more than twice as far from every candidate as from the row cannot be
     nearer to any of them. If few other rows are left, only these are compared.
@@ -130,15 +137,15 @@ def more_seeds(
         weights: float32 ``[n]``; 0 marks padding.
         key: Random key of jax.
         seeds: State from :func:`first_seed` or from this function.
-        stop: Number of centroids to stop at, after the last step that there are draws for. Stops
-            on the way do not change the centroids.
+        stop: Number of centroids at which to stop. Steps that there are draws for are still taken,
+            so that a stop does not change later centroids.
         block: Number of rows in a partial sum.
         axis_name: Mapped axis over which rows are split.
-        plain: If True, draws for one step at a time and compares all rows, as suits few rows under
-            vmap.
+        plain: If True, draws for one step at a time and compares all rows, which is best for few
+            rows under vmap.
 
     Returns:
-        The state after these steps. If fewer rows are distinct, the last centroids repeat.
+        The state after these steps. Centroids repeat once all distinct rows are chosen.
 
     References:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
@@ -153,18 +160,23 @@ def more_seeds(
     def joined(
         seeds: Seeds, centroid: jax.Array, closest: jax.Array, owner: jax.Array
     ) -> tuple[Seeds, jax.Array]:
-        """Returns the seeding with one more centroid, and this centroid."""
+        """Returns the state with one more centroid, and this centroid."""
         i = seeds.n_chosen
         return Seeds(seeds.centroids.at[i].set(centroid), closest, owner, i + 1), centroid
 
     def everywhere(
         seeds: Seeds, candidates: jax.Array, squared: jax.Array
     ) -> tuple[Seeds, jax.Array]:
-        """Returns the best candidate joins, given its squared distance ``[c, n]`` from every
-        row."""
+        """Returns the state after the best candidate is added, and this candidate.
+
+        Args:
+            seeds: State before this step.
+            candidates: float32 ``[c, d]``.
+            squared: Squared distances of all rows to the candidates, float32 ``[c, n]``.
+        """
         potentials = jnp.minimum(squared, seeds.closest[None, :]) * weights[None, :]
         sums = jnp.sum(potentials.reshape(len(candidates), -1, block), axis=2)
-        # By blocks, joined in one order: they do not depend on how many devices share the rows.
+        # Sums of blocks, added up in a fixed order, do not depend on the number of devices.
         sums = collectives.all_gather(jax.lax.optimization_barrier(sums).T, axis_name)
         best = jnp.argmin(sum_of_blocks(sums))
         squared = squared[best]
@@ -172,14 +184,14 @@ def more_seeds(
         return joined(seeds, candidates[best], jnp.minimum(squared, seeds.closest), owner)
 
     def where_near(seeds: Seeds, candidates: jax.Array) -> tuple[Seeds, jax.Array]:
-        """Returns the same, looking only at rows that may be nearer to a candidate."""
-        at = lambda a, rows: a.at[rows].get(mode="clip")
+        """Returns the same as ``everywhere``, from rows only that may be nearer to a candidate."""
+        gathered = lambda a, rows: a.at[rows].get(mode="clip")
         between = least_between(seeds.centroids, candidates)
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
 
         def gained(rows: jax.Array, gains: jax.Array) -> jax.Array:
-            squared = squared_distances_to(candidates, at(x, rows), at(norms, rows))
-            less = jnp.maximum(at(seeds.closest, rows)[None, :] - squared, 0)
+            squared = squared_distances_to(candidates, gathered(x, rows), gathered(norms, rows))
+            less = jnp.maximum(gathered(seeds.closest, rows)[None, :] - squared, 0)
             w = weights.at[rows].get(mode="fill", fill_value=0)
             return gains + jnp.sum(less * w[None, :], axis=1)
 
@@ -188,8 +200,8 @@ def more_seeds(
         chosen = jax.lax.dynamic_slice(candidates, (best, 0), (1, d))
 
         def moved(rows: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple:
-            squared = squared_distances_to(chosen, at(x, rows), at(norms, rows))[0]
-            rows = jnp.where(squared < at(seeds.closest, rows), rows, n)  # n is dropped
+            squared = squared_distances_to(chosen, gathered(x, rows), gathered(norms, rows))[0]
+            rows = jnp.where(squared < gathered(seeds.closest, rows), rows, n)  # n is dropped
             closest, owner = pair
             closest = closest.at[rows].set(squared, mode="drop")
             return closest, owner.at[rows].set(seeds.n_chosen, mode="drop")
@@ -199,13 +211,18 @@ def more_seeds(
         return joined(seeds, chosen[0], *over_flagged(near, _AT_ONCE, moved, pair))
 
     def may_be_nearer(seeds: Seeds, between: jax.Array) -> jax.Array:
-        """Returns where a row may be nearer to something than to its centroid, bool ``[n]``; given
-        how far from it each centroid ``[k]`` is, squared."""
-        # Squared distances are within one part in a hundred of the true ones.
+        """Returns flags of the rows that may be nearer to a candidate than to their centroid.
+
+        Args:
+            seeds: State before this step.
+            between: Lower bounds of the squared distances of centroids to their nearest candidate,
+                float32 ``[k]``.
+        """
+        # Squared distances are within 1 % of the true ones.
         return (4 * 1.03 * seeds.closest >= between[seeds.owner]) & (weights > 0)
 
     def some_steps(seeds: Seeds) -> Seeds:
-        """Returns as many steps as there are draws for."""
+        """Returns the state after as many steps as one set of draws is enough for."""
         draws = draw(
             x,
             weights,
@@ -217,74 +234,87 @@ def more_seeds(
         )
 
         def all_with(step: Callable[[Seeds, jax.Array], tuple[Seeds, jax.Array]]) -> Seeds:
-            """Steps while draws last, given one that goes by the numbers of its candidates."""
+            """Returns the state after steps as long as enough draws are kept.
 
-            def one(at: tuple[Seeds, Draws]) -> tuple[Seeds, Draws]:
-                which, draws = take(at[1], trials)
-                seeds, centroid = step(at[0], which)
+            Args:
+                step: Function of the state and of the indices of the candidates among the draws.
+            """
+
+            def one_step(state: tuple[Seeds, Draws]) -> tuple[Seeds, Draws]:
+                indices, draws = take(state[1], trials)
+                seeds, centroid = step(state[0], indices)
                 return seeds, nearer(draws, centroid)
 
-            def last(at: tuple[Seeds, Draws]) -> jax.Array:
-                return (at[0].n_chosen < k) & (jnp.sum(kept(at[1])) >= trials)
+            def unfinished(state: tuple[Seeds, Draws]) -> jax.Array:
+                return (state[0].n_chosen < k) & (jnp.sum(kept(state[1])) >= trials)
 
-            several = n_draws > trials
-            at = seeds, draws
-            return (jax.lax.while_loop(last, one, at) if several else one(at))[0]
+            start = seeds, draws
+            if n_draws > trials:
+                return jax.lax.while_loop(unfinished, one_step, start)[0]
+            return one_step(start)[0]
 
         def over_all_rows() -> Seeds:
-            squared = squared_distances_to(draws.rows, x, norms, draws.at)
-            return all_with(lambda seeds, at: everywhere(seeds, draws.rows[at], squared[at]))
+            squared = squared_distances_to(draws.rows, x, norms, draws.row_numbers)
+            return all_with(lambda seeds, i: everywhere(seeds, draws.rows[i], squared[i]))
 
         def over_rows_near() -> Seeds:
-            return all_with(lambda seeds, at: where_near(seeds, draws.rows[at]))
+            return all_with(lambda seeds, i: where_near(seeds, draws.rows[i]))
 
         if plain or d < _PRUNE_FROM or n <= _PRUNE_ROWS:
             return over_all_rows()
         between = least_between(seeds.centroids, draws.rows[:trials])
         near = may_be_nearer(seeds, jnp.min(between, axis=1))
-        share = collectives.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
-        few = share < _WORTHWHILE * collectives.psum(1.0, axis_name)
+        fraction = collectives.psum(jnp.sum(near, dtype=jnp.int32) / n, axis_name)
+        few = fraction < _WORTHWHILE * collectives.psum(1.0, axis_name)
         return jax.lax.cond(few, over_rows_near, over_all_rows)
 
     return jax.lax.while_loop(lambda seeds: seeds.n_chosen < stop, some_steps, seeds)
 
 
-def least_between(centroids: jax.Array, few: jax.Array) -> jax.Array:
-    """Returns bounds ``[k, c]`` below the squared distances of centroids ``[k, d]`` to a few ``[c,
-    d]``."""
-    sizes = jnp.sum(centroids**2, axis=1)[:, None] + jnp.sum(few**2, axis=1)[None, :]
-    squared = sizes - 2 * jnp.dot(centroids, few.T, precision=HIGHEST)
+def least_between(centroids: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Returns lower bounds of the squared distances of centroids to candidates.
+
+    Args:
+        centroids: float32 ``[k, d]``.
+        candidates: float32 ``[c, d]``.
+
+    Returns:
+        Bounds that hold in spite of rounding, float32 ``[k, c]``.
+    """
+    sizes = jnp.sum(centroids**2, axis=1)[:, None] + jnp.sum(candidates**2, axis=1)[None, :]
+    squared = sizes - 2 * jnp.dot(centroids, candidates.T, precision=HIGHEST)
     rounding = (centroids.shape[1] + 16) * 2.0**-22 * sizes
     return squared - rounding
 
 
 def squared_distances_to(
-    rows: jax.Array, x: jax.Array, norms: jax.Array, at: jax.Array | None = None
+    rows: jax.Array, x: jax.Array, norms: jax.Array, row_numbers: jax.Array | None = None
 ) -> jax.Array:
-    """Returns squared distances ``[c, n]``, each to within one part in a hundred.
+    """Returns squared distances ``[c, n]`` of a few rows to all rows, each to within 1 %.
 
-    Where the expanded square loses more than that to rounding, the difference is squared.
+    They are expanded squares, or, if these lose too many digits to rounding, squared differences.
 
     Args:
-        rows: float32 ``[c, d]``, few.
-        x: float32 ``[n, d]``, ``n`` a multiple of 16.
-        norms: float32 ``[n]``, squared, of ``x``.
-        at: int32 ``[c]``: which of ``x`` each row is, ``n`` for none; saves work.
+        rows: A few rows, float32 ``[c, d]``.
+        x: All rows, float32 ``[n, d]``, ``n`` a multiple of 16.
+        norms: Squared norms of ``x``, float32 ``[n]``.
+        row_numbers: Number of each of the few rows in ``x``, int32 ``[c]``, and ``n`` for rows
+            that are not in it. Without numbers the result is the same, but takes longer.
     """
-    (c, d), piece = rows.shape, 16
+    (c, d), block = rows.shape, 16
     sizes = jnp.sum(rows**2, axis=1)[:, None] + norms[None, :]
     squared = sizes - 2 * jnp.dot(rows, x.T, precision=HIGHEST)
-    itself = jnp.arange(c), jnp.full(c, len(x)) if at is None else at
+    itself = jnp.arange(c), jnp.full(c, len(x)) if row_numbers is None else row_numbers
     squared = squared.at[itself].set(jnp.inf, mode="drop")
-    # The expanded square is off by at most (d + 16) 2^-23 of the sizes.
+    # The error of the expanded square is at most (d + 16) 2^-23 times the sizes.
     rough = jnp.any(squared <= 100 * (d + 16) * 2.0**-23 * sizes, axis=0)
-    pieces = x.reshape(-1, piece, d)
+    blocks = x.reshape(-1, block, d)
 
-    def exact(which: jax.Array, squared: jax.Array) -> jax.Array:
-        near = pieces.at[which].get(mode="clip")
+    def exact(numbers: jax.Array, squared: jax.Array) -> jax.Array:
+        near = blocks.at[numbers].get(mode="clip")
         differences = near[None] - rows[:, None, None, :]
-        return squared.at[:, which].set(jnp.sum(differences**2, axis=3), mode="drop")
+        return squared.at[:, numbers].set(jnp.sum(differences**2, axis=3), mode="drop")
 
-    flags = jnp.any(rough.reshape(-1, piece), axis=1)
-    squared = over_flagged(flags, 8, exact, squared.reshape(c, -1, piece)).reshape(c, -1)
+    flags = jnp.any(rough.reshape(-1, block), axis=1)
+    squared = over_flagged(flags, 8, exact, squared.reshape(c, -1, block)).reshape(c, -1)
     return squared.at[itself].set(0, mode="drop")

@@ -63,7 +63,7 @@ def test_no_centroid_at_all():
 
 
 def test_rows_in_pieces(monkeypatch):
-    monkeypatch.setattr(hopper, "_PIECE", 128)
+    monkeypatch.setattr(hopper, "_ROUNDED_AT_ONCE", 128)
     x, centroids = data_of(n=150, k=3, d=1)
     assert_as_in_blocks(x, tiles_of(centroids, 3))
 

@@ -27,8 +27,8 @@ def test_kept_draws_are_drawn_by_the_present_distances(centroids):
         _, draws = take(draws, 3)
         for centroid in centroids[1:]:
             draws = nearer(draws, jnp.asarray(X[centroid]))
-        which, _ = take(draws, 3)
-        return draws.at[which[1:]]
+        indices, _ = take(draws, 3)
+        return draws.row_numbers[indices[1:]]
 
     keys = jax.random.split(jax.random.key(1), N_KEYS)
     found = np.bincount(np.asarray(jax.jit(jax.vmap(second_and_third))(keys)).ravel(), minlength=16)
@@ -53,13 +53,13 @@ def test_draws_are_used_once_and_in_their_order():
 
 def test_a_draw_on_a_new_centroid_is_gone():
     draws = draws_of(jnp.asarray(squared_to([0]), jnp.float32), jax.random.key(4), 50)
-    on_it = np.asarray(draws.at) == 7
+    on_it = np.asarray(draws.row_numbers) == 7
     assert on_it.any() and not np.asarray(kept(nearer(draws, X[7])))[on_it].any()
 
 
 def test_where_every_row_lies_on_a_centroid_rows_are_drawn_by_weight():
     draws = draws_of(jnp.zeros(16), jax.random.key(5), 30)
-    assert int(jnp.sum(kept(draws))) == 30 and (WEIGHTS[np.asarray(draws.at)] > 0).all()
+    assert int(jnp.sum(kept(draws))) == 30 and (WEIGHTS[np.asarray(draws.row_numbers)] > 0).all()
 
 
 def test_blocks_are_chosen_by_length():
