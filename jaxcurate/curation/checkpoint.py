@@ -8,6 +8,7 @@ import numpy as np
 from jaxcurate.artifacts.tree import TreeLevel
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.checkpoint import KMeansState, Phase, Stops
+from jaxcurate.kmeans.splitting import Splits
 
 _PHASES: tuple[Phase, ...] = ("seeding", "iterating")
 
@@ -32,6 +33,8 @@ class TreeState:
     """Centroids, labels and squared distances after the last of these runs, normalized."""
     kmeans: KMeansState | None = None
     """State of the current run. None at its beginning."""
+    splits: Splits | None = None
+    """State of the splits of the current level. None before them."""
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns the state as arrays by name, in a form that ``numpy.savez`` can store.
@@ -49,6 +52,8 @@ class TreeState:
         if self.kmeans is not None:
             arrays["phase"] = np.array(_PHASES.index(self.kmeans.phase))
             arrays |= {f"kmeans.{name}": array for name, array in self.kmeans.arrays.items()}
+        if self.splits is not None:
+            arrays |= {f"splits.{name}": np.asarray(a) for name, a in self.splits._asdict().items()}
         return arrays
 
     @classmethod
@@ -72,11 +77,16 @@ class TreeState:
                     if name.startswith(prefix)
                 }
                 kmeans = KMeansState(_PHASES[int(arrays["phase"])], inner)
+            splits = None
+            if "splits.n_stacks" in arrays:
+                n_stacks, *made = (arrays[f"splits.{name}"] for name in Splits._fields)
+                splits = Splits(int(n_stacks), *made)
             return cls(
                 tuple(level(f"level{i}") for i in range(int(arrays["n_levels"]))),
                 int(arrays["n_runs"]),
                 level("run") if "run.labels" in arrays else None,
                 kmeans,
+                splits,
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InputError(f"state is not that of a hierarchical k-means: {error}") from error
@@ -112,6 +122,14 @@ class Watch:
     def run_done(self, run: TreeLevel) -> None:
         """Records a finished k-means run."""
         self._update(replace(self.state, n_runs=self.state.n_runs + 1, run=run, kmeans=None))
+
+    def splits_done(self, splits: Splits) -> None:
+        """Records the splits of some stacks. Their arrays may change after the call."""
+        if self._on_state is not None and self._due():
+            n_stacks, centroids, labels = splits
+            splits = Splits(n_stacks, centroids.copy(), labels.copy())
+            self.state = replace(self.state, splits=splits)
+            self._on_state(self.state)
 
     def level_done(self, level: TreeLevel) -> None:
         """Records a finished level."""

@@ -26,7 +26,7 @@ from jaxcurate.kmeans.predict import assign_to_parts, chunked
 from jaxcurate.kmeans.row_stream import RowStream, stream_within
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.rows import Rows, fits, place
-from jaxcurate.kmeans.splitting import split_clusters
+from jaxcurate.kmeans.splitting import Splits, split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices
@@ -217,6 +217,11 @@ def _fit_level(
     )
     centroids, n_parts = coarse, np.bincount(labels, minlength=len(coarse))
     n_parts = np.minimum(n_parts, level.n_splits)
+
+    def splits_done(splits: Splits, n_stacks: int) -> None:
+        report.splits(splits.n_stacks, n_stacks)
+        watch.splits_done(splits)
+
     if level.n_splits > 1:
         centroids, labels, distances = split_clusters(
             normalized,
@@ -227,6 +232,8 @@ def _fit_level(
             options.devices,
             unit=normalizer.unit,
             memory_limit=options.memory_limit,
+            done=watch.state.splits,
+            on_splits=splits_done,
         )
     if chosen is not None:
         fitted = labels, distances
@@ -351,6 +358,11 @@ class _Report:
         """Reports the number of finished k-means runs."""
         if self._progress is not None:
             self._progress(self._name, done, self._total)
+
+    def splits(self, done: int, total: int) -> None:
+        """Reports the number of stacks of clusters that are split."""
+        if self._progress is not None:
+            self._progress(f"{self._name}: splits", done, total)
 
     def rows(self, done: int, total: int) -> None:
         """Reports the number of rows that are assigned to the fitted centroids."""

@@ -1,13 +1,14 @@
 """Splits of clusters, by many small k-means at once on stacks of clusters of similar size."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.lloyd import lloyd
 from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.row_stream import stream_within
@@ -19,6 +20,19 @@ from jaxcurate.runtime.sharing import share
 
 _SMALLEST_WIDTH = 16
 _STACK_ROWS = 2**16
+_STACKS_A_TURN = 4
+"""Number of stacks that each of several processes splits before all exchange their results."""
+
+
+class Splits(NamedTuple):
+    """State of unfinished splits, from which they continue bit for bit."""
+
+    n_stacks: int
+    """Number of finished stacks of clusters."""
+    centroids: np.ndarray
+    """Centroids of the parts, float32 ``[k, d]``; zeros for the other stacks."""
+    labels: np.ndarray
+    """Part of each row, int32 ``[n]``; -1 in the other stacks."""
 
 
 class _Stack(NamedTuple):
@@ -42,6 +56,8 @@ def split_clusters(
     *,
     unit: bool = False,
     memory_limit: int | None = None,
+    done: Splits | None = None,
+    on_splits: Callable[[Splits, int], None] = lambda splits, n_stacks: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Splits each cluster by a k-means of its own rows.
 
@@ -57,11 +73,17 @@ def split_clusters(
         devices: Devices whose processes share the clusters; each process uses one device.
         unit: True for spherical k-means.
         memory_limit: Bytes that a stack may take; a larger cluster is read in chunks.
+        done: State to continue from, given to ``on_splits`` by a call with the same arguments.
+        on_splits: Called with the state after each turn, whose arrays the next turn changes, and
+            with the number of all stacks.
 
     Returns:
         Centroids float32 ``[k, d]``, labels int32 ``[n]`` and squared distances float32 ``[n]``
         of the rows to their centroids. The parts of a cluster are contiguous, and clusters keep
         their order.
+
+    Raises:
+        InputError: ``done`` is the state of other splits.
     """
     n, d = x.shape
     room = np.inf if memory_limit is None else memory_limit // _bytes_a_row(d, n_splits)
@@ -71,8 +93,12 @@ def split_clusters(
     starts = np.cumsum(counts) - counts
     n_parts = np.minimum(counts, n_splits)
     first_part = np.cumsum(n_parts) - n_parts
-    centroids = np.empty((int(n_parts.sum()), d), np.float32)
-    new_labels = np.empty(n, np.int32)
+    centroids = np.zeros((int(n_parts.sum()), d), np.float32)
+    new_labels = np.full(n, -1, np.int32)
+    if done is not None:
+        if done.centroids.shape != centroids.shape or done.labels.shape != new_labels.shape:
+            raise InputError("state is of another hierarchical k-means: its splits do not fit")
+        centroids[:], new_labels[:] = done.centroids, done.labels
     # In clusters with no more rows than parts, each row becomes a cluster.
     alone = np.flatnonzero(np.repeat(counts <= n_splits, counts))
     for begin in range(0, len(alone), at_once):
@@ -114,13 +140,18 @@ def split_clusters(
         return np.concatenate(all_centroids), np.concatenate(all_labels)
 
     stacks = list(_stacks(counts, n_splits, at_once))
-    part_centroids, part_labels = share(stacks, split, devices)
-    for stack in stacks:
-        first = first_part[stack.clusters][:, None]
-        rows, real = rows_of(stack)
-        centroids[first + np.arange(n_splits)[None, :]] = part_centroids[: len(real)]
-        new_labels[rows] = np.broadcast_to(first, real.shape)[real] + part_labels[: len(rows)]
-        part_centroids, part_labels = part_centroids[len(real) :], part_labels[len(rows) :]
+    n_processes = len(devices.owners)
+    a_turn = n_processes * _STACKS_A_TURN if n_processes > 1 else 1
+    for begin in range(0 if done is None else done.n_stacks, len(stacks), a_turn):
+        turn = stacks[begin : begin + a_turn]
+        part_centroids, part_labels = share(turn, split, devices)
+        for stack in turn:
+            first = first_part[stack.clusters][:, None]
+            rows, real = rows_of(stack)
+            centroids[first + np.arange(n_splits)[None, :]] = part_centroids[: len(real)]
+            new_labels[rows] = np.broadcast_to(first, real.shape)[real] + part_labels[: len(rows)]
+            part_centroids, part_labels = part_centroids[len(real) :], part_labels[len(rows) :]
+        on_splits(Splits(begin + len(turn), centroids, new_labels), len(stacks))
 
     def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
         """Returns squared distances of rows to their centroids, given the first row of slices."""

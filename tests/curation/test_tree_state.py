@@ -93,13 +93,18 @@ def test_states_are_made_when_they_are_due(x):
         ),
     ],
 )
-def test_splits_and_split_centroids_go_on_from_whole_runs(x, options):
+def test_splits_go_on_from_every_stack_and_split_centroids_from_whole_runs(x, options):
     levels = [jc.Level(10, n_splits=4), jc.Level(5)]
     whole, states = jc.hierarchical_kmeans(x, levels, 3, **options), []
     # A run with split centroids makes no states.
     jc.hierarchical_kmeans(x, levels, 3, **options, on_state=states.append, state_every=99)
     assert states
-    for state in (states[0], states[-1]):
+    within = [state for state in states if state.splits is not None]
+    if not options.get("shard_centroids"):
+        # Clusters of other sizes are other stacks; the last state is that after all of them.
+        assert [state.splits.n_stacks for state in within] == list(range(1, len(within) + 1))
+        assert len(within) > 1 and (within[0].splits.labels == -1).any()
+    for state in (states[0], *within[:1], states[-1]):
         again = jc.hierarchical_kmeans(x, levels, 3, **options, state=stored(state))
         assert_same(whole, again)
 
