@@ -1,6 +1,7 @@
 """Curation of arrays: hierarchical k-means, balanced sampling, deduplication, growth, batches."""
 
 from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
+from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
 from jaxcurate.curation.checkpoint import TreeState
 from jaxcurate.curation.dedup import (
     Agreement,
@@ -13,7 +14,6 @@ from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
-from jaxcurate.curation.refit import branches_to_refit, refit_branches
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.curation.suggest_levels import Proposal, propose_levels

@@ -199,7 +199,7 @@ class Common(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """One arm of a comparison: a way to choose the rows that an encoder is pretrained on.
+    """Arm of a comparison: a way to choose the rows that an encoder is pretrained on.
 
     Examples:
         Adds an arm that trains on the even rows of the pool:

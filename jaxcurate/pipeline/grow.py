@@ -16,7 +16,7 @@ from jaxcurate.artifacts.tree import KIND as TREE
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config, GrowConfig
-from jaxcurate.curation import growth, refit
+from jaxcurate.curation import branch_refit, growth
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
@@ -74,7 +74,7 @@ class Grow(Stage):
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))
             _tell(context, levels)
-            branches = refit.branches_to_refit(larger, levels) if settings.refit else None
+            branches = branch_refit.branches_to_refit(larger, levels) if settings.refit else None
             if branches is not None:
                 larger = _refitted(context, larger, grown, *branches)
                 levels = growth.drift(larger, grown.embeddings, len(pool))
@@ -101,7 +101,7 @@ def _refitted(
     """Returns the grown tree with new branches, made with the settings of the stage `cluster`."""
     settings = context.settings
     context.progress.line(f"  refitting {len(clusters)} cluster(s) of level {level}")
-    return refit.refit_branches(
+    return branch_refit.refit_branches(
         tree,
         pool.embeddings,
         level,

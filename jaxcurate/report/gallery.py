@@ -24,7 +24,7 @@ _PNG_UP_TO = 1_000_000
 
 
 class Thumbnail(NamedTuple):
-    """One small image."""
+    """Small image of an item."""
 
     x: str
     """Horizontal place in the sprite, as a CSS ``background-position``."""

@@ -20,7 +20,7 @@ NAMES = {name: arm.description for name, arm in ARMS.items()} | {UNTRAINED: "no 
 
 
 class Difference(NamedTuple):
-    """One paired difference of accuracies."""
+    """Paired difference of accuracies."""
 
     pair: str
     """Arms that are compared, such as ``curated - random``."""

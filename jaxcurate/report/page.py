@@ -1,4 +1,4 @@
-"""One self-contained HTML page, made from findings."""
+"""Self-contained HTML page, made from findings."""
 
 import json
 

@@ -10,7 +10,7 @@ _UNREADABLE = 50
 
 
 class Stage(NamedTuple):
-    """One finished stage."""
+    """Finished stage of a run."""
 
     name: str
     """Name of the stage."""

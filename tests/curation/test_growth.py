@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
+from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
 from jaxcurate.curation.growth import LevelDrift, drift, grow
-from jaxcurate.curation.refit import branches_to_refit, refit_branches
 
 
 def mixture(rng, n):
