@@ -133,6 +133,7 @@ def test_only_what_changed_is_done_again(jaxcurate, place):
     assert states.count(" done ") == 6
 
 
+@pytest.mark.slow
 def test_a_memory_limit_changes_no_more_than_float_order(jaxcurate, place):
     """It does not make a stage run again either."""
     np.save(place / "x.npy", np.random.default_rng(0).normal(size=(3000, 6)).astype(np.float32))
@@ -178,6 +179,7 @@ def test_a_run_that_was_cut_off_goes_on(jaxcurate, place, n_stages):
     np.testing.assert_array_equal(np.load(place / "work/subsets/curated/indices.npy"), whole)
 
 
+@pytest.mark.slow
 def test_pmap_gives_the_same_subset(jaxcurate, place):
     jaxcurate("run")
     first = everything_in(place / "work/tree")
@@ -299,7 +301,7 @@ def test_the_card_of_a_pool_in_space_has_its_kl(jaxcurate, place):
     assert told["curated"]["coverage"]["mean"] == pytest.approx(expected, rel=1e-4)
     assert jc.ClusterTree.load(place / "work/tree").metric == "cosine"
     page = (place / "work/report.html").read_text()
-    assert f"{kl:.3f}" in page and "rows brought to length 1" in page
+    assert f"{kl:.3f}" in page and "scaled to length 1" in page
 
 
 def nearest(x, queries, n):

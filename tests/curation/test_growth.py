@@ -151,7 +151,7 @@ def test_growth_counts_rows():
     assert told.far == 0.25
 
 
-@pytest.mark.parametrize("level", [2, 3])
+@pytest.mark.parametrize("level", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_branch_is_refitted_and_the_rest_stays(x, tree, level):
     rng = np.random.default_rng(1)
     new = 0.2 * rng.normal(size=(400, 6)) - 3

@@ -109,7 +109,7 @@ def test_random_batches_break_that_law():
 @given(st.integers(0, 1000), st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
 def test_no_cluster_is_in_a_batch_more_often_than_its_turn(seed, batch_size):
-    tree, rows, batches = drawn(seed, "clusters", batch_size)
+    tree, rows, batches = drawn(seed, "clusters", batch_size, n_steps=30)
     top = tree.point_labels(2)
     k = len(np.unique(top[rows]))
     seen = np.zeros(6, int)
@@ -125,7 +125,7 @@ def test_no_cluster_is_in_a_batch_more_often_than_its_turn(seed, batch_size):
 @given(st.integers(0, 1000))
 @settings(max_examples=60, deadline=None)
 def test_least_seen_first_holds_at_every_node(seed):
-    tree, rows, batches = drawn(seed, "clusters")
+    tree, rows, batches = drawn(seed, "clusters", n_steps=30)
     stream = np.concatenate(list(batches))
     times = np.bincount(stream, minlength=200)
     leaf, top = tree.point_labels(1), tree.point_labels(2)

@@ -98,6 +98,7 @@ def test_no_label_is_read_before_the_evaluation(curated, tmp_path, monkeypatch):
     assert reads == [21_000]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_subset(curated, tmp_path):
     _, work, data_dir = curated
     command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={tmp_path}/work"]
@@ -138,6 +139,7 @@ def test_pretrained_features_on_the_longtail(curated, tmp_path):
     assert np.mean(notes.label[cosine.argmax(1)] == notes.label) > 0.4
 
 
+@pytest.mark.slow
 def test_every_arm_runs_the_same_way_and_gives_the_same_bits(data_dir, tmp_path):
     """A short evaluation of all arms, twice from the same subset, and once more for nothing."""
     told = []

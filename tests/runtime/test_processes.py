@@ -83,7 +83,8 @@ def test_two_processes_give_the_bits_of_one(tmp_path, rows):
             np.testing.assert_array_equal(other[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize(("n", "n_devices"), [(3, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "n_devices"), [(3, 1), (2, 2)])
 def test_more_devices_add_up_in_another_order(tmp_path, rows, n, n_devices):
     (one,) = results(tmp_path, "few", 1, n * n_devices)
     first, *others = results(tmp_path, "few", n, n_devices)
