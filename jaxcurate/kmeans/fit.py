@@ -110,9 +110,9 @@ def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) 
             stops.state, seeds_like(m, d, n_clusters), SEEDS_SPECS, rows.n, rows.devices
         )
     else:
-        begin = rows.spmd(first_seed, specs, SEEDS_SPECS, n_clusters=n_clusters)
+        begin = rows.spmd(first_seed, n_clusters, specs, SEEDS_SPECS, n_clusters=n_clusters)
         seeds = begin(rows.x, rows.weights, key)
-    go_on = rows.spmd(more_seeds, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS)
+    go_on = rows.spmd(more_seeds, n_clusters, (*specs, SEEDS_SPECS, SAME), SEEDS_SPECS)
     # Choosing this number of centroids costs as much as an iteration.
     every = stops.every(max(1, n_clusters // n_candidates(n_clusters)), n_clusters, rows.devices)
     while (done := int(seeds.n_chosen)) < n_clusters:
@@ -133,7 +133,7 @@ def fitted(
 ) -> KMeansResult:
     """Returns the result of Lloyd's iterations from ``centroids`` ``[k, d]``, still normalized."""
     state = _iterated(rows, centroids, n_clusters, max_iter, precision, unit, stops)
-    measure = rows.spmd(measured, (ROWS, SAME, ROWS), ROWS)
+    measure = rows.spmd(measured, n_clusters, (ROWS, SAME, ROWS), ROWS)
     distances = measure(rows.x, np.asarray(state.centroids), state.best.labels)
     n_iter = int(state.n_iter)
     return KMeansResult(
@@ -156,6 +156,7 @@ def fitted_in_a_ring(
     """Returns the result of :func:`fitted`, with the centroids split over the devices."""
     kernel = rows.spmd(
         ring_lloyd,
+        len(centroids),
         (ROWS, ROWS, ROWS),
         RING_SPECS,
         max_iter=max_iter,
@@ -231,6 +232,7 @@ def _iterated(
     else:
         begin = rows.spmd(
             unassigned,
+            n_clusters,
             (ROWS, SAME),
             LLOYD_SPECS,
             max_iter=max_iter,
@@ -238,6 +240,7 @@ def _iterated(
         state = begin(rows.x, np.asarray(centroids))
     go_on = rows.spmd(
         more_iterations,
+        n_clusters,
         (ROWS, ROWS, LLOYD_SPECS, SAME),
         LLOYD_SPECS,
         precision=precision,
@@ -258,6 +261,6 @@ def assign(
     """Returns the nearest centroid int32 ``[n]`` and its squared distance float32 ``[n]``."""
     if isinstance(rows, RowStream):
         return assign_chunks(rows, np.asarray(centroids))
-    kernel = rows.spmd(assigned, (ROWS, SAME), (ROWS, ROWS))
+    kernel = rows.spmd(assigned, len(centroids), (ROWS, SAME), (ROWS, ROWS))
     labels, distances = kernel(rows.x, np.asarray(centroids))
     return fetch(labels)[: rows.n], fetch(distances)[: rows.n]

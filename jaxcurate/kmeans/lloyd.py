@@ -26,9 +26,6 @@ from jaxcurate.runtime.devices import ROWS, SAME, specs
 
 _SKIP_FROM = 64
 """Smallest number of clusters for which pruning pays."""
-_SKIP_PRODUCTS = 2**28
-"""Smallest number of multiplications of an assignment for which pruning pays. Twenty smaller
-assignments take less time than the compilation of the code that prunes."""
 
 
 class LloydState(NamedTuple):
@@ -136,9 +133,7 @@ def more_iterations(
         Dhillon and Modha, Concept decompositions for large sparse text data, 2001.
     """
     k = len(state.centroids)
-    if skip is None:
-        skip = k >= _SKIP_FROM and x.size * k >= _SKIP_PRODUCTS
-    skip = skip and not plain
+    skip = (k >= _SKIP_FROM if skip is None else skip) and not plain
     rounding = rounding_of(x, precision)
     n_rows = n_flagged(weights > 0, axis_name)
 

@@ -51,6 +51,7 @@ def assign_to_parts(
     first = np.cumsum(n_parts) - n_parts
     kernel = chunks.spmd(
         _nearest_part,
+        len(parts),
         (ROWS, SAME, SAME, SAME, SAME),
         (ROWS, ROWS),
         most=int(n_parts.max()),

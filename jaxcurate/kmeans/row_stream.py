@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import SMALL, SMALLEST_BLOCK, Rows, block_rows, place
+from jaxcurate.kmeans.rows import SMALLEST_BLOCK, Rows, block_rows, is_small, place
 from jaxcurate.runtime.devices import Devices
 
 _BLOCKS = 64
@@ -56,13 +56,13 @@ class RowStream:
     def spmd(
         self,
         kernel: Callable[..., Any],
+        k: int,
         in_specs: tuple[Any, ...],
         out_specs: Any,
         **static: Hashable,
     ) -> Callable[..., Any]:
-        """Compiles a kernel for a chunk and its block: :meth:`Devices.spmd`."""
-        n, d = self.x.shape
-        quick = n * d <= SMALL  # many small chunks take their time
+        """Compiles a kernel for chunks and ``k`` centroids: :meth:`Devices.spmd`."""
+        quick = is_small(*self.x.shape, k)  # many small chunks take their time
         return self.devices.spmd(
             kernel, in_specs, out_specs, quick=quick, block=self.block, **static
         )

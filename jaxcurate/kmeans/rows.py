@@ -9,8 +9,9 @@ from jaxcurate.runtime.devices import Devices, RowsLike
 
 SMALLEST_BLOCK = 256
 """Smallest number of rows in a block."""
-SMALL = 2**20
-"""Largest number of entries of the rows for which kernels compile longer than they run."""
+SMALL = 2**20, 2**22
+"""Largest numbers of entries of the rows and of scores in an assignment for which the kernels
+compile longer than they run."""
 
 
 class Rows(NamedTuple):
@@ -30,12 +31,14 @@ class Rows(NamedTuple):
     def spmd(
         self,
         kernel: Callable[..., Any],
+        k: int,
         in_specs: tuple[Any, ...],
         out_specs: Any,
         **static: Hashable,
     ) -> Callable[..., Any]:
-        """Compiles a kernel for these rows and their block: :meth:`Devices.spmd`."""
-        quick = self.x.size <= SMALL
+        """Compiles a kernel for these rows and ``k`` centroids: :meth:`Devices.spmd`."""
+        n, d = self.x.shape
+        quick = is_small(n, d, k)
         return self.devices.spmd(
             kernel, in_specs, out_specs, quick=quick, block=self.block, **static
         )
@@ -64,6 +67,11 @@ def block_rows() -> int:
     The cache of a CPU core holds the scores of 1024 rows; accelerators need more rows.
     """
     return {"cpu": 1024, "tpu": 4096}.get(jax.default_backend(), 8192)
+
+
+def is_small(n: int, d: int, k: int) -> bool:
+    """Returns whether k-means of ``n`` rows of ``d`` numbers compiles longer than it runs."""
+    return n * d <= SMALL[0] and n * k <= SMALL[1]
 
 
 def fits(n: int, d: int, memory_limit: int | None) -> bool:

@@ -96,6 +96,7 @@ def iterate_chunks(
     """
     kernel = chunks.spmd(
         _assign_and_sum,
+        n_clusters,
         (ROWS, ROWS, SAME, SAME, ROWS, PRUNING_SPECS, SAME),
         (ROWS, PRUNING_SPECS, SAME, SAME, SAME, SAME),
         precision=precision,
@@ -198,7 +199,7 @@ def _filled(values: np.ndarray, rows: Rows) -> np.ndarray:
 
 def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns squared distances, float32 ``[n]``, of rows to their centroids, in one pass."""
-    kernel = chunks.spmd(measured, (ROWS, SAME, ROWS), ROWS)
+    kernel = chunks.spmd(measured, len(centroids), (ROWS, SAME, ROWS), ROWS)
     distances = np.empty(len(chunks.x), np.float32)
     for span, rows in chunks:
         filled = _filled(labels[span], rows)
@@ -208,7 +209,7 @@ def _measure_chunks(chunks: RowStream, centroids: np.ndarray, labels: np.ndarray
 
 def assign_chunks(chunks: RowStream, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest centroid int32 ``[n]`` and its squared distance float32 ``[n]``."""
-    kernel = chunks.spmd(assigned, (ROWS, SAME), (ROWS, ROWS))
+    kernel = chunks.spmd(assigned, len(centroids), (ROWS, SAME), (ROWS, ROWS))
     labels = np.empty(len(chunks.x), np.int32)
     distances = np.empty(len(chunks.x), np.float32)
     for span, rows in chunks:
@@ -245,7 +246,7 @@ def seed_chunks(
     """
     n, d = chunks.x.shape
     trials = n_candidates(n_clusters)
-    kernel = chunks.spmd(_improve, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS))
+    kernel = chunks.spmd(_improve, n_clusters, (ROWS, ROWS, ROWS, SAME), (ROWS, ROWS))
     # Only the last chunk has padding, after its rows, so that blocks are contiguous.
     n_padded = padded_size(n, chunks.block)
     nothing = np.zeros((n_clusters, d), np.float32), np.zeros(n_padded, np.float32)

@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 
 import jaxcurate as jc
-from jaxcurate.kmeans import lloyd
 from jaxcurate.kmeans.checkpoint import NO_STOPS, KMeansState
 from jaxcurate.kmeans.streaming import _one_ahead
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
-
-
-@pytest.fixture(autouse=True, scope="module")
-def leave_out_distances():
-    """Small problems go on with bounds, as large ones do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lloyd, "_SKIP_PRODUCTS", 0)
-        yield
 
 
 def blobs(n, d, k, seed=0):

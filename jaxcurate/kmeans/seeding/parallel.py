@@ -66,7 +66,9 @@ def kmeans_parallel(
     rows = place(take(chosen), devices)
     weights = np.zeros(rows.x.shape[0], np.float32)
     weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
-    kernel = rows.spmd(greedy_kmeans_plus_plus, (ROWS, ROWS, SAME), SAME, n_clusters=n_clusters)
+    kernel = rows.spmd(
+        greedy_kmeans_plus_plus, n_clusters, (ROWS, ROWS, SAME), SAME, n_clusters=n_clusters
+    )
     return np.asarray(kernel(rows.x, weights, key))
 
 
