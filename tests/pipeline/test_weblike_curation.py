@@ -115,6 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_subset(curated, tmp_path):
     assert not list((tmp_path / "work").rglob(".*"))
 
 
+@pytest.mark.slow
 def test_pretrained_features_on_the_longtail(curated, tmp_path):
     """EfficientNet through the pipeline: from images to a subset of real features."""
     pytest.importorskip(

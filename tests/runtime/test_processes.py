@@ -75,6 +75,7 @@ def results(directory, what, n, n_devices=1):
     return [dict(np.load(directory / f"{process}.npz")) for process in range(n)]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bits_of_one(tmp_path, rows):
     (one,) = results(tmp_path, "fits", 1, 2)
     for other in results(tmp_path, "fits", 2):
@@ -83,8 +84,7 @@ def test_two_processes_give_the_bits_of_one(tmp_path, rows):
             np.testing.assert_array_equal(other[name], array, err_msg=name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("n", "n_devices"), [(3, 1), (2, 2)])
+@pytest.mark.parametrize(("n", "n_devices"), [(3, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_more_devices_add_up_in_another_order(tmp_path, rows, n, n_devices):
     (one,) = results(tmp_path, "few", 1, n * n_devices)
     first, *others = results(tmp_path, "few", n, n_devices)
