@@ -84,9 +84,10 @@ def with_faiss(x, k, start, iterations, seed, **options):
         niter=iterations,
         seed=seed,
         max_points_per_centroid=2**31 // k,
-        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         **options,
     )
+    if start is None:
+        model.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     model.train(x, init_centroids=start)
     return model.centroids
 
