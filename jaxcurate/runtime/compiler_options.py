@@ -10,7 +10,7 @@ _CPU: dict[str, Any] = {
     "xla_backend_optimization_level": 1,
 }
 """A small k-means compiles in 0.6 of the time and gives the same bits. A large one would run up to
-1.7 times as long (``scripts/bench/compilation.py``)."""
+1.4 times as long (``scripts/bench/compilation.py``)."""
 
 
 def quick_options(platform: str) -> dict[str, Any] | None:
