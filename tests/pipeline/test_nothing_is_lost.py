@@ -122,7 +122,7 @@ def test_an_array_among_what_stages_write_stays(jaxcurate, place):
     refused(jaxcurate("run"), "work/pool was not written by jaxcurate")
     assert everything_in(place) == before
     shutil.move(place / "work/pool/embeddings.npy", place / "work/embeddings.npy")
-    assert jaxcurate("embed", source=f"npy:{place}/work/embeddings.npy")[0] == 0
+    assert jaxcurate("embed", source=f"npy:{place / 'work' / 'embeddings.npy'}")[0] == 0
 
 
 @pytest.mark.parametrize(
