@@ -1,19 +1,23 @@
-"""Sources of items: datasets, folders and arrays, all read in the same way."""
+"""Sources of items: pictures, texts and vectors, all read in the same way."""
 
 from jaxcurate.sources import arrays, folder, tfds
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.base import (
     SCHEMES,
     Annotations,
+    Content,
+    InBlocks,
+    InFiles,
     Item,
+    Kind,
     Named,
     Skipping,
     Source,
     UnreadableItem,
+    WithColumns,
 )
-from jaxcurate.sources.folder import WORK_DIRECTORY
 from jaxcurate.sources.open import open_source
-from jaxcurate.sources.read import Batch, Reading, Unreadable, read_images
+from jaxcurate.sources.read import Batch, Reading, Unreadable, read_items
 from jaxcurate.sources.synthetic.recipe import (
     Domain,
     Jitter,
@@ -23,6 +27,8 @@ from jaxcurate.sources.synthetic.recipe import (
     web_like,
 )
 from jaxcurate.sources.synthetic.weblike import prepare
+from jaxcurate.sources.usable import UnusableContent
+from jaxcurate.sources.walk import WORK_DIRECTORY
 
 SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
 
@@ -32,9 +38,13 @@ __all__ = [
     "Annotations",
     "ArraySource",
     "Batch",
+    "Content",
     "Domain",
+    "InBlocks",
+    "InFiles",
     "Item",
     "Jitter",
+    "Kind",
     "Named",
     "Reading",
     "Recipe",
@@ -42,10 +52,12 @@ __all__ = [
     "Source",
     "Unreadable",
     "UnreadableItem",
+    "UnusableContent",
+    "WithColumns",
     "balanced",
     "fashion_longtail",
     "open_source",
     "prepare",
-    "read_images",
+    "read_items",
     "web_like",
 ]

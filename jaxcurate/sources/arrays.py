@@ -13,7 +13,7 @@ import numpy as np
 from jaxcurate.artifacts.pool import row_ids
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.sources import files, signatures
-from jaxcurate.sources.base import Annotations, Item, Options, Source, local_path
+from jaxcurate.sources.base import Annotations, Item, Kind, Options, Source, local_path
 
 _BLOCK_BYTES = 1 << 24
 
@@ -38,9 +38,11 @@ class ArraySource:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/x.npy", np.eye(3))
         ...     source = ArraySource(f"{folder}/x.npy")
-        ...     len(source), source.read(1).image
+        ...     len(source), source.read(1).content
         (3, array([0., 1., 0.], dtype=float32))
     """
+
+    kind: Kind = "vector"
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._path = os.fspath(path)
@@ -70,17 +72,27 @@ class ArraySource:
             )
         return digest.hexdigest()
 
+    @property
+    def width(self) -> int:
+        """Number of columns of the rows."""
+        return self.array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the rows that are read."""
+        return narrow(self.array.dtype)
+
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, row: int) -> Item:
-        return Item(str(row), _as_float32(self.array[row]))
+        return Item(str(row), as_stored(self.array[row]))
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first, n = int(rows[0]), len(rows)
         in_a_run = np.array_equal(rows, np.arange(first, first + n))
         block = self.array[first : first + n] if in_a_run else self.array[rows]
-        return row_ids(rows), _as_float32(block)
+        return row_ids(rows), as_stored(block)
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         unknown = np.full(len(rows), "", np.str_)
@@ -93,11 +105,30 @@ def open_rows(path: str, options: Options) -> Source:
     return cast(Source, source)  # its fingerprint is a cached property
 
 
-def _as_float32(rows: np.ndarray) -> np.ndarray:
-    """Returns rows as float32. A number beyond its range becomes infinite, so that readers skip
-    it."""
+def narrow(dtype: np.dtype) -> np.dtype:
+    """Returns the type in which rows of numbers are kept: their own if it is narrow, else float32.
+
+    Examples:
+        >>> narrow(np.dtype("float16")), narrow(np.dtype("float64"))
+        (dtype('float16'), dtype('float32'))
+    """
+    return dtype if dtype.itemsize <= 2 and dtype.name in _NARROW else np.dtype(np.float32)
+
+
+_NARROW = {"float16", "bfloat16", "int8"}
+
+
+def as_stored(rows: np.ndarray) -> np.ndarray:
+    """Returns a copy of rows in the type in which they are kept.
+
+    A number beyond float32 becomes infinite, so that readers skip it.
+
+    Examples:
+        >>> as_stored(np.array([1, 2], np.int64)).dtype
+        dtype('float32')
+    """
     with np.errstate(over="ignore"):
-        return np.array(rows, np.float32)
+        return np.array(rows, narrow(rows.dtype))
 
 
 def _mapped(path: str) -> np.memmap:

@@ -1,9 +1,13 @@
-"""Search for rows of numbers that cannot be used."""
+"""Contents that cannot be used: their error, and the search for such rows of numbers."""
 
 import numpy as np
 
 NOT_FINITE = "has a NaN or an infinity as float32"
 NO_DIRECTION = "has no direction: all zeros"
+
+
+class UnusableContent(Exception):
+    """Error of a content that cannot be used; the message is the reason in a few words."""
 
 
 def unusable_rows(rows: np.ndarray, *, need_direction: bool = False) -> dict[int, str]:
