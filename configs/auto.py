@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
 from jaxcurate.curation.suggest_levels import propose_levels
-from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources.arrays import ArraySource
 
 
@@ -32,7 +31,6 @@ def get_config(argument: str = "") -> ConfigDict:
         Config(
             title=f"{size} of {n} rows",
             source=f"npy:{path}",
-            embed=EmbedConfig("pixels"),
             cluster=ClusterConfig(levels=proposal.levels),
             sample=SampleConfig(size=int(size)),
             evaluate=EvaluateConfig(arms=()),

@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.pool import Pool, read_columns
 from jaxcurate.artifacts.subset import Subset, load_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
@@ -77,6 +77,17 @@ class Context:
     def pool(self) -> Pool:
         """Returns the pool, with embeddings that are read when they are used."""
         return Pool.load(self.folder("embed"))
+
+    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Returns facts about the items of the pool, by the names of their columns.
+
+        Args:
+            names: names of columns. All by default.
+
+        Raises:
+            InputError: the pool has no such column.
+        """
+        return read_columns(self.folder("embed"), names)
 
     def tree(self) -> ClusterTree:
         """Returns the tree, after a check that it is over the pool of the work directory."""

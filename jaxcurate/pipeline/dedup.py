@@ -10,16 +10,16 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation import dedup
 from jaxcurate.pipeline.context import Context
-from jaxcurate.pipeline.items import check_all_read
+from jaxcurate.pipeline.embedding import DIGEST, PIXELS
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.pipeline.stage import Card, Stage
 
 
 class Dedup(Stage):
     """Stage that finds rows of equal content, and near-duplicates."""
 
     name = "dedup"
-    reads = (*ITEMS, "dedup", "seed", "memory_limit")
+    reads = ("dedup", "seed", "memory_limit")
     disabled = "deduplication is off: config.dedup.enabled=True turns it on"
 
     def enabled(self, settings: Config) -> bool:
@@ -33,11 +33,6 @@ class Dedup(Stage):
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that made the pool."""
         return ("embed",)
-
-    def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses to compare items of another source than the pool's."""
-        if context.settings.dedup.content == "items":
-            context.check_source(chosen)
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses to embed fewer items than the quick k-means has clusters."""
@@ -59,11 +54,7 @@ class Dedup(Stage):
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes the kept rows, the pairs and the groups."""
         settings, pool = context.settings.dedup, context.pool()
-        digests = None
-        if settings.content == "items":
-            reading = context.items.reading("reading", pool.items, 1024)
-            digests = np.concatenate([dedup.content_digests(batch.images) for batch in reading])
-            check_all_read(reading)
+        digests = _digests(context) if settings.content == "items" else None
         duplicates = dedup.deduplicate(
             pool,
             settings.threshold,
@@ -81,3 +72,17 @@ class Dedup(Stage):
             "same": duplicates.n_same,
             "nearly the same": duplicates.n_near,
         }
+
+
+def _digests(context: Context) -> np.ndarray | None:
+    """Returns the hash of each item of the pool, uint64 ``[n, 2]``, or None for vectors.
+
+    Pictures are compared as they were decoded, at their full size, so that the same picture in
+    two formats is equal. Files of equal bytes are equal in any case.
+    """
+    known = context.columns()
+    name = PIXELS if PIXELS in known else DIGEST
+    if name not in known:
+        return None
+    joined = b"".join(known[name])
+    return np.frombuffer(joined, np.uint64).reshape(-1, 2)

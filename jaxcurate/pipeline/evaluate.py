@@ -70,9 +70,10 @@ class Evaluate(Stage):
         results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
+            side = context.items.training_side
             strict, tell = context.settings.strict, context.progress.line
             probe_set, test_set = (
-                read_held_out(source, strict=strict, tell=tell)
+                read_held_out(source, side, strict=strict, tell=tell)
                 for source in context.items.held_out_sources
             )
             runs = {
@@ -83,7 +84,7 @@ class Evaluate(Stage):
                 for arm in settings.arms
             }
             compared = compare.compare(
-                context.items.read(pool.items),
+                context.items.pictures("reading", pool.items, side),
                 runs,
                 probe_set,
                 test_set,

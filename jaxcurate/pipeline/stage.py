@@ -11,8 +11,8 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
 
 ITEMS = (
-    *("source", "split", "data_dir", "download", "recipe"),
-    *("image_size", "image_key", "label_key", "strict"),
+    *("source", "split", "data_dir", "download", "recipe", "verify"),
+    *("content_key", "id_key", "label_key", "domain_key", "strict"),
 )
 """Fields that every stage reads that reads items of the source."""
 Card = Callable[..., dict[str, Any]]

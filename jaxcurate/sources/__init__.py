@@ -6,6 +6,7 @@ from jaxcurate.sources.base import (
     SCHEMES,
     Annotations,
     Content,
+    Hashed,
     InBlocks,
     InFiles,
     Item,
@@ -28,11 +29,12 @@ from jaxcurate.sources.synthetic.recipe import (
 )
 from jaxcurate.sources.synthetic.weblike import prepare
 from jaxcurate.sources.usable import UnusableContent
-from jaxcurate.sources.walk import WORK_DIRECTORY
+from jaxcurate.sources.walk import NO_ITEMS, WORK_DIRECTORY
 
 SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
 
 __all__ = [
+    "NO_ITEMS",
     "SCHEMES",
     "WORK_DIRECTORY",
     "Annotations",
@@ -40,6 +42,7 @@ __all__ = [
     "Batch",
     "Content",
     "Domain",
+    "Hashed",
     "InBlocks",
     "InFiles",
     "Item",

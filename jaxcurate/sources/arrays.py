@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from jaxcurate.artifacts.pool import row_ids
+from jaxcurate.artifacts.pool import NARROW, row_ids
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.sources import files, signatures
 from jaxcurate.sources.base import Annotations, Item, Kind, Options, Source, local_path
@@ -112,10 +112,7 @@ def narrow(dtype: np.dtype) -> np.dtype:
         >>> narrow(np.dtype("float16")), narrow(np.dtype("float64"))
         (dtype('float16'), dtype('float32'))
     """
-    return dtype if dtype.itemsize <= 2 and dtype.name in _NARROW else np.dtype(np.float32)
-
-
-_NARROW = {"float16", "bfloat16", "int8"}
+    return dtype if dtype.name in NARROW else np.dtype(np.float32)
 
 
 def as_stored(rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ OF_THE_SYSTEM = "a file of the system"
 """Reason for skipping files and folders that systems put beside pictures."""
 NO_PICTURE = "not a picture"
 """Reason for skipping a file that does not begin like a picture."""
+NO_ITEMS = frozenset({WORK_DIRECTORY, HIDDEN, OF_THE_SYSTEM, NO_PICTURE})
+"""Reasons for skipping what nobody takes for an item, so that even a strict run skips it."""
 SUFFIXES = frozenset(
     {
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif"),
