@@ -193,8 +193,8 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     grow: GrowConfig = field(default_factory=GrowConfig)
-    title: str = "Curated pool"
-    """Heading of the report."""
+    title: str | None = None
+    """Heading of the report. By default the name of the source."""
     seed: int = 0
     """Seed of all random numbers."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None

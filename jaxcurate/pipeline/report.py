@@ -37,7 +37,7 @@ class Report(Stage):
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the title and the outputs of other stages."""
-        return {"title": context.settings.title, **context.digest(*_READ)}
+        return {"title": _title(context), **context.digest(*_READ)}
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes the page."""
@@ -54,7 +54,7 @@ class Report(Stage):
             }
         page = report.render(
             report.Findings(
-                title=context.settings.title,
+                title=_title(context),
                 made_from=files.fingerprint(card()["made_from"]),
                 settings=context.plain(),
                 cards={name: card for name, card in cards.items() if card is not None},
@@ -68,3 +68,7 @@ class Report(Stage):
         )
         files.write_text(context.folder(self.name), page, report.is_report)
         return {}
+
+
+def _title(context: Context) -> str:
+    return context.settings.title or context.settings.source
