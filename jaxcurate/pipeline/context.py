@@ -10,7 +10,7 @@ from etils import epath
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.pool import Pool, read_columns
-from jaxcurate.artifacts.subset import Subset, load_subset
+from jaxcurate.artifacts.subset import Subset, read_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
@@ -104,7 +104,7 @@ class Context:
 
     def subset(self, pool: Pool) -> Subset:
         """Returns the subset that was sampled from the pool."""
-        return load_subset(self.folder("sample"), pool)
+        return read_subset(self.folder("sample"), pool)
 
     def arms(self, pool: Pool, tree: ClusterTree) -> Arms:
         """Returns the arms, which draw subsets of the pool as the settings ask for."""

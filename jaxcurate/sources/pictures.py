@@ -177,14 +177,27 @@ def is_picture(beginning: bytes) -> bool:
         >>> is_picture(encode_png(np.zeros((4, 4, 3), np.uint8))), is_picture(b"id,label")
         (True, False)
     """
+    return picture_format(beginning) is not None
+
+
+def picture_format(beginning: bytes) -> str | None:
+    """Returns the name in `FORMATS` of the format that a file begins like, or None.
+
+    Args:
+        beginning: at least the first 16 bytes of the file, if it has as many.
+
+    Examples:
+        >>> picture_format(encode_png(np.zeros((4, 4, 3), np.uint8)))
+        'PNG'
+    """
     for name in _formats():
         _, accepts = Image.OPEN[name]
         # The header of DIB, which is that of BMP without its beginning, is like many numbers.
         if name != "DIB" and accepts is not None:
             with contextlib.suppress(struct.error):  # a short file
                 if accepts(beginning[:16]) is True:
-                    return True
-    return False
+                    return name
+    return None
 
 
 def _with_picture(
