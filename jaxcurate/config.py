@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_choice, check_given, check_name, check_whole
+from jaxcurate.curation.filters import FilterConfig, Rule
 from jaxcurate.curation.level import Level, check_levels
 from jaxcurate.curation.mixing import MixConfig, SampleConfig
 from jaxcurate.dataclass_fields import placeholders
@@ -27,11 +28,13 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FilterConfig",
     "GrowConfig",
     "Level",
     "MixConfig",
     "PretrainConfig",
     "Recipe",
+    "Rule",
     "SampleConfig",
     "to_config",
 ]
@@ -189,6 +192,7 @@ class Config:
     recipe: Recipe | None = None
     """Recipe of the synthetic pool `tfds:weblike`."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

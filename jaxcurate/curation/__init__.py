@@ -1,4 +1,4 @@
-"""Curation of arrays: hierarchical k-means, balanced sampling, deduplication, growth, batches."""
+"""Curation of arrays: filters, deduplication, hierarchical k-means, sampling, growth, batches."""
 
 from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
 from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
@@ -9,6 +9,13 @@ from jaxcurate.curation.dedup import (
     agreement,
     content_digests,
     deduplicate,
+)
+from jaxcurate.curation.filters import (
+    FilterConfig,
+    Filtered,
+    Rule,
+    filter_rows,
+    similarity_to,
 )
 from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
@@ -22,10 +29,13 @@ __all__ = [
     "Agreement",
     "Batches",
     "Duplicates",
+    "FilterConfig",
+    "Filtered",
     "Level",
     "LevelDrift",
     "Mix",
     "Proposal",
+    "Rule",
     "ShortfallWarning",
     "TreeState",
     "agreement",
@@ -34,6 +44,7 @@ __all__ = [
     "content_digests",
     "deduplicate",
     "drift",
+    "filter_rows",
     "flat",
     "grow",
     "hierarchical_kmeans",
@@ -44,4 +55,5 @@ __all__ = [
     "sample",
     "sample_flat",
     "sample_uniform",
+    "similarity_to",
 ]

@@ -149,6 +149,7 @@ class Context:
         """
         work, settings = os.path.realpath(self.path), self.settings
         specs = settings.source, settings.sample.mix.references, settings.grow.source
+        specs = *specs, *settings.filter.examples.values()
         for spec in filter(None, specs):
             scheme, _, path = spec.partition(":")
             if scheme not in ("folder", "npy") or not files.is_local(path):

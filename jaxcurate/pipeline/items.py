@@ -62,6 +62,12 @@ class Items:
         return {} if self.references is None else {"references": self.references.fingerprint}
 
     @cached_property
+    def examples(self) -> dict[str, sources.Source]:
+        """Sources of wanted and unwanted examples of the filter, by their names, if any."""
+        settings = self.settings.filter
+        return {name: self._alike(settings.split, spec) for name, spec in settings.examples.items()}
+
+    @cached_property
     def newcomers(self) -> sources.Source:
         """Source of the new items that the pool grows by."""
         return self.alike(self.settings.grow.split, self.settings.grow.source)

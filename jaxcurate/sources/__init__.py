@@ -17,6 +17,12 @@ from jaxcurate.sources.base import (
     UnreadableItem,
     WithColumns,
 )
+from jaxcurate.sources.measures import (
+    PictureMeasures,
+    TextMeasures,
+    measure_picture,
+    measure_text,
+)
 from jaxcurate.sources.open import open_source
 from jaxcurate.sources.read import Batch, Reading, Unreadable, read_items
 from jaxcurate.sources.synthetic.recipe import (
@@ -49,16 +55,20 @@ __all__ = [
     "Jitter",
     "Kind",
     "Named",
+    "PictureMeasures",
     "Reading",
     "Recipe",
     "Skipping",
     "Source",
+    "TextMeasures",
     "Unreadable",
     "UnreadableItem",
     "UnusableContent",
     "WithColumns",
     "balanced",
     "fashion_longtail",
+    "measure_picture",
+    "measure_text",
     "open_source",
     "prepare",
     "read_items",
