@@ -179,7 +179,7 @@ def _folder(path: str, full: str, names: list[str], folders: list[str]) -> str:
     """
     known = set(names)
     found = _described(known)
-    if found is None and not known & {"zarr.json", ".zgroup"}:
+    if found is None:
         versions = [name for name in sorted(folders) if _is_version(f"{full}/{name}")]
         if len(versions) == 1:
             return f"tfds:{path.rstrip('/')}/{versions[0]}"
@@ -190,7 +190,7 @@ def _folder(path: str, full: str, names: list[str], folders: list[str]) -> str:
                 f" in {choices}/{versions[-1]}"
             )
     if found is not None:
-        return f"{found}:{_as_path(path) if found == 'tfds' else path}"
+        return f"{found}:{path}"
     visible = [name for name in names if not name.startswith(".")]
     schemes = {scheme for name in visible if (scheme := _suffix_scheme(name)) is not None}
     texts, schemes = schemes & {"text"}, schemes - {"text", "zarr"}
@@ -226,12 +226,6 @@ def _described(names: set[str]) -> str | None:
     if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
         return "huggingface"
     return "tfds" if {"features.json", "dataset_info.json"} <= names else None
-
-
-def _as_path(path: str) -> str:
-    """Returns a path that cannot be taken for the name of a dataset."""
-    is_plain = is_local(path) and not path.startswith(("/", "~", "./", "../"))
-    return f"./{path}" if is_plain else path
 
 
 def _is_version(folder: str) -> bool:
