@@ -1,6 +1,6 @@
 """Sources of items: pictures, texts and vectors, all read in the same way."""
 
-from jaxcurate.sources import arrays, folder, tfds
+from jaxcurate.sources import archives, arrays, folder, tfds, zarr
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.base import (
     SCHEMES,
@@ -38,6 +38,9 @@ from jaxcurate.sources.usable import UnusableContent
 from jaxcurate.sources.walk import NO_ITEMS, WORK_DIRECTORY
 
 SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
+SCHEMES["npz"] = archives.open_npz
+SCHEMES["safetensors"] = archives.open_safetensors
+SCHEMES["zarr"] = zarr.open_zarr
 
 __all__ = [
     "NO_ITEMS",

@@ -52,8 +52,8 @@ class FolderSource:
         ...     with open(f"{folder}/cats/a.png", "wb") as file:
         ...         n_bytes = file.write(encode_png(np.zeros((9, 9, 3), np.uint8)))
         ...     source = FolderSource(folder)
-        ...     source.read(0).id, len(source.read(0).content), source.annotations([0]).label
-        ('cats/a.png', 72, array(['cats'], dtype='<U4'))
+        ...     source.read(0).id, source.read(0).content[1:4], source.annotations([0]).label
+        ('cats/a.png', b'PNG', array(['cats'], dtype='<U4'))
     """
 
     kind: Kind = "picture"
@@ -71,7 +71,7 @@ class FolderSource:
             self._root = str(PurePath(path))
             if not os.path.isdir(self._root):
                 raise InputError(f"{path} is not a folder")
-            entries, skipped = walk(self._root, _relative(leave_out, self._root))
+            entries, skipped = walk(self._root, _other_than_root(leave_out, self._root))
         else:
             self._root = path.rstrip("/")
             entries, skipped = objects(self._root)
@@ -142,15 +142,15 @@ def open_pictures(path: str, options: Options) -> Source:
     return cast(Source, source)  # its fingerprint is a cached property
 
 
-def _relative(folder: str | os.PathLike | None, root: str) -> str | None:
-    """Returns the path of a folder relative to the root, or None if it is not below the root.
+def _other_than_root(folder: str | os.PathLike | None, root: str) -> str | None:
+    """Returns the path of a folder on this machine that is not searched.
 
     Raises:
         InputError: the folder is the root, so that no picture would be left.
     """
     if folder is None or not is_local(os.fspath(folder)):
         return None
-    folder, root = os.path.realpath(folder), os.path.realpath(root)
-    if folder == root:
+    folder = os.path.realpath(folder)
+    if folder == os.path.realpath(root):
         raise InputError(f"{root} is the work directory; pictures belong in a folder of their own")
-    return os.path.relpath(folder, root) if os.path.commonpath([folder, root]) == root else None
+    return folder

@@ -70,12 +70,13 @@ def expanded(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
         path = os.path.expanduser(path)
         if os.path.isdir(path):
             with os.scandir(path) as entries:
-                found = [entry.path for entry in entries if entry.is_file()]
+                # A file that cannot be read is refused where it is opened, not left out here.
+                found = [entry.path for entry in entries if not entry.is_dir()]
             found = [file for file in found if file.lower().endswith(suffixes)]
         elif os.path.lexists(path) or not glob.has_magic(path):
             return [path]
         else:
-            found = [file for file in glob.glob(path, recursive=True) if os.path.isfile(file)]
+            found = [file for file in glob.glob(path, recursive=True) if not os.path.isdir(file)]
     else:
         system, inner = filesystem(path)
         try:

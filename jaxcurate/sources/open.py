@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxcurate.checks import InputError, check_choice
 from jaxcurate.sources.base import SCHEMES, Options, Source
+from jaxcurate.sources.detect import detect, listed
 from jaxcurate.sources.synthetic.recipe import Recipe
 
 
@@ -62,9 +63,10 @@ def open_source(
     """
     check_choice("verify", verify, ("stat", "content"))
     scheme, _, rest = spec.partition(":")
+    if scheme not in SCHEMES:
+        scheme, _, rest = detect(spec, SCHEMES).partition(":")
     if scheme not in SCHEMES or not rest:
-        known = ", ".join(f"{scheme}:..." for scheme in SCHEMES)
-        raise InputError(f"source {spec!r} is not one of {known}")
+        raise InputError(f"source {spec!r} is not one of {listed(SCHEMES)}")
     options = Options(
         split=split,
         data_dir=data_dir,

@@ -125,14 +125,15 @@ class DatasetSource:
 
 
 def open_named(name: str, options: Options) -> DatasetSource:
-    """Opens ``tfds:NAME`` from the files of the dataset.
+    """Opens ``tfds:NAME``, or ``tfds:PATH`` of the folder of one version, from the files.
 
     Unless `download` is set, nothing is downloaded and no program of the dataset is run or
     imported. ``weblike`` is made from local files by this package, if it does not exist.
 
     Args:
-        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from a
-            recipe, and ``weblike/DIGEST`` names one that was made before.
+        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``, or the path of a folder with
+            ``features.json``, such as ``/data/mnist/3.0.1``, wherever it is. ``weblike`` is made
+            from a recipe, and ``weblike/DIGEST`` names one that was made before.
         options: options of the source, all but `leave_out` of which are used.
 
     Raises:
@@ -142,7 +143,11 @@ def open_named(name: str, options: Options) -> DatasetSource:
     data_dir, recipe = os.path.expanduser(data_dir), options.recipe
     if recipe is not None and name != WEBLIKE:
         raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
-    if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
+    if is_folder_of_version(name):
+        folder = os.path.expanduser(name) if is_local(name) else name
+        with quiet():
+            builder = open_folder(name, folder)
+    elif name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
         if not is_local(data_dir):
             raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
         is_recipe = name == WEBLIKE
@@ -158,6 +163,18 @@ def open_named(name: str, options: Options) -> DatasetSource:
         label_key=options.label_key,
         domain_key=options.domain_key,
     )
+
+
+def is_folder_of_version(name: str) -> bool:
+    """Returns whether the name of a dataset is a path: of the folder of one version of it.
+
+    Examples:
+        >>> is_folder_of_version("mnist/3.0.1"), is_folder_of_version("/data/mnist/3.0.1")
+        (False, True)
+    """
+    if not is_local(name) or name.startswith(("/", "~", "./", "../")):
+        return True
+    return os.path.isfile(os.path.join(name, "features.json"))
 
 
 def _builder(name: str, data_dir: str | os.PathLike, download: bool) -> Any:

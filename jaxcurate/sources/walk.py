@@ -50,7 +50,7 @@ def walk(root: str, leave_out: str | None) -> tuple[list[Entry], list[tuple[str,
 
     Args:
         root: path of the folder.
-        leave_out: path of a folder that is not searched, relative to the root.
+        leave_out: path of a folder that is not searched, by whatever path it is reached.
 
     Returns:
         The pictures, and (path, reason) of each skipped file or folder, both in order of paths.
@@ -72,15 +72,16 @@ def walk(root: str, leave_out: str | None) -> tuple[list[Entry], list[tuple[str,
     skipped: list[tuple[str, str]] = []
     links: list[str] = []
     read: dict[tuple[int, int], str] = {}
-    _walk_from("", root, leave_out, pictures, skipped, links, read)
+    left_out = None if leave_out is None else _identity(leave_out)
+    _walk_from("", root, left_out, pictures, skipped, links, read)
     # All folders below the root come before links to them, wherever these lie.
     while links:
         links.sort(reverse=True)
         link = links.pop()
-        status = os.stat(os.path.join(root, link))
-        known = read.get((status.st_dev, status.st_ino))
+        identity = _identity(os.path.join(root, link))
+        known = None if identity is None else read.get(identity)
         if known is None:
-            _walk_from(f"{link}/", root, leave_out, pictures, skipped, links, read)
+            _walk_from(f"{link}/", root, left_out, pictures, skipped, links, read)
         else:
             skipped.append((f"{link}/", f"a link to {known or './'}, which is read already"))
     return sorted(pictures), sorted(skipped)
@@ -123,7 +124,7 @@ def objects(root: str) -> tuple[list[Entry], list[tuple[str, str]]]:
 def _walk_from(
     start: str,
     root: str,
-    leave_out: str | None,
+    left_out: tuple[int, int] | None,
     pictures: list[Entry],
     skipped: list[tuple[str, str]],
     links: list[str],
@@ -133,14 +134,15 @@ def _walk_from(
     prefixes = [start]
     while prefixes:
         prefix = prefixes.pop()
-        if prefix and prefix[:-1] == leave_out:
+        # The system takes no longer paths, so that no link leads to a folder as deep as this.
+        identity = _identity(os.path.join(root, prefix)) if len(prefix) < 2000 else None
+        if prefix and identity is not None and identity == left_out:
             skipped.append((prefix, WORK_DIRECTORY))
             continue
         try:
             with files.scan(os.path.join(root, prefix)) as entries:
-                status = os.stat(os.path.join(root, prefix)) if len(prefix) < 2000 else None
-                if status is not None:
-                    read.setdefault((status.st_dev, status.st_ino), prefix)
+                if identity is not None:
+                    read.setdefault(identity, prefix)
                 for entry in entries:
                     path = prefix + entry.name
                     if (reason := _unwanted(entry.name)) is not None:
@@ -187,6 +189,15 @@ def _add_entry(
             pictures.append(Entry(path, status.st_size, str(status.st_mtime_ns)))
         else:
             skipped.append((path, NO_PICTURE))
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Returns the numbers by which the system knows a folder, or None if there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _begins_like_a_picture(root: str, path: str) -> bool:

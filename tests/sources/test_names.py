@@ -12,7 +12,7 @@ from PIL import Image
 from jaxcurate import export
 from jaxcurate.checks import InputError
 from jaxcurate.export import check_names, id_of, path_of
-from jaxcurate.sources import open_source
+from jaxcurate.sources import open_source, pictures
 from jaxcurate.sources.names import original, printable
 
 AWKWARD = [
@@ -94,13 +94,14 @@ def test_files_of_different_names_have_different_ids(tmp_path):
     for i, name in enumerate(names):
         Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / "x.png")
         os.rename(os.fsencode(tmp_path / "x.png"), os.fsencode(tmp_path) + b"/" + name)
-    source = open_source(f"folder:{tmp_path}", image_size=4)
+    source = open_source(f"folder:{tmp_path}")
     items = [source.read(row) for row in range(len(source))]
-    assert {original(item.id): item.image[0, 0, 0] for item in items} == {
+    images = [(item.id, pictures.decode(item.content, 4)) for item in items]
+    assert {original(id): image[0, 0, 0] for id, image in images} == {
         name: i for i, name in enumerate(names)
     }
     assert list(source.ids) == [item.id for item in items]
-    export.export_items(tmp_path / "out", items, "png", {})
+    export.export_items(tmp_path / "out", images, "png", {})
     assert sum(path.is_file() for path in (tmp_path / "out").rglob("*.png")) == len(names)
 
 
