@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -56,10 +56,16 @@ class Encoder(NamedTuple):
     """Function ``encode(items, params, *, resolution)`` from ``[b, ...]`` to float32 ``[b, d]``."""
     params: Any
     """Parameters of the function, a pytree of arrays."""
-    resolution: int | None
+    resolution: int | None = None
     """Side in pixels that images are resized to; None keeps their size."""
     bytes_per_item: int = 0
     """Number of bytes that encoding takes for each item, besides the item itself."""
+    prepare: Callable[[Any], np.ndarray] | None = None
+    """Function, run on the host and by several threads, from an item to an array."""
+    kind: Literal["picture", "text", "vector"] = "picture"
+    """Kind of the items."""
+    n_used: Callable[[np.ndarray], np.ndarray] | None = None
+    """Function from prepared items ``[b, n]`` to the number of leading entries that each uses."""
 
 
 MakeEncoder = Callable[[EmbedConfig, Callable[[], Iterable[np.ndarray]], Devices], Encoder]
