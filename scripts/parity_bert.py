@@ -16,12 +16,12 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import jax
 import numpy as np
 import torch
 import transformers
-from pydoc_data.topics import topics
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
@@ -99,7 +99,9 @@ def line(name: str, actual: np.ndarray, expected: np.ndarray) -> None:
 
 def main() -> None:
     """Prints the table, and writes the golden outputs if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="write tests/data/bert.npz")
     parser.add_argument("--texts", type=int, default=256, help="number of English paragraphs")
     arguments = parser.parse_args()
@@ -113,12 +115,23 @@ def main() -> None:
             ids = bert_files.ids(config)
             used = np.arange(ids.shape[1])[None] < np.array(bert_files.LENGTHS)[:, None]
             actual = np.asarray(load_bert(path)(ids))[used]
-            line(f"random weights, {name}", actual, tokens(reference(path, torch.float32), ids, used)[used])
+            line(
+                f"random weights, {name}",
+                actual,
+                tokens(reference(path, torch.float32), ids, used)[used],
+            )
             golden[name] = tokens(reference(path, torch.float64), ids, used)[used]
     minilm = find_minilm()
     model = reference(minilm, torch.float32)
-    for name, texts in (("odd texts", bert_files.TEXTS), ("paragraphs", paragraphs(arguments.texts))):
-        line(f"all-MiniLM-L6-v2, {len(texts)} {name}", ours(minilm, texts), embeddings(model, minilm, texts))
+    for name, texts in (
+        ("odd texts", bert_files.TEXTS),
+        ("paragraphs", paragraphs(arguments.texts)),
+    ):
+        line(
+            f"all-MiniLM-L6-v2, {len(texts)} {name}",
+            ours(minilm, texts),
+            embeddings(model, minilm, texts),
+        )
     golden["minilm"] = embeddings(reference(minilm, torch.float64), minilm, bert_files.TEXTS)
     if arguments.write:
         np.savez_compressed(GOLDEN, **{k: v.astype(np.float32) for k, v in golden.items()})

@@ -1,4 +1,4 @@
-"""Tiny BERT folders in the published layout, drawn from a seed; scripts/parity_bert.py uses them."""
+"""Tiny BERT folders in the published layout from a seed, for tests and scripts/parity_bert.py."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ TEXTS = [
     "supercalifragilistic" * 8,
     "word and again another, " * 400,
 ]
-"""Texts of golden embeddings: ordinary, empty, odd Unicode, special tokens, long word, long text."""
+"""Texts of golden embeddings: ordinary, empty, odd Unicode, special tokens, a long word, long."""
 
 
 def tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ LENGTHS = (9, 5, 1, 7)
 
 
 def ids(config: dict, seed: int = 1) -> np.ndarray:
-    """Draws token ids int32 ``[4, 9]`` of texts of 9, 5, 1 and 7 tokens; the last has a pad amid."""
+    """Draws token ids, int32 ``[4, 9]``, with padding at the ends and amid the last text."""
     drawn = np.random.default_rng(seed).integers(5, config["vocab_size"], (4, 9))
     used = np.arange(9)[None] < np.array(LENGTHS)[:, None]
     out = np.where(used, drawn, config["pad_token_id"])
