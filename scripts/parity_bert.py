@@ -105,6 +105,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write tests/data/bert.npz")
     parser.add_argument("--texts", type=int, default=256, help="number of English paragraphs")
     arguments = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     golden = {}
     print("| case | max. difference | min. cosine |\n| --- | --- | --- |")
     for name, changes in bert_files.VARIANTS.items():

@@ -46,7 +46,9 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
     if (size := tokenizer.get_vocab_size()) > vocab_size:
         raise InputError(f"{path}: has {size} tokens, but the model knows {vocab_size}")
     if (least := tokenizer.num_special_tokens_to_add(is_pair=False)) >= max_length:
-        raise InputError(f"max_length={max_length} must be more than {least}: {path} adds as many")
+        raise InputError(
+            f"{path}: adds {least} tokens to each text, so that max_length={max_length} is too small"
+        )
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
 

@@ -63,7 +63,9 @@ def theirs() -> Contender:
     """Returns the encoder of transformers with torch's fused attention."""
     folder = find_minilm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.BertModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+    model = transformers.BertModel.from_pretrained(
+        folder, attn_implementation="sdpa", add_pooling_layer=False
+    ).eval()
 
     def run(texts: list[str]) -> np.ndarray:
         order = np.argsort([-len(text) for text in texts], kind="stable")
@@ -96,6 +98,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="number of turns of each contender")
     parser.add_argument("--tokens", type=int, default=2048, help="number of tokens in our batches")
     arguments = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     texts = paragraphs(arguments.texts)
     contenders = {"jaxcurate": ours(arguments.tokens), "torch + transformers": theirs()}
     first, clock, processor, results = {}, {}, {}, {}

@@ -178,7 +178,7 @@ TRANSFORMER, POOLING = (
         ("sentence_bert_config.json", {"max_seq_length": 17}, "max_seq_length=17, but the model h"),
         ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length=0 must be at least"),
         ("sentence_bert_config.json", {"max_seq_length": "9"}, "max_seq_length='9' must be"),
-        ("sentence_bert_config.json", {"max_seq_length": 2}, "max_length=2 must be more than 2"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "so that max_length=2 is too small"),
         ("tokenizer.json", {"version": "1.0"}, "is no tokenizer"),
     ],
 )
