@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
             source=f"folder:{data}/raw/clipart/png",
             cluster=ClusterConfig(levels=(Level(700, 10, 5), Level(70, 10, 5)), metric="cosine"),
             sample=SampleConfig(size=1000),
-            export=ExportConfig(format=("list", "link")),
+            export=ExportConfig(format="list,link"),
             evaluate=EvaluateConfig(arms=()),
         )
     )

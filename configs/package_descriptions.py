@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             label_key="section",
             cluster=ClusterConfig(levels=(Level(3000, 10, 10), Level(300, 10, 5))),
             sample=SampleConfig(size=5000),
-            export=ExportConfig(format=("list",)),
+            export=ExportConfig("list,parquet"),
             evaluate=EvaluateConfig(arms=()),
         )
     )

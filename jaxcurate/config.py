@@ -117,14 +117,23 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Settings of the export of the items of the subset."""
+    """Settings of the export of the items of the subset, as they are stored."""
 
-    format: str = field(default="auto", metadata={"known": FORMATS})
-    """Format of the files: a file of each image, one file of all items, or the one that fits the
-    items."""
+    format: str = field(default="list", metadata={"known": FORMATS})
+    """Formats of the items, one or several with commas between them: `list` (ids and paths alone),
+    `link`, `copy`, `tfds`, `webdataset`, `huggingface`, `parquet` or `npy`."""
+    shard_size: int = 10_000
+    """Largest number of items of a file, in formats of several files."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, FORMATS)
+        for name in self.formats:
+            check_choice("format", name, FORMATS)
+        check_whole("shard_size", self.shard_size, 1)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the formats."""
+        return tuple(dict.fromkeys(self.format.split(",")))
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,7 @@ class Config:
     recipe: Recipe | None = None
     """Recipe of the synthetic pool `tfds:weblike`."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -67,11 +67,21 @@ class NewFolder:
         with self.create(name) as file:
             file.write(text.encode())
 
-    def adopt(self, file: epath.PathLike) -> None:
-        """Moves a finished file of the same file system into the folder."""
+    def adopt(
+        self, file: epath.PathLike, name: str | None = None, entry: dict[str, Any] | None = None
+    ) -> None:
+        """Moves a finished file of the same file system into the folder.
+
+        Args:
+            file: path of the file.
+            name: new name, such as ``"below/b.png"``. By default the name of the file.
+            entry: size and hash of the file, if they are known.
+        """
         file = epath.Path(file)
-        self.files[file.name] = {"bytes": file.stat().length, "sha256": sha256(file)}
-        file.rename(self.path / file.name)
+        name = file.name if name is None else name
+        self.files[name] = entry or {"bytes": file.stat().length, "sha256": sha256(file)}
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        file.rename(self.path / name)
 
     def link(self, name: str, target: str) -> None:
         """Makes a symbolic link to a file. The card has the hash of its target's path.

@@ -1,6 +1,6 @@
 """Encoders by name, and one way to run them all: in batches, jitted, split over devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxcurate.checks import InputError, check_choice, check_given
+from jaxcurate.encoders.buckets import bucketed
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 from jaxcurate.sources.base import Kind
 from jaxcurate.sources.pictures import FITS, Fit
@@ -184,34 +185,6 @@ def embed(
     for positions, part in parts:
         out[positions] = part
     return out
-
-
-def bucketed(n_used: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the items of each of a few lengths, so that few lengths are compiled.
-
-    Args:
-        n_used: int ``[b]``, number of entries that each item uses.
-        length: largest number of entries.
-
-    Yields:
-        Positions of items, int64, and the number of entries that they share: a power of two from 32
-        on, or ``length``.
-
-    Examples:
-        >>> for positions, used in bucketed(np.array([5, 70, 31, 100]), 100):
-        ...     print(positions, used)
-        [0 2] 32
-        [1 3] 100
-    """
-    lengths = [32]
-    while lengths[-1] < length:
-        lengths.append(2 * lengths[-1])
-    lengths = [min(each, length) for each in lengths]
-    bucket = np.searchsorted(lengths, np.minimum(n_used, length))
-    for i, each in enumerate(lengths):
-        positions = np.flatnonzero(bucket == i)
-        if len(positions):
-            yield positions, each
 
 
 _TEXTS_AT_ONCE = 64

@@ -40,9 +40,7 @@ def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     if not callable(function):
         raise InputError(f"embed.encoder={name!r} is {type(function).__name__}, not a function")
     same = lambda content: content
-    return Encoder(
-        _Checked(name, function), (), ("picture", "text", "vector"), same, is_jax=False
-    )
+    return Encoder(_Checked(name, function), (), ("picture", "text", "vector"), same, is_jax=False)
 
 
 class _Checked:

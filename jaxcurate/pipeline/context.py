@@ -15,6 +15,7 @@ from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.dedup import Duplicates
+from jaxcurate.curation.filters import Filtered
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
@@ -95,12 +96,20 @@ class Context:
         return ClusterTree.load(self.folder("cluster"))
 
     def valid(self) -> np.ndarray | None:
-        """Returns the rows that deduplication kept, int64, or None without deduplication."""
+        """Returns the rows that filter and deduplication kept, int64, or None without either."""
         if "dedup" not in self.outputs:
-            return None
+            return self.filtered()
         folder = self.folder("dedup")
         self._check_of_this_pool("dedup", folders.check_sizes(folder))
         return Duplicates.load(folder).kept
+
+    def filtered(self) -> np.ndarray | None:
+        """Returns the rows that the filter kept, int64, or None without a filter."""
+        if "filter" not in self.outputs:
+            return None
+        folder = self.folder("filter")
+        self._check_of_this_pool("filter", folders.check_sizes(folder))
+        return Filtered.load(folder).kept
 
     def subset(self, pool: Pool) -> Subset:
         """Returns the subset that was sampled from the pool."""

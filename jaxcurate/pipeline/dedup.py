@@ -32,7 +32,7 @@ class Dedup(Stage):
 
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stage that made the pool."""
-        return ("embed",)
+        return ("embed", "filter") if settings.filter.enabled else ("embed",)
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses to embed fewer items than the quick k-means has clusters."""
@@ -46,7 +46,7 @@ class Dedup(Stage):
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the pool, the settings and the seed."""
         return {
-            **context.digest("embed"),
+            **context.digest("embed", "filter"),
             "dedup": context.plain("dedup"),
             "seed": context.settings.seed,
         }

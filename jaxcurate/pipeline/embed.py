@@ -124,9 +124,7 @@ class Embed(Stage):
     def _check_strict(self, context: Context) -> None:
         """Refuses items that the source skips, or that were skipped when the pool was made."""
         left_out = [
-            entry
-            for entry in skipped_by(context.items.source)
-            if entry[1] not in sources.NO_ITEMS
+            entry for entry in skipped_by(context.items.source) if entry[1] not in sources.NO_ITEMS
         ]
         if not left_out and self.state(context) == "done":
             left_out = [

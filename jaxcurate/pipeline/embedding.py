@@ -32,9 +32,7 @@ class Prepared(NamedTuple):
     """Values of columns."""
 
 
-def prepared(
-    kind: sources.Kind, prepare: Callable[[Any], Any]
-) -> Callable[[sources.Item], Any]:
+def prepared(kind: sources.Kind, prepare: Callable[[Any], Any]) -> Callable[[sources.Item], Any]:
     """Returns the function from an item to what an encoder wants.
 
     Args:
@@ -65,14 +63,14 @@ def prepared_with_facts(
             pixels = hashlib.blake2b(f"{rgb.size}".encode(), digest_size=16)
             pixels.update(rgb.tobytes())
             measures = measure_picture(rgb)._asdict()
-            facts = {DIGEST: _digest(data), PIXELS: pixels.digest(), **measures}
+            facts = {DIGEST: digest_of(data), PIXELS: pixels.digest(), **measures}
             return Prepared(prepare(rgb), facts)
 
         return with_picture(data, use)
 
     def of_text(item: sources.Item) -> Prepared:
         text = cast(str, item.content)
-        facts = {DIGEST: _digest(text.encode("utf-8", "surrogatepass"))}
+        facts = {DIGEST: digest_of(text)}
         return Prepared(prepare(text), facts | measure_text(text)._asdict())
 
     return of_picture if kind == "picture" else of_text
@@ -215,5 +213,7 @@ def _known(names: Sequence[str], source: sources.Source) -> Sequence[str]:
     return names
 
 
-def _digest(data: bytes) -> bytes:
+def digest_of(content: sources.Content) -> bytes:
+    """Returns 16 bytes of the hash of the content of an item, as the column `DIGEST` has it."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -15,7 +15,7 @@ from jaxcurate.evaluation import compare, summary
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 
 KIND = "evaluation"
 
@@ -32,7 +32,7 @@ class Evaluate(Stage):
 
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that drew the subset and chose its rows."""
-        return ("sample", "dedup") if settings.dedup.enabled else ("sample",)
+        return ("sample", *selecting(settings))
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses held-out items and references that cannot be read."""
@@ -52,7 +52,7 @@ class Evaluate(Stage):
         arms = context.settings.evaluate.arms
         held_out = context.items.held_out_sources if arms else ()
         return {
-            **context.digest("cluster", "sample", "dedup"),
+            **context.digest("cluster", "sample", *SELECTING),
             "held_out": [source.fingerprint for source in held_out],
             "evaluate": context.plain("evaluate"),
             "seed": context.settings.seed,

@@ -13,7 +13,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Page
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 
-_READ = ("embed", "dedup", "cluster", "sample", "export", "evaluate")
+_READ = ("embed", "filter", "dedup", "cluster", "sample", "export", "evaluate")
 """Stages that the page is about."""
 
 
