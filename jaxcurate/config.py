@@ -202,7 +202,6 @@ class Config:
     """Recipe of the synthetic pool `tfds:weblike`."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    filter: FilterConfig = field(default_factory=FilterConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

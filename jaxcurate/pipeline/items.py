@@ -56,12 +56,6 @@ class Items:
         settings = self.settings.sample.mix
         return self.alike(settings.split, settings.references) if settings.retrieved else None
 
-    @cached_property
-    def examples(self) -> dict[str, sources.Source]:
-        """Sources of the wanted and unwanted examples of the filter, as far as it has any."""
-        settings = self.settings.filter
-        return {name: self.alike(settings.split, spec) for name, spec in settings.examples.items()}
-
     @property
     def reference_inputs(self) -> dict[str, str]:
         """Fingerprint of the references, if any, on which a draw of the subset depends."""
