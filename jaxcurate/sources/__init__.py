@@ -1,6 +1,6 @@
 """Sources of items: pictures, texts and vectors, all read in the same way."""
 
-from jaxcurate.sources import arrays, folder, tfds
+from jaxcurate.sources import arrays, folder, huggingface, parquet, text, tfds, webdataset
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.base import (
     SCHEMES,
@@ -30,7 +30,15 @@ from jaxcurate.sources.synthetic.weblike import prepare
 from jaxcurate.sources.usable import UnusableContent
 from jaxcurate.sources.walk import WORK_DIRECTORY
 
-SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
+SCHEMES |= {
+    "tfds": tfds.open_named,
+    "folder": folder.open_pictures,
+    "npy": arrays.open_rows,
+    "webdataset": webdataset.open_tars,
+    "huggingface": huggingface.open_dataset,
+    "parquet": parquet.open_parquet,
+    "text": text.open_texts,
+}
 
 __all__ = [
     "SCHEMES",
