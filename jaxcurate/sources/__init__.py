@@ -1,6 +1,16 @@
 """Sources of items: pictures, texts and vectors, all read in the same way."""
 
-from jaxcurate.sources import archives, arrays, folder, tfds, zarr
+from jaxcurate.sources import (
+    archives,
+    arrays,
+    folder,
+    huggingface,
+    parquet,
+    text,
+    tfds,
+    webdataset,
+    zarr,
+)
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.base import (
     SCHEMES,
@@ -37,10 +47,18 @@ from jaxcurate.sources.synthetic.weblike import prepare
 from jaxcurate.sources.usable import UnusableContent
 from jaxcurate.sources.walk import NO_ITEMS, WORK_DIRECTORY
 
-SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
-SCHEMES["npz"] = archives.open_npz
-SCHEMES["safetensors"] = archives.open_safetensors
-SCHEMES["zarr"] = zarr.open_zarr
+SCHEMES |= {
+    "folder": folder.open_pictures,
+    "tfds": tfds.open_named,
+    "webdataset": webdataset.open_tars,
+    "huggingface": huggingface.open_dataset,
+    "parquet": parquet.open_parquet,
+    "text": text.open_texts,
+    "npy": arrays.open_rows,
+    "npz": archives.open_npz,
+    "safetensors": archives.open_safetensors,
+    "zarr": zarr.open_zarr,
+}
 
 __all__ = [
     "NO_ITEMS",
