@@ -1,17 +1,14 @@
 """Curation of arrays: hierarchical k-means, balanced sampling, deduplication, growth, batches."""
 
+from jaxcurate.curation.agreement import Agreement, agreement
 from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
 from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
 from jaxcurate.curation.checkpoint import TreeState
-from jaxcurate.curation.dedup import (
-    Agreement,
-    Duplicates,
-    agreement,
-    content_digests,
-    deduplicate,
-)
+from jaxcurate.curation.dedup import content_digests, deduplicate
+from jaxcurate.curation.duplicates import Duplicates, LargestGroup, summary_line
 from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.leaks import Leaks, leaks
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
@@ -22,6 +19,8 @@ __all__ = [
     "Agreement",
     "Batches",
     "Duplicates",
+    "LargestGroup",
+    "Leaks",
     "Level",
     "LevelDrift",
     "Mix",
@@ -38,10 +37,12 @@ __all__ = [
     "grow",
     "hierarchical_kmeans",
     "indices_of",
+    "leaks",
     "mix",
     "propose_levels",
     "refit_branches",
     "sample",
     "sample_flat",
     "sample_uniform",
+    "summary_line",
 ]
