@@ -1,15 +1,11 @@
 """Curation of arrays: filters, deduplication, hierarchical k-means, sampling, growth, batches."""
 
+from jaxcurate.curation.agreement import Agreement, agreement
 from jaxcurate.curation.baselines import flat, sample_flat, sample_uniform
 from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
 from jaxcurate.curation.checkpoint import TreeState
-from jaxcurate.curation.dedup import (
-    Agreement,
-    Duplicates,
-    agreement,
-    content_digests,
-    deduplicate,
-)
+from jaxcurate.curation.dedup import content_digests, deduplicate
+from jaxcurate.curation.duplicates import Duplicates, LargestGroup, summary_line
 from jaxcurate.curation.filters import (
     FilterConfig,
     Filtered,
@@ -19,6 +15,7 @@ from jaxcurate.curation.filters import (
 )
 from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
+from jaxcurate.curation.leaks import Leaks, leaks
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
@@ -31,6 +28,8 @@ __all__ = [
     "Duplicates",
     "FilterConfig",
     "Filtered",
+    "LargestGroup",
+    "Leaks",
     "Level",
     "LevelDrift",
     "Mix",
@@ -49,6 +48,7 @@ __all__ = [
     "grow",
     "hierarchical_kmeans",
     "indices_of",
+    "leaks",
     "mix",
     "propose_levels",
     "refit_branches",
@@ -56,4 +56,5 @@ __all__ = [
     "sample_flat",
     "sample_uniform",
     "similarity_to",
+    "summary_line",
 ]

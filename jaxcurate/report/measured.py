@@ -46,6 +46,13 @@ class Duplicates(NamedTuple):
     near-duplicates were not removed."""
     content: str
     """Content that equal items share: `items` or embeddings."""
+    rule: str
+    """Rule by which near-duplicates go: `cover`, or `components` in cards of older releases."""
+    n_largest: int | None
+    """Number of items that the same kept item stands for, at most; None in older cards."""
+    lowest_similarity: float | None
+    """Lowest cosine of a removed item and the one that stands for it; None if there is none, and in
+    older cards."""
 
 
 def measures(cards: Mapping[str, Mapping[str, Any]]) -> Measures | None:
@@ -108,4 +115,7 @@ def duplicates(cards: Mapping[str, Mapping[str, Any]], n_pool: int) -> Duplicate
         card["near"],
         settings.get("threshold"),
         settings.get("content", "items"),
+        card.get("rule", "components"),
+        (card.get("largest_group") or {}).get("n_others"),
+        card.get("lowest_similarity"),
     )

@@ -153,6 +153,8 @@ def five_arms():
 def mixed_and_deduplicated(cards):
     made_from = {"embed": "0a1b", "dedup": {"threshold": 0.95, "content": "items"}}
     dedup = {**cards["embed"], "made_from": made_from, "kept": 70, "same": 25, "near": 5}
+    dedup |= {"rule": "cover", "largest_group": {"row": 4, "n_others": 9}}
+    dedup |= {"lowest_similarity": 0.9512}
     why = {"curated": 10, "retrieved": 4, "raw": 6}
     return {**cards, "sample": {**cards["sample"], "why": why}, "dedup": dedup}
 
@@ -287,6 +289,9 @@ def test_reasons_and_duplicates_are_reported_where_there_are_any(findings, page)
     assert "used 70 of the pool's 100 items, 70 %" in mixed.text
     assert "near-duplicates (cosine similarity of 0.95 or more) 5" in mixed.text
     assert "duplicates (the item equals an earlier one) 25" in mixed.text
+    assert "most items that one item stands for 9 (9.0%)" in mixed.text.replace(" %", "%")
+    assert "the one that stands for it 0.951" in mixed.text
+    assert "chain" not in mixed.text
     assert "duplicates" in mixed.ids and "duplicates" not in Page(page).ids
 
 
