@@ -1,6 +1,18 @@
 """Networks and their weights."""
 
 from jaxcurate.models.efficientnet import EfficientNetLite0
-from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.models.picture_input import PictureInput
+from jaxcurate.models.pretrained import PretrainedInfo, load_vit, save_vit
+from jaxcurate.models.vit import Tokens, ViT, ViTArchitecture, ViTConfig
 
-__all__ = ["EfficientNetLite0", "ViT", "ViTConfig"]
+__all__ = [
+    "EfficientNetLite0",
+    "PictureInput",
+    "PretrainedInfo",
+    "Tokens",
+    "ViT",
+    "ViTArchitecture",
+    "ViTConfig",
+    "load_vit",
+    "save_vit",
+]
