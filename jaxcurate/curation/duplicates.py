@@ -1,6 +1,6 @@
 """Duplicates that were found: the rows that stay, and the row that stands for each other row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, get_args
@@ -55,6 +55,13 @@ class Duplicates:
     """Cosine at or above which two rows are near-duplicates; None if only content counts."""
     rule: Rule = "cover"
     """Rule by which rows stay, as in :func:`deduplicate`."""
+    rows: np.ndarray | None = None
+    """int64 ``[n]``: number in the pool of each row, if only some rows of it were compared; None
+    for all."""
+
+    def pool_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the numbers in the pool of rows ``[m]``."""
+        return rows if self.rows is None else self.rows[rows]
 
     @property
     def n_same(self) -> int:
@@ -117,12 +124,18 @@ class Duplicates:
         chosen = choose(self.content, self.direction, pairs, threshold, rule, keep)
         return chosen if x is None else with_similarities(chosen, x)
 
-    def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: epath.PathLike,
+        about: Mapping[str, Any] | None = None,
+        also: Callable[[folders.NewFolder], None] | None = None,
+    ) -> None:
         """Writes a folder, which appears whole or not at all.
 
         Args:
             path: path of the folder.
             about: further entries of its card.
+            also: writes further files to the folder.
         """
         dropped = np.delete(self.similarity, self.kept)
         card = {
@@ -136,8 +149,10 @@ class Duplicates:
         }
         with folders.new_folder(path, {**(about or {}), **card}, KIND) as folder:
             for name, value in vars(self).items():
-                if name not in _SETTINGS:
+                if name not in _SETTINGS and value is not None:
                     folder.save_array(f"{name}.npy", value)
+            if also is not None:
+                also(folder)
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Duplicates":
@@ -148,14 +163,15 @@ class Duplicates:
             InputError: an older release wrote the folder, in another form.
         """
         card = folders.check_files(path)
-        arrays = [name for name in cls.__dataclass_fields__ if name not in _SETTINGS]
+        arrays = [name for name in cls.__dataclass_fields__ if name not in (*_SETTINGS, "rows")]
         if not {f"{name}.npy" for name in arrays} <= set(card["files"]):
             raise InputError(
                 f"{epath.Path(path)} holds the duplicates of an older release, which do not tell "
                 "the row that stands for each row: remove the folder, and run dedup again"
             )
         load = lambda name: files.load_array(epath.Path(path) / f"{name}.npy")
-        return cls(*map(load, arrays), *(card[name] for name in _SETTINGS))
+        rows = load("rows") if "rows.npy" in card["files"] else None
+        return cls(*map(load, arrays), *(card[name] for name in _SETTINGS), rows)
 
 
 def summary_line(duplicates: Duplicates) -> str:

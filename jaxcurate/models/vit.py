@@ -1,170 +1,52 @@
-"""A small Vision Transformer: patches, fixed positions, pre-norm blocks, mean pooling."""
+"""Vision Transformer that is trained here, or filled with published weights."""
 
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from jaxcurate.checks import InputError, check_choice
+from jaxcurate.checks import InputError
+from jaxcurate.models.positions import Rotation, resize_table, rotations, sine_cosine
+from jaxcurate.models.vit_blocks import AttentionPool, Block, layer_norm, linear, token
+from jaxcurate.models.vit_config import Precision, ViTArchitecture, ViTConfig, as_architecture
 
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """Shape and precision of a :class:`ViT`.
-
-    Raises:
-        InputError: naming the field that cannot be used.
-
-    Examples:
-        >>> ViTConfig(image_size=32, patch_size=5)
-        Traceback (most recent call last):
-        ...
-        jaxcurate.checks.InputError: patch_size=5 does not divide image_size=32
-    """
-
-    image_size: int = 32
-    """Side of the square images in pixels."""
-    patch_size: int = 8
-    """Side of a patch in pixels; divides `image_size`."""
-    width: int = 64
-    """Number of features of a token, and of the output."""
-    depth: int = 2
-    """Number of transformer blocks."""
-    n_heads: int = 2
-    """Number of attention heads; divides `width`."""
-    mlp_ratio: int = 4
-    """Number of hidden units in the MLP of a block, as a multiple of `width`."""
-    precision: Precision = "float32"
-    """Precision of activations and matrix products. Weights are float32 either way, and `float32`
-    asks the accelerator for full float32 products."""
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "width", "depth", "n_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.image_size % self.patch_size:
-            raise InputError(
-                f"patch_size={self.patch_size} does not divide image_size={self.image_size}"
-            )
-        if self.width % self.n_heads:
-            raise InputError(f"n_heads={self.n_heads} does not divide width={self.width}")
-        if self.width % 4:
-            raise InputError(f"width={self.width} must be a multiple of 4, for the positions")
-        check_choice("precision", self.precision, get_args(Precision))
+__all__ = ["Precision", "Tokens", "ViT", "ViTArchitecture", "ViTConfig", "patches"]
 
 
-def exactness(precision: Precision) -> str | None:
-    """Returns the precision of matrix products to request from XLA.
+class Tokens(NamedTuple):
+    """Tokens of images after the last block, float32."""
 
-    Examples:
-        >>> exactness("float32")
-        'highest'
-    """
-    return "highest" if precision == "float32" else None
-
-
-def linear(
-    n_in: int, n_out: int, precision: Precision, *, rngs: nnx.Rngs, use_bias: bool = True
-) -> nnx.Linear:
-    """Returns a linear layer of the given precision with Glorot-uniform weights in float32."""
-    return nnx.Linear(
-        n_in,
-        n_out,
-        use_bias=use_bias,
-        dtype=jnp.dtype(precision),
-        precision=exactness(precision),
-        kernel_init=nnx.initializers.xavier_uniform(),
-        rngs=rngs,
-    )
+    first: jax.Array
+    """Class token, if there is one, and registers, ``[b, n_prefix, width]``."""
+    patches: jax.Array
+    """Tokens of the patches, ``[b, n_patches, width]``, row by row."""
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
     """Cuts images into square patches.
 
     Args:
-        images: ``[b, s, s, c]``.
-        size: side of a patch in pixels; divides ``s``.
+        images: ``[b, h, w, c]``. Pixels at the right and the bottom that fill no patch are left
+            out.
+        size: side of a patch in pixels.
 
     Returns:
-        ``[b * (s / size)^2, size * size * c]``, row by row.
+        ``[b * (h // size) * (w // size), size * size * c]``, row by row.
 
     Examples:
         >>> patches(jnp.zeros((2, 8, 8, 3)), size=4).shape
         (8, 48)
     """
-    b, s, _, c = images.shape
-    grid = s // size
-    x = images.reshape(b, grid, size, grid, size, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b * grid * grid, size * size * c)
-
-
-@cache
-def positions(grid: int, width: int) -> np.ndarray:
-    """Returns fixed sine-cosine embeddings of the positions in a square grid.
-
-    Args:
-        grid: number of patches along a side.
-        width: number of features, a multiple of 4.
-
-    Returns:
-        float32 ``[grid^2, width]``, row by row.
-
-    References:
-        Chen, Xie, He: An empirical study of training self-supervised vision transformers (2021),
-        https://arxiv.org/abs/2104.02057, section 5.
-
-    Examples:
-        >>> print(positions(2, 4)[0])  # sine and cosine of row 0, then of column 0
-        [0. 1. 0. 1.]
-    """
-    frequency = 100.0 ** -(np.arange(width // 4) / (width // 4))
-    angle = np.arange(grid)[:, None] * frequency[None, :]
-    wave = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-    rows = np.repeat(wave, grid, axis=0)
-    columns = np.tile(wave, (grid, 1))
-    return np.concatenate([rows, columns], axis=1).astype(np.float32)
-
-
-class Block(nnx.Module):
-    """Attention and an MLP, each after a LayerNorm and with a skip connection."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs) -> None:
-        width, hidden = config.width, config.width * config.mlp_ratio
-        dtype = jnp.dtype(config.precision)
-        self.n_heads = config.n_heads
-        self.head = width // config.n_heads
-        self.precision: Precision = config.precision
-        self.norm_1 = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
-        self.qkv = linear(width, 3 * width, config.precision, rngs=rngs)
-        self.out = linear(width, width, config.precision, rngs=rngs)
-        self.norm_2 = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
-        self.up = linear(width, hidden, config.precision, rngs=rngs)
-        self.down = linear(hidden, width, config.precision, rngs=rngs)
-
-    def __call__(self, x: jax.Array, n_tokens: int) -> jax.Array:
-        """Maps tokens ``[b * n_tokens, width]`` to tokens of the same shape.
-
-        The images of a batch are concatenated, because on a CPU products of plain matrices and
-        their gradients take a third of the time of batched products.
-        """
-        qkv = self.qkv(self.norm_1(x)).reshape(-1, n_tokens, 3, self.n_heads, self.head)
-        q, k, v = jnp.moveaxis(qkv, 2, 0)
-        score = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=exactness(self.precision))
-        weight = nnx.softmax(score.astype(jnp.float32) / np.sqrt(self.head), axis=-1)
-        weight = weight.astype(v.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weight, v, precision=exactness(self.precision))
-        x = x + self.out(mixed.reshape(x.shape))
-        return x + self.down(nnx.gelu(self.up(self.norm_2(x))))
+    b, h, w, c = images.shape
+    rows, columns = h // size, w // size
+    x = images[:, : rows * size, : columns * size]
+    x = x.reshape(b, rows, size, columns, size, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b * rows * columns, size * size * c)
 
 
 class ViT(nnx.Module):
-    """Vision Transformer whose output is the mean of its tokens.
+    """Vision Transformer; by default without a class token, and with the mean of tokens as output.
 
     Args:
         config: the shape and precision of the model.
@@ -183,29 +65,145 @@ class ViT(nnx.Module):
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs) -> None:
-        self.config = config
-        patch = config.patch_size**2 * 3
-        self.embed = linear(patch, config.width, config.precision, rngs=rngs)
-        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
-        self.norm = nnx.LayerNorm(config.width, rngs=rngs)
+        c = self.config = as_architecture(config)
+        n_pixels = c.patch_size**2 * 3
+        self.embed = linear(n_pixels, c.width, c.precision, rngs=rngs, use_bias=c.embed_bias)
+        rates = [c.drop_path * i / max(1, c.depth - 1) for i in range(c.depth)]
+        self.blocks = nnx.List([Block(c, rate, rngs=rngs) for rate in rates])
+        self.norm = layer_norm(c, rngs=rngs)
+        # What the default lacks is made last, so that its weights are the same for a seed.
+        self.class_token = token(1, c.width, rngs=rngs) if c.class_token else None
+        self.registers = token(c.n_registers, c.width, rngs=rngs) if c.n_registers else None
+        self.mask_token = token(1, c.width, rngs=rngs) if c.mask_token else None
+        n_places = c.grid**2 + c.class_token
+        learned = c.positions == "learned"
+        self.places = token(n_places, c.width, rngs=rngs) if learned else None
+        self.pre_norm = layer_norm(c, dtype=c.precision, rngs=rngs) if c.pre_norm else None
+        self.pool = AttentionPool(c, rngs=rngs) if c.pooling == "attention" else None
+        self.projection = (
+            linear(c.n_pooled, c.projection, c.precision, rngs=rngs, use_bias=False)
+            if c.projection
+            else None
+        )
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps float32 images ``[b, s, s, 3]`` in [-1, 1] to float32 features ``[b, width]``.
+    def __call__(
+        self, images: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps float32 images ``[b, h, w, 3]`` to float32 features ``[b, n_features]``.
+
+        Args:
+            images: normalized images; those of the default are in [-1, 1].
+            mask: bool ``[b, n_patches]``, True for patches that the mask token takes the place of.
+            key: a PRNG key in training, for skipped halves of blocks; None skips nothing.
 
         Raises:
-            InputError: the images are not of the configured size.
+            InputError: the images are not of the configured size, or the model has no mask token.
         """
         c = self.config
+        x = self._encode(images, mask, key)
+        if self.pool is not None:
+            pooled = self.pool(x.astype(c.precision), len(x) // len(images))
+        else:
+            tokens = x.reshape(len(images), -1, c.width)
+            pooled = _pooled(tokens, c)
+        if c.final_norm == "pooled":
+            pooled = self.norm(pooled.astype(jnp.float32))
+        if self.projection is not None:
+            pooled = self.projection(pooled)
+        return pooled.astype(jnp.float32)
+
+    def tokens(
+        self, images: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None
+    ) -> Tokens:
+        """Maps float32 images ``[b, h, w, 3]`` to tokens, with the arguments of a call.
+
+        Tokens are normalized, unless the last LayerNorm is for the pooled vector.
+        """
+        x = self._encode(images, mask, key).reshape(len(images), -1, self.config.width)
+        x = x.astype(jnp.float32)
+        return Tokens(x[:, : self.config.n_prefix], x[:, self.config.n_prefix :])
+
+    def _encode(
+        self, images: jax.Array, mask: jax.Array | None, key: jax.Array | None
+    ) -> jax.Array:
+        """Returns the tokens of all images, ``[b * n_tokens, width]``, after the last block."""
+        c = self.config
+        grid = self._grid(images)
+        x = self._add_positions(self._embed(images, mask), len(images), grid)
+        if self.pre_norm is not None:
+            x = self.pre_norm(x)
+        rotation: Rotation | None = None
+        if c.positions == "rotary":
+            # As device arrays, once for all blocks: each use of a NumPy array would be a constant
+            # of its own in the program.
+            tables = rotations(*grid, c.width // c.n_heads, c.rotary_base, c.n_prefix)
+            axis = 0 if c.heads_first else 1  # of the heads, beside that of the tokens
+            cosine, sine = (jnp.expand_dims(jnp.asarray(t), axis)[None] for t in tables)
+            rotation = cosine, sine
+        for i, block in enumerate(self.blocks):
+            of_block = None if key is None else jax.random.fold_in(key, i)
+            x = block(x, len(x) // len(images), rotation, of_block)
+        return self.norm(x.astype(jnp.float32)) if c.final_norm == "tokens" else x
+
+    def _grid(self, images: jax.Array) -> tuple[int, int]:
+        """Returns the numbers of rows and columns of patches."""
+        c = self.config
+        if c.any_size:
+            if images.ndim == 4 and images.shape[3] == 3 and min(images.shape[1:3]) >= c.patch_size:
+                return images.shape[1] // c.patch_size, images.shape[2] // c.patch_size
+            raise InputError(
+                f"images of shape {images.shape}, but patch_size={c.patch_size} wants "
+                f"[b, h, w, 3] of at least {c.patch_size} pixels a side"
+            )
         if images.shape[1:] != (c.image_size, c.image_size, 3):
             raise InputError(
                 f"images of shape {images.shape}, but image_size={c.image_size} wants "
                 f"[b, {c.image_size}, {c.image_size}, 3]"
             )
-        n_tokens = (c.image_size // c.patch_size) ** 2
-        place = jnp.asarray(positions(c.image_size // c.patch_size, c.width))
-        x = self.embed(patches(images, c.patch_size))
-        x = x + jnp.tile(place, (len(images), 1)).astype(x.dtype)
-        for block in self.blocks:
-            x = block(x, n_tokens)
-        x = self.norm(x.astype(jnp.float32))
-        return jnp.mean(x.reshape(-1, n_tokens, c.width), axis=1)
+        return c.grid, c.grid
+
+    def _embed(self, images: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Returns embeddings of the patches, ``[b * n_patches, width]``, masked ones replaced."""
+        x = self.embed(patches(images, self.config.patch_size))
+        if mask is None:
+            return x
+        if self.mask_token is None:
+            raise InputError("mask is given, but the model has no mask token")
+        if mask.shape != (len(images), len(x) // len(images)):
+            raise InputError(
+                f"mask has shape {mask.shape}, but there are {len(images)} images of "
+                f"{len(x) // len(images)} patches"
+            )
+        return jnp.where(mask.reshape(-1, 1), self.mask_token[...].astype(x.dtype), x)
+
+    def _add_positions(self, x: jax.Array, n_images: int, grid: tuple[int, int]) -> jax.Array:
+        """Adds positions to patches, and puts class token and registers before them."""
+        c = self.config
+        first = [] if self.class_token is None else [self.class_token[...]]
+        place = None
+        if self.places is not None:
+            table = self.places[...]
+            if first:
+                first, table = [first[0] + table[:1]], table[1:]
+            antialias = c.interpolation == "bicubic_antialias"
+            place = resize_table(table, (c.grid, c.grid), grid, antialias=antialias)
+        elif c.positions == "sine_cosine":
+            place = jnp.asarray(sine_cosine(*grid, c.width))
+        if place is not None:
+            x = x + jnp.tile(place, (n_images, 1)).astype(x.dtype)
+        if self.registers is not None:
+            first.append(self.registers[...])
+        if not first:
+            return x
+        prefix = jnp.concatenate(first).astype(x.dtype)
+        prefix = jnp.broadcast_to(prefix[None], (n_images, *prefix.shape))
+        x = jnp.concatenate([prefix, x.reshape(n_images, -1, c.width)], axis=1)
+        return x.reshape(-1, c.width)
+
+
+def _pooled(tokens: jax.Array, config: ViTArchitecture) -> jax.Array:
+    """Returns vectors ``[b, n_pooled]`` of tokens ``[b, n_tokens, width]``."""
+    if config.pooling == "class":
+        return tokens[:, 0]
+    mean = jnp.mean(tokens[:, config.n_prefix :], axis=1)
+    return mean if config.pooling == "mean" else jnp.concatenate([tokens[:, 0], mean], axis=1)

@@ -101,7 +101,8 @@ class Context:
             return self.filtered()
         folder = self.folder("dedup")
         self._check_of_this_pool("dedup", folders.check_sizes(folder))
-        return Duplicates.load(folder).kept
+        found = Duplicates.load(folder)
+        return found.pool_rows(found.kept)
 
     def filtered(self) -> np.ndarray | None:
         """Returns the rows that the filter kept, int64, or None without a filter."""

@@ -233,6 +233,37 @@ class Items:
         check_all_read(reading)
         return np.concatenate(images)
 
+    def shown(self, rows: np.ndarray, side: int) -> list[Any]:
+        """Returns what a page shows of items of the source.
+
+        Args:
+            rows: positions in the source, distinct and sorted.
+            side: side in pixels of the squares that whole pictures are put on.
+
+        Returns:
+            uint8 ``[side, side, 3]`` of each picture, a text, or None for a vector and for an item
+            that cannot be read now.
+        """
+        source = self.source
+        if source.kind == "vector":
+            return [None] * len(rows)
+
+        def picture(picture: Image.Image) -> np.ndarray:
+            return np.asarray(square(picture, side, "pad", filter="lanczos"))
+
+        prepare = (
+            (lambda item: with_picture(cast(bytes, item.content), picture))
+            if source.kind == "picture"
+            else None
+        )
+        reading = sources.read_items(source, rows, prepare=prepare, batch_size=1024)
+        found = {
+            int(row): content
+            for batch in reading
+            for row, content in zip(batch.rows, batch.contents, strict=True)
+        }
+        return [found.get(int(row)) for row in rows]
+
 
 def _squared(source: sources.Source, side: int) -> Callable[[sources.Item], np.ndarray]:
     """Returns the function from an item to a square picture.
@@ -300,19 +331,3 @@ def read_held_out(
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
     images = np.concatenate([np.stack(batch.contents) for batch in batches])
     return compare.HeldOut(images, notes.label, notes.domain)
-
-
-def as_shown(source: sources.Source, side: int) -> Callable[[sources.Item], Any]:
-    """Returns the function from an item to what a page shows of it.
-
-    Args:
-        source: source of the items.
-        side: side in pixels of the squares that whole pictures are put on.
-    """
-    if source.kind == "picture":
-
-        def shown(picture: Image.Image) -> np.ndarray:
-            return np.asarray(square(picture, side, "pad", filter="lanczos"))
-
-        return lambda item: with_picture(cast(bytes, item.content), shown)
-    return lambda item: item.content

@@ -13,6 +13,7 @@ import jaxcurate as jc
 from jaxcurate import training
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.models import vit
+from jaxcurate.models.positions import sine_cosine
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.training import augment
 from jaxcurate.training.objectives import simclr
@@ -74,7 +75,7 @@ def test_patches_hold_the_pixels_of_their_square():
 
 
 def test_positions_tell_every_place_apart():
-    p = vit.positions(8, 32)
+    p = sine_cosine(8, 8, 32)
     assert p.shape == (64, 32) and p.dtype == np.float32
     distance = np.linalg.norm(p[:, None] - p[None], axis=-1)
     assert distance[~np.eye(64, dtype=bool)].min() > 0.5

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcurate.models.vit import ViT, ViTConfig, linear
+from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.models.vit_blocks import linear
 
 
 class SimCLR(nnx.Module):
