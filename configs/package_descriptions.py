@@ -1,7 +1,7 @@
 """Five thousand of the descriptions of Debian packages, by sentence embeddings.
 
-    scripts/fetch --only descriptions
-    pip install "jaxcurate[demo]"
+    scripts/fetch --only descriptions,minilm
+    pip install tokenizers
     jaxcurate run --config=package_descriptions --workdir=runs/package_descriptions
 
 Descriptions come from apt's lists. Their sections are labels, which only the evaluation would read.
@@ -15,6 +15,7 @@ from jaxcurate import Level
 from jaxcurate.config import (
     ClusterConfig,
     Config,
+    EmbedConfig,
     EvaluateConfig,
     ExportConfig,
     SampleConfig,
@@ -29,6 +30,7 @@ def get_config() -> ConfigDict:
             title="Descriptions of Debian packages",
             source=f"text:{data}/raw/descriptions/descriptions.jsonl",
             label_key="section",
+            embed=EmbedConfig("bert", weights=f"{data}/raw/minilm"),
             cluster=ClusterConfig(levels=(Level(3000, 10, 10), Level(300, 10, 5))),
             sample=SampleConfig(size=5000),
             export=ExportConfig("list,parquet"),
