@@ -382,7 +382,7 @@ def test_left_out_items_are_counted_by_reason_and_by_rule(findings, page):
 
 def test_dropped_items_stand_beside_what_was_kept_for_them(findings):
     page = render(variants("mixed", findings))
-    captions = re.findall(r"<figcaption>([\d.]+)</figcaption>", page)
+    captions = re.findall(r"<figcaption>similarity ([\d.]+)</figcaption>", page)
     assert captions == ["0.954", "0.990"]
     marks = [value for _, name, value in Page(page).attributes if name == "alt"]
     pairs = [mark for mark in marks if mark.startswith(("dropped: ", "stands for it: "))][:4]
