@@ -1,12 +1,13 @@
 """Findings that a report is made from."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
+from jaxcurate.sources.base import Kind
 
 
 class Findings(NamedTuple):
@@ -16,7 +17,7 @@ class Findings(NamedTuple):
     """Title of the page. The name of the source if it is empty."""
     source: str
     """Name of the source of the items."""
-    kind: Literal["picture", "text", "vector"]
+    kind: Kind
     """Kind of the items."""
     made_from: str
     """Fingerprint of the inputs, which the page holds so that an outdated page is recognized."""

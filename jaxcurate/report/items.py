@@ -20,6 +20,8 @@ _SCHEMES = ("file", "http", "https")
 """Schemes of the URLs that a browser may follow. Others, such as ``javascript``, are no links."""
 _FEW_PIXELS = 32
 """Largest side in pixels of pictures whose pixels are shown as squares."""
+_N_TRIED = 64
+"""Number of pictures that are encoded to find out how many bytes all of them will take."""
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 """Invisible characters that Unicode counts as unprintable, but that words and emoji need."""
 
@@ -38,7 +40,7 @@ class Size(NamedTuple):
     """Largest number of characters of a text."""
 
 
-LARGE = Size(112, 3_000_000, ((160, 82), (144, 70), (112, 60), (96, 40), (80, 20)), 2000)
+LARGE = Size(120, 3_000_000, ((160, 82), (144, 70), (112, 60), (96, 40), (80, 20)), 2000)
 """Size of items in strips."""
 SMALL = Size(64, 4_500_000, ((80, 75), (64, 65), (56, 50), (48, 35), (40, 20)), 160)
 """Size of items in the list of all clusters."""
@@ -62,11 +64,11 @@ class Item(NamedTuple):
     pixelated: bool
     """True if the picture has so few pixels that they are shown as squares."""
     beginning: str | None
-    """First characters of the text on one line."""
+    """First characters of the text on one line, with an ellipsis if there are more."""
     text: str | None
-    """Text with its line breaks. None if :attr:`beginning` is all of it."""
+    """Text with its line breaks. None if :attr:`beginning` has as many words."""
     n_more: int
-    """Number of characters of the text that :attr:`text` and :attr:`beginning` leave out."""
+    """Number of characters at the end of the text that are left out."""
 
 
 Reader = Callable[[np.ndarray], Sequence[np.ndarray | str | None]]
@@ -148,10 +150,10 @@ def _item(
         n_more = len(content) - min(len(content), size.most_characters)
         line = " ".join(text.split())
         beginning = line[:_CHARACTERS]
-        if line == beginning and not n_more:
-            text = None
-        else:
+        if line != beginning or n_more:
             beginning += "\N{HORIZONTAL ELLIPSIS}"
+        if len(line) <= _CHARACTERS:
+            text = None
     return Item(
         row, short(id_, 80), kept, link, picture, size.display, pixelated, beginning, text, n_more
     )
@@ -165,17 +167,20 @@ def _printable(text: str) -> str:
 
 def _encoded(pictures: dict[int, np.ndarray], size: Size) -> dict[int, str]:
     """Returns pictures as data URIs, with as much detail as the size's number of bytes allows."""
-    encoded: dict[int, str] = {}
-    for side, quality in size.steps:
-        encoded, n_bytes = {}, 0
-        for row, picture in pictures.items():
-            encoded[row] = _data_uri(_reduced(picture, side), quality)
-            n_bytes += len(encoded[row])
-            if n_bytes > size.n_bytes and (side, quality) != size.steps[-1]:
-                break
-        else:
-            break
-    return encoded
+    few = dict(list(pictures.items())[:: max(1, len(pictures) // _N_TRIED)])
+    for side, quality in size.steps[:-1]:
+        n_bytes = sum(map(len, _at(few, side, quality).values()))
+        if n_bytes * len(pictures) > size.n_bytes * len(few):
+            continue  # the step would take too many bytes, as some of the pictures show
+        encoded = _at(pictures, side, quality)
+        if sum(map(len, encoded.values())) <= size.n_bytes:
+            return encoded
+    return _at(pictures, *size.steps[-1])
+
+
+def _at(pictures: dict[int, np.ndarray], side: int, quality: int) -> dict[int, str]:
+    """Returns pictures as data URIs of a side in pixels and a quality."""
+    return {row: _data_uri(_reduced(picture, side), quality) for row, picture in pictures.items()}
 
 
 def _reduced(picture: np.ndarray, side: int) -> np.ndarray:
@@ -193,8 +198,7 @@ def _data_uri(picture: np.ndarray, quality: int) -> str:
 
     file = io.BytesIO()
     # Squares have edges that a lossy code would blur.
-    options = (
-        {"lossless": True} if len(picture) <= _FEW_PIXELS else {"quality": quality, "method": 4}
-    )
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "webp", **options)
+    lossless = len(picture) <= _FEW_PIXELS
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    image.save(file, "webp", lossless=lossless, quality=quality, method=4)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
