@@ -144,6 +144,8 @@ def stamp(path: str) -> Stamp:
     system, inner = filesystem(path)
     try:
         return stamp_of(system.info(inner))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
     except (OSError, ImportError) as error:
         raise InputError(f"{path} cannot be opened ({_first_line(error)})") from error
 
