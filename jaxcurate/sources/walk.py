@@ -1,5 +1,6 @@
 """Search for pictures below a folder, in which nothing is skipped without a reason."""
 
+import heapq
 import os
 import stat
 from pathlib import PurePath, PurePosixPath
@@ -74,8 +75,7 @@ def walk(root: str, leave_out: str | None) -> tuple[list[Entry], list[tuple[str,
     _walk_from("", root, left_out, pictures, skipped, links, read)
     # All folders below the root come before links to them, wherever these lie.
     while links:
-        links.sort(reverse=True)
-        link = links.pop()
+        link = heapq.heappop(links)
         known = read.get(os.path.realpath(os.path.join(root, link)))
         if known is None:
             _walk_from(f"{link}/", root, left_out, pictures, skipped, links, read)
@@ -175,7 +175,7 @@ def _add_entry(
         skipped.append((path, files.reason(error)))
         return
     if stat.S_ISDIR(status.st_mode):
-        links.append(path)
+        heapq.heappush(links, path)
     elif not stat.S_ISREG(status.st_mode):
         skipped.append((path, f"{files.kind(status.st_mode)}, not a file"))
     elif PurePath(entry.name).suffix.lower() in SUFFIXES:
