@@ -7,7 +7,8 @@ import os
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from jaxcurate.artifacts.files import fingerprint, is_local
+from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files
 
