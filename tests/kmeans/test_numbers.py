@@ -223,7 +223,7 @@ def test_every_type_goes_everywhere(dtype, tmp_path):
     np.save(tmp_path / "x.npy", x)
     source = ArraySource(tmp_path / "x.npy")
     np.testing.assert_array_equal(source.read_block(np.arange(3, 9))[1], wide[3:9])
-    np.testing.assert_array_equal(source.read(7).image, wide[7])
+    np.testing.assert_array_equal(source.read(7).content, wide[7])
     assert len(source.fingerprint) == 64
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")
     np.testing.assert_array_equal(jc.kmeans(stored, 6).labels, jc.kmeans(wide, 6).labels)
