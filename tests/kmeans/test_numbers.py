@@ -342,7 +342,7 @@ def test_numbers_beyond_float32_in_a_file(tmp_path):
     assert left_out == [(row, "has a NaN or an infinity as float32") for row in (4, 6)]
     with pytest.raises(ValueError, match=r"'4'.*as float32"):
         list(read_items(source, batch_size=5, strict=True))
-    np.testing.assert_array_equal(source.read(5).image, 1)
+    np.testing.assert_array_equal(source.read(5).content, 1)
 
 
 def test_numbers_as_large_as_float32_holds():
