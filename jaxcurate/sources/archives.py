@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError, is_real
 from jaxcurate.sources import location
 from jaxcurate.sources.arrays import check_rows, natural, source_of

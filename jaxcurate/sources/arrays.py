@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.artifacts.pool import NARROW, row_ids
 from jaxcurate.checks import InputError, is_real
 from jaxcurate.sources import location

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.synthetic.recipe import Recipe
 

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, location, signatures
 from jaxcurate.sources.pictures import is_picture

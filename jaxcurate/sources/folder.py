@@ -8,7 +8,8 @@ from typing import cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import fingerprint, is_local
+from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, location
 from jaxcurate.sources.base import (

@@ -7,7 +7,8 @@ import os
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from jaxcurate.artifacts.files import fingerprint, is_local
+from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files
 
@@ -144,6 +145,8 @@ def stamp(path: str) -> Stamp:
     system, inner = filesystem(path)
     try:
         return stamp_of(system.info(inner))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
     except (OSError, ImportError) as error:
         raise InputError(f"{path} cannot be opened ({_first_line(error)})") from error
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jaxcurate.checks import check_choice
 from jaxcurate.sources import files
 from jaxcurate.sources.budget import ByteBudget
+from jaxcurate.sources.colors import averageable, flat, in_srgb, profile_of
 from jaxcurate.sources.usable import UnusableContent
 
 MAX_PIXELS = 89_478_485
@@ -54,8 +55,9 @@ class UndecodablePicture(UnusableContent):
 def decode(file: str | os.PathLike | bytes, size: int, *, fit: Fit = "crop") -> np.ndarray:
     """Decodes a picture to a square of RGB.
 
-    EXIF orientation is applied, transparency is flattened on white, and the picture is resized
-    with a box filter (an average over the area, without aliasing).
+    EXIF orientation is applied, colors of a profile become those of sRGB, transparency is
+    flattened on white, and the picture is resized with a box filter (an average over the area,
+    without aliasing).
 
     Args:
         file: path of a file, or encoded bytes, in one of `FORMATS`. The first of several frames is
@@ -124,7 +126,7 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         >>> as_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
-    return _flat(_averageable(_in_srgb(picture)))
+    return flat(averageable(in_srgb(picture)))
 
 
 def square(
@@ -135,7 +137,7 @@ def square(
     shorter: int | None = None,
     filter: Filter = "box",
 ) -> Image.Image:
-    """Resizes a picture of any mode and aspect to ``size`` x ``size`` RGB, flattened on white.
+    """Resizes a picture of any mode and aspect to ``size`` x ``size`` sRGB, flattened on white.
 
     Args:
         picture: decoded picture.
@@ -151,19 +153,19 @@ def square(
         ('RGB', (2, 2))
     """
     width, height = picture.size
-    picture = _averageable(picture)
+    picture = averageable(in_srgb(picture))
     if fit == "squash":
-        return _flat(_resize(picture, (size, size), (0, 0, width, height), filter))
+        return flat(_resize(picture, (size, size), (0, 0, width, height), filter))
     if fit == "crop":
         side = min(width, height) * size / (shorter or size)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-        return _flat(_resize(picture, (size, size), box, filter))
+        return flat(_resize(picture, (size, size), box, filter))
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     padded = Image.new("RGB", (size, size), "white")
     corner = ((size - inner[0]) // 2, (size - inner[1]) // 2)
-    padded.paste(_flat(_resize(picture, inner, (0, 0, width, height), filter)), corner)
+    padded.paste(flat(_resize(picture, inner, (0, 0, width, height), filter)), corner)
     return padded
 
 
@@ -275,6 +277,8 @@ def _bytes_to_decode(picture: Image.Image) -> int:
         per_pixel += 14
     elif picture.mode not in ("L", "RGB"):
         per_pixel += 8
+    if profile_of(picture) is not None:  # in the colors of sRGB, and a copy that has a profile's
+        per_pixel += 8
     n_bands = len(picture.getbands())
     match picture.format:
         case "WEBP":
@@ -308,67 +312,6 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _averageable(picture: Image.Image) -> Image.Image:
-    """Converts a picture to L, RGB or RGBa, where an average of pixels is the visible average."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _gray(picture)
-    if picture.has_transparency_data:
-        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        return picture.convert("RGBa")
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-
-
-def _gray(picture: Image.Image) -> Image.Image:
-    """Converts 16 or 32 bits to 8, which Pillow would clip instead of scaling.
-
-    The darkest and the brightest value of a scale of 32 bits are not known: values within [0, 1]
-    of floats, [0, 255] or [0, 65535] are taken for those of such a scale, and others are stretched
-    from the least to the largest.
-    """
-    wide = np.nan_to_num(np.asarray(picture).astype(np.float32), posinf=0, neginf=0)
-    low, high = float(wide.min()), float(wide.max())
-    if picture.mode.startswith("I;16"):
-        low, high = 0, 65535
-    elif low >= 0 and high <= 65535:
-        scales = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
-        low, high = 0, next(scale for scale in scales if high <= scale)
-    scaled = np.clip((wide - low) * (255 / max(high - low, 1e-30)) + 0.5, 0, 255).astype(np.uint8)
-    if isinstance(transparent := picture.info.get("transparency"), int):
-        scaled[wide == transparent] = 255
-    return Image.fromarray(scaled)
-
-
-def _in_srgb(picture: Image.Image) -> Image.Image:
-    """Returns a picture in the colors of sRGB, if it has a profile of other colors."""
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "CMYK", "RGBA"):
-        return picture
-    transform = _to_srgb(profile, picture.mode)
-    if transform is None:
-        return picture
-    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
-    result = ImageCms.applyTransform(picture.convert("RGB") if alpha else picture, transform)
-    if alpha is not None and result is not None:
-        result.putalpha(alpha)
-    return result or picture
-
-
-@functools.lru_cache(maxsize=64)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Returns the transform from a profile to sRGB, or None if it is sRGB or cannot be used."""
-    try:
-        colors = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(colors):
-            return None
-        source = "RGB" if mode == "RGBA" else mode
-        return ImageCms.buildTransform(colors, _SRGB, source, "RGB")
-    except (OSError, ImageCms.PyCMSError, ValueError, TypeError):  # a broken profile says nothing
-        return None
-
-
-_SRGB = ImageCms.createProfile("sRGB")
-
-
 def _resize(
     picture: Image.Image,
     size: tuple[int, int],
@@ -377,12 +320,3 @@ def _resize(
 ) -> Image.Image:
     # A first reduction by a whole factor is several times faster on large pictures.
     return picture.resize(size, _FILTERS[filter], box=box, reducing_gap=3.0)
-
-
-def _flat(picture: Image.Image) -> Image.Image:
-    """Returns RGB: a picture in RGBa, whose colors are premultiplied, is put on white."""
-    if picture.mode != "RGBa":
-        return picture.convert("RGB")
-    pixels = np.asarray(picture).astype(np.int16)
-    on_white = pixels[..., :3] + 255 - pixels[..., 3:]
-    return Image.fromarray(np.minimum(on_white, 255).astype(np.uint8))

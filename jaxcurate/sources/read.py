@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """int64 ``[b]``, positions in the source."""
     ids: np.ndarray
     """Unicode ``[b]``."""
-    contents: Sequence[Any]
+    contents: Sequence[Any] | np.ndarray
     """Contents of the items, a list ``[b]`` as they were prepared; or an array ``[b, d]`` in the
     dtype of the source if the source is read in blocks."""
 

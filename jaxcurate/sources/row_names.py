@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import location
 from jaxcurate.sources.base import Options
@@ -137,4 +137,4 @@ def as_names(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "U":
         return np.array(array)
     longest = max(len(str(array.min())), len(str(array.max())))
-    return array.astype(f"<U{longest}")
+    return np.array(array.astype(f"<U{longest}"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcurate.artifacts import files
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.base import Annotations, Item, Kind, Options, UnreadableItem
 from jaxcurate.sources.names import content_id, printable

@@ -1,5 +1,6 @@
 """Search for pictures below a folder, in which nothing is skipped without a reason."""
 
+import heapq
 import os
 import stat
 from pathlib import PurePath, PurePosixPath
@@ -71,15 +72,13 @@ def walk(root: str, leave_out: str | None) -> tuple[list[Entry], list[tuple[str,
     pictures: list[Entry] = []
     skipped: list[tuple[str, str]] = []
     links: list[str] = []
-    read: dict[tuple[int, int], str] = {}
-    left_out = None if leave_out is None else _identity(leave_out)
+    read: dict[str, str] = {}
+    left_out = None if leave_out is None else os.path.realpath(leave_out)
     _walk_from("", root, left_out, pictures, skipped, links, read)
     # All folders below the root come before links to them, wherever these lie.
     while links:
-        links.sort(reverse=True)
-        link = links.pop()
-        identity = _identity(os.path.join(root, link))
-        known = None if identity is None else read.get(identity)
+        link = heapq.heappop(links)
+        known = read.get(os.path.realpath(os.path.join(root, link)))
         if known is None:
             _walk_from(f"{link}/", root, left_out, pictures, skipped, links, read)
         else:
@@ -124,25 +123,30 @@ def objects(root: str) -> tuple[list[Entry], list[tuple[str, str]]]:
 def _walk_from(
     start: str,
     root: str,
-    left_out: tuple[int, int] | None,
+    left_out: str | None,
     pictures: list[Entry],
     skipped: list[tuple[str, str]],
     links: list[str],
-    read: dict[tuple[int, int], str],
+    read: dict[str, str],
 ) -> None:
     """Adds the pictures below a folder, and notes the links to folders without following them."""
     prefixes = [start]
     while prefixes:
         prefix = prefixes.pop()
-        # The system takes no longer paths, so that no link leads to a folder as deep as this.
-        identity = _identity(os.path.join(root, prefix)) if len(prefix) < 2000 else None
-        if prefix and identity is not None and identity == left_out:
+        # Not by number, since some file systems number folders anew, or all alike. The system takes
+        # no longer paths, so that no link leads to a folder as deep as this.
+        real = os.path.realpath(os.path.join(root, prefix)) if len(prefix) < 2000 else None
+        if prefix and real is not None and real == left_out:
             skipped.append((prefix, WORK_DIRECTORY))
+            continue
+        # Below a link there may be folders that were reached in another way.
+        if real is not None and (known := read.get(real)) is not None:
+            skipped.append((prefix, f"the same folder as {known or './'}, which is read already"))
             continue
         try:
             with files.scan(os.path.join(root, prefix)) as entries:
-                if identity is not None:
-                    read.setdefault(identity, prefix)
+                if real is not None:
+                    read[real] = prefix
                 for entry in entries:
                     path = prefix + entry.name
                     if (reason := _unwanted(entry.name)) is not None:
@@ -173,7 +177,7 @@ def _add_entry(
         skipped.append((path, files.reason(error)))
         return
     if stat.S_ISDIR(status.st_mode):
-        links.append(path)
+        heapq.heappush(links, path)
     elif not stat.S_ISREG(status.st_mode):
         skipped.append((path, f"{files.kind(status.st_mode)}, not a file"))
     elif PurePath(entry.name).suffix.lower() in SUFFIXES:
@@ -189,15 +193,6 @@ def _add_entry(
             pictures.append(Entry(path, status.st_size, str(status.st_mtime_ns)))
         else:
             skipped.append((path, NO_PICTURE))
-
-
-def _identity(folder: str) -> tuple[int, int] | None:
-    """Returns the numbers by which the system knows a folder, or None if there is none."""
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _begins_like_a_picture(root: str, path: str) -> bool:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import fingerprint, is_local
+from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import location
 from jaxcurate.sources.archives import with_key

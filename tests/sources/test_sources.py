@@ -1,7 +1,9 @@
 """Folders, arrays and datasets are read in the same way, and unreadable items are listed."""
 
 import io
+import json
 import os
+import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcurate.checks import InputError
 from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_items
 from jaxcurate.sources.names import content_id
 
@@ -314,6 +317,87 @@ def test_dataset_keys_can_be_given(user_dataset):
         open_source("tfds:tiny_zoo", data_dir=user_dataset, content_key="photo")
     with pytest.raises(ValueError, match="has no picture or text 'animal' among"):
         open_source("tfds:tiny_zoo", data_dir=user_dataset, content_key="animal")
+
+
+def test_a_dataset_is_opened_by_the_folder_of_a_version(user_dataset, tmp_path, monkeypatch):
+    by_name = open_source("tfds:tiny_zoo", data_dir=user_dataset)
+    (tmp_path / "elsewhere").symlink_to(user_dataset)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = f"{tmp_path}/elsewhere/tiny_zoo/1.2.3"
+    for spec in (
+        *(f"tfds:{folder}", f"tfds:{folder}/", "tfds:elsewhere/tiny_zoo/1.2.3"),
+        *("tfds:./elsewhere/tiny_zoo/1.2.3", "tfds:~/elsewhere/tiny_zoo/1.2.3"),
+        *(folder, "elsewhere/tiny_zoo/1.2.3", "~/elsewhere/tiny_zoo", "elsewhere/tiny_zoo"),
+    ):
+        source = open_source(spec, data_dir=tmp_path / "none")
+        assert (source.name, len(source)) == (by_name.name, 5)
+        assert source.read(1) == by_name.read(1) and source.fingerprint == by_name.fingerprint
+    assert len(open_source(f"tfds:{folder}", split="held")) == 2
+    for missing in ("elsewhere/tiny_zoo", "none"):
+        with pytest.raises(InputError, match=r"features\.json is missing"):
+            open_source(f"tfds:{tmp_path}/{missing}")
+
+
+def test_a_folder_that_names_code_of_others_is_refused(user_dataset, tmp_path):
+    shutil.copytree(user_dataset / "tiny_zoo/1.2.3", tmp_path / "zoo/1.2.3")
+    described = json.loads((tmp_path / "zoo/1.2.3/features.json").read_text())
+    described["featuresDict"]["features"]["other"] = {"pythonClassName": "payload.Image"}
+    (tmp_path / "zoo/1.2.3/features.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"names 'payload\.Image', which would have to be"):
+        open_source(f"{tmp_path}/zoo")
+    (tmp_path / "zoo/1.2.3/dataset_info.json").unlink()
+    with pytest.raises(InputError) as caught:
+        open_source(f"tfds:{tmp_path}/zoo/1.2.3")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    """A dataset of texts with keys, and one text that is not UTF-8."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from jaxcurate.sources.synthetic.weblike import quiet
+
+    class Reviews(tfds.core.GeneratorBasedBuilder):
+        """Texts with keys."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            texts = {key: tfds.features.Text() for key in ("id", "text", "title", "domain")}
+            classes = tfds.features.ClassLabel(names=["bad", "good"])
+            features = tfds.features.FeaturesDict({**texts, "label": classes})
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, text in enumerate([b"zo\xc3\xab", b"caf\xe9", b"", b"last"]):
+                title = f"title {i}".encode()
+                notes = {"id": f"r{i}".encode(), "title": title, "domain": b"web"}
+                yield i, {**notes, "text": text, "label": i % 2}
+
+    data_dir = tmp_path_factory.mktemp("tfds")
+    with quiet():
+        Reviews(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return data_dir
+
+
+def test_texts_of_a_dataset(reviews):
+    source = open_source("tfds:reviews", data_dir=reviews)
+    assert source.kind == "text" and not source.ids_are_hashes
+    reading = read_items(source, batch_size=9, n_threads=2)
+    (batch,) = reading
+    assert (batch.ids.tolist(), batch.contents) == (["r0", "r2", "r3"], ["zoë", "", "last"])
+    assert [(row.row, row.id, row.reason) for row in reading.unreadable] == [(1, "r1", "not UTF-8")]
+    label, domain = source.annotations([3, 0])
+    assert (label.tolist(), domain.tolist()) == (["good", "bad"], ["web", "web"])
+    titles = open_source("tfds:reviews", data_dir=reviews, content_key="title", id_key="text")
+    assert titles.read(3) == ("last", "title 3")
+    assert titles.fingerprint != source.fingerprint
+    with pytest.raises(InputError, match="has no picture or text 'label' among"):
+        open_source("tfds:reviews", data_dir=reviews, content_key="label")
 
 
 def test_a_dataset_without_random_access_is_refused(user_dataset, monkeypatch):
