@@ -230,7 +230,7 @@ def _content(kinds: Mapping[str, Kind], columns: Mapping[str, "pa.DataType"], na
     """Returns the column with the contents by its name, or by its type."""
     import pyarrow as pa
 
-    lower = {column.lower(): column for column in reversed(kinds)}
+    lower = {column.lower(): column for column in reversed(list(kinds))}
     for usual, kind in _NAMES:
         if usual in lower and kinds[lower[usual]] == kind:
             return lower[usual]

@@ -155,9 +155,10 @@ def test_a_row_group_that_is_too_large_is_told(opened, monkeypatch):
     from jaxcurate.sources import parquet
 
     monkeypatch.setattr(parquet, "_LARGEST_GROUP", 10)
-    source = opened({"text": ["abcdefghijkl"]})
+    source = opened({"image": [b"abcdefghijkl"], "label": ["x"]})
     with pytest.raises(UnreadableItem, match="too much to read at once: write the file with fewer"):
         source.read(0)
+    assert source.annotations([0]).label.tolist() == ["x"]
 
 
 def test_wrong_files_are_refused_in_one_line(tmp_path):
