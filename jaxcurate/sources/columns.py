@@ -83,7 +83,7 @@ def choose_fields(schema: "pa.Schema", options: Options, name: str) -> Fields:
     label = options.label_key or ("label" if "label" in columns else None)
     domain = options.domain_key or ("domain" if "domain" in columns else None)
     notes = {id_, label, domain}
-    kinds = {
+    kinds: dict[str, Kind] = {
         column: kind
         for column, type in columns.items()
         if column not in notes and features.get(column, {}).get("_type") not in ("Audio", "Video")
@@ -183,7 +183,8 @@ def width_of(column: "pa.Array | pa.ChunkedArray") -> int | None:
 
     if hasattr(column.type, "list_size"):
         return column.type.list_size or None
-    counts = pc.value_counts(pc.list_value_length(column).drop_null()).to_pylist()
+    lengths = pc.call_function("list_value_length", [column])
+    counts = lengths.drop_null().value_counts().to_pylist()
     widths = [(count["counts"], count["values"]) for count in counts if count["values"]]
     return max(widths)[1] if widths else None
 
@@ -230,7 +231,7 @@ def _content(kinds: Mapping[str, Kind], columns: Mapping[str, "pa.DataType"], na
     """Returns the column with the contents by its name, or by its type."""
     import pyarrow as pa
 
-    lower = {column.lower(): column for column in reversed(kinds)}
+    lower = {column.lower(): column for column in reversed(list(kinds))}
     for usual, kind in _NAMES:
         if usual in lower and kinds[lower[usual]] == kind:
             return lower[usual]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import is_local, parsed
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, location
 from jaxcurate.sources.base import Options, Source
@@ -178,6 +177,7 @@ def _stream(path: str) -> Iterator[Any]:
     try:
         with pa.memory_map(path) as file:
             reader = pa.ipc.open_stream(file)
+            _ = reader.schema.names  # names that are not UTF-8 are refused here
             yield reader.schema
             yield from reader
     except GeneratorExit:

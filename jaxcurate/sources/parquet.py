@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import files, location, signatures
 from jaxcurate.sources.base import Options, Source, without_splits
+from jaxcurate.sources.columns import kind_of
 from jaxcurate.sources.tables import TableSource
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _OPENED_AT_ONCE = 16
 """Number of files of which the footers are read at once."""
 _LARGEST_GROUP = 2**31
-"""Largest size in bytes of the columns of a row group that are read together."""
+"""Largest size in bytes of a row group of which pictures or vectors are read."""
 _MOST_ROWS = 2**40
 """Largest number of rows that a file may claim to have."""
 
@@ -89,21 +90,27 @@ class RowGroups:
         file, group, _, n_rows = self._groups[part]
         footer, path = self._footers[file], self._paths[file]
         with _errors(path):
-            size = _size(footer.row_group(group), names)
-            if size > _LARGEST_GROUP:
+            size = footer.row_group(group).total_byte_size
+            if size > _LARGEST_GROUP and any(self._is_large(name) for name in names):
                 raise InputError(
-                    f"{path}: row group {group} has {size / 2**30:.1f} GiB in "
-                    f"{', '.join(names)}, too much to read at once: write the file with fewer rows "
-                    "in a row group"
+                    f"{path}: row group {group} has {size / 2**30:.1f} GiB, too much to read at "
+                    "once: write the file with fewer rows in a row group"
                 )
             with _opened(path, footer) as opened:
                 table = opened.read_row_group(group, columns=list(names))
-            if len(table) != n_rows or table.column_names != list(names):
-                table = table.select(list(names))
+            table = table.select(list(names))
             table.validate(full=False)
             if len(table) != n_rows:
                 raise InputError(f"{path}: row group {group} has {len(table)} of {n_rows} rows")
         return table
+
+    def _is_large(self, name: str) -> bool:
+        """Returns whether a column holds pictures or vectors, most of the bytes of its group.
+
+        The sizes of single columns are not asked for: pyarrow ends the process where they are
+        damaged.
+        """
+        return kind_of(self.schema.field(name).type) in ("picture", "vector")
 
 
 def open_parquet(path: str, options: Options) -> Source:
@@ -152,7 +159,9 @@ def _opened(path: str, footer: Any = None) -> Iterator[Any]:
 
 def _footer(path: str) -> tuple[Any, "pa.Schema"]:
     with _errors(path), _opened(path) as opened:
-        return opened.metadata, opened.schema_arrow
+        schema = opened.schema_arrow
+        _ = schema.names  # names that are not UTF-8 are refused here
+        return opened.metadata, schema
 
 
 @contextmanager
@@ -186,12 +195,3 @@ def _check_same(path: str, schema: "pa.Schema", first_path: str, first: "pa.Sche
             raise InputError(
                 f"{path}: column {field.name!r} is {other[0]}, but {field.type} in {first_path}"
             )
-
-
-def _size(group: Any, names: Sequence[str]) -> int:
-    """Returns the size in bytes of columns of a row group, before compression."""
-    chunks = (group.column(i) for i in range(group.num_columns))
-    sizes = ((chunk.path_in_schema, chunk.total_uncompressed_size) for chunk in chunks)
-    return sum(
-        size for path, size in sizes if any(path == n or path.startswith(f"{n}.") for n in names)
-    )

@@ -6,7 +6,7 @@ import tarfile
 from array import array
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _members(
     """
     try:
         readable = cast(io.BufferedReader, file)  # files of buckets have all that is needed
-        archive = tarfile.TarFile(fileobj=readable, encoding="utf-8", errors="surrogateescape")
+        archive: Any = tarfile.TarFile(fileobj=readable, encoding="utf-8", errors="surrogateescape")
         archive.members.clear()  # the first member was read at once, and is read again
         archive.offset, archive.firstmember = 0, None
         file.seek(0)

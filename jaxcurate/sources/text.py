@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -42,8 +43,7 @@ class TextSource:
     12 bytes for each.
 
     A file compressed by gzip cannot be read in any order, so that it is unpacked at opening into a
-    temporary file without a name, in the folder that ``TMPDIR`` names. The system removes it at
-    the end of the process.
+    temporary file without a name, in the folder that ``TMPDIR`` names. It is gone with the source.
 
     Args:
         path: path of a file, a pattern, or a folder of files, which may have a protocol such as
@@ -124,8 +124,8 @@ class TextSource:
     def _unpack(self, path: str, file: BinaryIO) -> Lines:
         """Returns the lines of a compressed file, which is unpacked behind the files before it."""
         if self._unpacked is None:
-            # It stays open as long as the source.
             self._unpacked = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
+            weakref.finalize(self, self._unpacked.close)
         target = self._unpacked
         self._begins.append(target.seek(0, os.SEEK_END))
         blocks = _unzipped(file)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources import location
 from jaxcurate.sources.base import (
@@ -114,9 +114,7 @@ class WebDatasetSource:
         }
         for name, key in (("label", options.label_key), ("domain", options.domain_key)):
             if key and name not in self._notes:
-                raise InputError(
-                    f"{path}: no sample has .{_member_of(key)}, the {name}_key {key!r}"
-                )
+                raise InputError(f"{path}: no sample has the {name}_key {key!r}")
         if options.id_key and "id" not in self._notes:
             raise InputError(f"{path}: no sample has the id_key {options.id_key!r}")
 
