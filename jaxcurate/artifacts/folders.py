@@ -68,10 +68,11 @@ class NewFolder:
             file.write(text.encode())
 
     def adopt(self, file: epath.PathLike) -> None:
-        """Moves a finished file of the same file system into the folder."""
+        """Moves a finished file of the same file system into the folder, unless it is there."""
         file = epath.Path(file)
         self.files[file.name] = {"bytes": file.stat().length, "sha256": sha256(file)}
-        file.rename(self.path / file.name)
+        if file.parent != self.path:
+            file.rename(self.path / file.name)
 
     def link(self, name: str, target: str) -> None:
         """Makes a symbolic link to a file. The card has the hash of its target's path.
