@@ -70,7 +70,7 @@ class NewFolder:
     def adopt(
         self, file: epath.PathLike, name: str | None = None, entry: dict[str, Any] | None = None
     ) -> None:
-        """Moves a finished file of the same file system into the folder.
+        """Moves a finished file of the same file system into the folder, unless it is there.
 
         Args:
             file: path of the file.
@@ -80,8 +80,9 @@ class NewFolder:
         file = epath.Path(file)
         name = file.name if name is None else name
         self.files[name] = entry or {"bytes": file.stat().length, "sha256": sha256(file)}
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        file.rename(self.path / name)
+        if file != self.path / name:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            file.rename(self.path / name)
 
     def link(self, name: str, target: str) -> None:
         """Makes a symbolic link to a file. The card has the hash of its target's path.

@@ -156,8 +156,9 @@ def export_items(
         for index, size in enumerate(sizes):
             shard = Shard(index, len(sizes), kind, itertools.islice(facts, size))
             n_records.append(writer.write_shard(folder, shard))
-        if facts.n != n_items or next(facts, None) is not None:
-            raise InputError(f"n_items={n_items}, but there are others than {facts.n} items")
+        found = "more" if next(facts, None) is not None else facts.n
+        if found != n_items:
+            raise InputError(f"n_items={n_items}, but there are {found} items")
         plan = Plan(name, kind, tuple(n_records), facts.width, facts.dtype)
         writer.finish(folder, plan)
 

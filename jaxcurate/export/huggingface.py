@@ -27,14 +27,14 @@ class HuggingFaceFormat:
 
     def write_shard(self, folder: NewFolder, shard: Shard) -> int:
         """Writes one stream of Arrow, a batch at a time."""
-        n, writer = 0, None
+        n, writer, schema = 0, None, None
         with folder.create(shard.name(".arrow")) as file:
             for items in batches(repeated(shard.items)):
                 columns = {"id": tables.ids(items), **tables.rows_and_counts(items, count=False)}
                 table = tables.with_features(columns | tables.content(items, shard.kind))
-                if writer is None:
-                    writer = pa.ipc.new_stream(file, table.schema)
-                writer.write_table(table.cast(writer.schema) if n else table)
+                schema = schema or table.schema
+                writer = writer or pa.ipc.new_stream(file, schema)
+                writer.write_table(table.cast(schema))
                 n += len(items)
             if writer is not None:
                 writer.close()
