@@ -155,7 +155,9 @@ class Duplicates:
                 "the row that stands for each row: remove the folder, and run dedup again"
             )
         load = lambda name: files.load_array(epath.Path(path) / f"{name}.npy")
-        return cls(*map(load, arrays), *(card[name] for name in _SETTINGS))
+        return cls(
+            **{name: load(name) for name in arrays}, **{name: card[name] for name in _SETTINGS}
+        )
 
 
 def summary_line(duplicates: Duplicates) -> str:
