@@ -171,7 +171,11 @@ class Duplicates:
             )
         load = lambda name: files.load_array(epath.Path(path) / f"{name}.npy")
         rows = load("rows") if "rows.npy" in card["files"] else None
-        return cls(*map(load, arrays), *(card[name] for name in _SETTINGS), rows)
+        return cls(
+            **{name: load(name) for name in arrays},
+            **{name: card[name] for name in _SETTINGS},
+            rows=rows,
+        )
 
 
 def summary_line(duplicates: Duplicates) -> str:
