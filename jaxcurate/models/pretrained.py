@@ -94,6 +94,8 @@ def load_vit(
     used = _fill(model, path, layout, prefix, checkpoint)
     ignored = tuple(sorted(set(checkpoint.shapes) - used))
     for name in ignored:
+        if 0 in checkpoint.shapes[name]:  # such as no registers, which hold no numbers
+            continue
         if layout is None or not name.startswith(layout.ignored):
             raise InputError(f"{path}: tensor {name} is left over; the model has no place for it")
     return model, PretrainedInfo(path, str(model_type), read_picture_input(path, picture), ignored)

@@ -61,7 +61,7 @@ def _dinov2_settings(c: ViTArchitecture) -> dict[str, Any]:
     n_hidden = c.n_hidden * 3 / 2 if c.gated else c.n_hidden
     return common_settings(c, "class") | {
         **({"hidden_act": "gelu"} if c.gated else {}),
-        "mlp_ratio": n_hidden / c.width,
+        "mlp_ratio": round(n_hidden / c.width),  # transformers 5 refuses 4.0
         "use_swiglu_ffn": c.gated,
         "qkv_bias": c.qkv_bias == "all",
         "layerscale_value": c.layer_scale,
