@@ -23,14 +23,18 @@ from jaxcurate.pipeline import STAGES
 CONFIG = """
 from jaxcurate import Level
 from jaxcurate.encoders import EmbedConfig
-from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
+from jaxcurate.config import (
+    ClusterConfig, Config, DedupConfig, EvaluateConfig, SampleConfig, to_config,
+)
 
 def get_config(source):
     return to_config(
         Config(
             source=source,
-            image_size=8,
-            embed=EmbedConfig("pixels", batch_size=64),
+            embed=EmbedConfig(
+                "identity" if source.startswith("npy:") else "pixels", resolution=8, batch_size=64
+            ),
+            dedup=DedupConfig(enabled=False),
             cluster=ClusterConfig((Level(20, 2, 3), Level(5, 2, 2))),
             sample=SampleConfig(30),
             evaluate=EvaluateConfig(arms=()),

@@ -48,7 +48,6 @@ def get_config():
     return to_config(
         Config(
             source="npy:large.npy",
-            embed=EmbedConfig("pixels"),
             cluster=ClusterConfig(
                 (Level(30, 1, 1000), Level(5, 1, 2)), max_iter=3, init="k-means||"
             ),

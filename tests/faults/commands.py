@@ -41,8 +41,9 @@ def get_config(source):
         Config(
             source=source,
             n_devices=1,
-            image_size=8,
-            embed=EmbedConfig("pixels", batch_size=64),
+            embed=EmbedConfig(
+                "identity" if source.startswith("npy:") else "pixels", resolution=8, batch_size=64
+            ),
             dedup=DedupConfig(enabled=True, content="embeddings"),
             cluster=ClusterConfig((Level(8), Level(3))),
             sample=SampleConfig(10),

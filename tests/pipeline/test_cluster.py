@@ -7,8 +7,7 @@ import pytest
 
 import jaxcurate as jc
 from jaxcurate.artifacts.checkpoint import Checkpoint
-from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig
-from jaxcurate.encoders import EmbedConfig
+from jaxcurate.config import ClusterConfig, Config, DedupConfig, EvaluateConfig, SampleConfig
 from jaxcurate.pipeline.run import Pipeline
 from jaxcurate.runtime.progress import Progress
 
@@ -31,7 +30,7 @@ def cluster(tmp_path):
     def run(work, **changes):
         settings = Config(
             source=f"npy:{tmp_path / 'x.npy'}",
-            embed=EmbedConfig("pixels"),
+            dedup=DedupConfig(enabled=False),
             cluster=ClusterConfig((jc.Level(30, 2, 5), jc.Level(6)), max_iter=30),
             sample=SampleConfig(30),
             evaluate=EvaluateConfig(arms=()),

@@ -21,14 +21,16 @@ from jaxcurate.pipeline.cluster import Cluster
 CONFIG = """
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate import Level
-from jaxcurate.config import ClusterConfig, EvaluateConfig, SampleConfig, Config, to_config
+from jaxcurate.config import *
 
 def get_config(source):
     return to_config(
         Config(
             source=source,
-            image_size=8,
-            embed=EmbedConfig("pixels", batch_size=64),
+            embed=EmbedConfig(
+                "identity" if source.startswith("npy:") else "pixels", resolution=8, batch_size=64
+            ),
+            dedup=DedupConfig(enabled=False),
             cluster=ClusterConfig((Level(8),)),
             sample=SampleConfig(10),
             evaluate=EvaluateConfig(arms=()),

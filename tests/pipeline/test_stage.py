@@ -40,6 +40,7 @@ def settings(tmp_path):
         source=f"npy:{tmp_path / 'x.npy'}",
         cluster=ClusterConfig((jc.Level(20, 1, 3), jc.Level(5))),
         sample=SampleConfig(size=30),
+        title="A title",
     )
 
 
@@ -76,7 +77,7 @@ def test_a_stage_of_ten_lines(settings, tmp_path):
 def test_the_run_knows_no_stage_by_name():
     names = {stage.name for stage in STAGES}
     text = Path(run.__file__).read_text()
-    assert len(names) == len(STAGES) == 8
+    assert len(names) == len(STAGES) == 9
     assert not {name for name in names if f'"{name}"' in text or f"`{name}`" in text}
 
 
@@ -115,11 +116,9 @@ def test_one_device_is_one_device_in_every_stage(settings, tmp_path, monkeypatch
     for name in ("spmd", "put_rows"):
         monkeypatch.setattr(Devices, name, watched(getattr(Devices, name)))
     np.save(tmp_path / "new.npy", np.random.default_rng(1).normal(size=(20, 8)))
-    embed = dataclasses.replace(settings.embed, encoder="pixels")
     settings = dataclasses.replace(
         settings,
         n_devices=1,
-        embed=embed,
         dedup=dataclasses.replace(settings.dedup, enabled=True, n_clusters=5),
         evaluate=dataclasses.replace(settings.evaluate, arms=()),
         grow=dataclasses.replace(settings.grow, source=f"npy:{tmp_path / 'new.npy'}", prefix="n"),

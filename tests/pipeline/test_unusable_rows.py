@@ -1,5 +1,7 @@
 """Rows that cannot be used are skipped and listed, or refused if settings are strict."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,11 +11,12 @@ from jaxcurate.config import ClusterConfig, Config, SampleConfig
 from jaxcurate.curation.level import Level
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import fit_pca
+from jaxcurate.pipeline import embedding
 from jaxcurate.pipeline import items as items_module
 from jaxcurate.pipeline.items import Items, read_held_out
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.sources import open_source, read_images
+from jaxcurate.sources import open_source, pictures, read_items
 from jaxcurate.sources.usable import NO_DIRECTION, NOT_FINITE, unusable_rows
 
 
@@ -28,7 +31,7 @@ def save(path, x):
 
 
 def embedded(source, metric="euclidean", **fields):
-    fields = {"embed": EmbedConfig("pixels", batch_size=8), **fields}
+    fields = {"embed": EmbedConfig(batch_size=8), **fields}
     settings = Config(source, ClusterConfig((Level(2),), metric=metric), SampleConfig(2), **fields)
     items = Items(settings, Progress(quiet=True))
     blocks = items.embedded("embedding", items.source, source)
@@ -48,14 +51,14 @@ def test_rows_without_numbers_are_listed_and_batches_stay_full(tmp_path, x):
     bad = [0, 7, 8, 9, 10, 11, 12, 13, 14, 15, 39]
     x[bad, np.arange(len(bad)) % 3] = np.tile([np.nan, np.inf, -np.inf, np.nan], 3)[: len(bad)]
     progress = []
-    reading = read_images(
+    reading = read_items(
         open_source(save(tmp_path / "x.npy", x)), batch_size=8, progress=progress.append
     )
     batches = list(reading)
     good = np.setdiff1d(np.arange(40), bad)
     assert [len(batch.rows) for batch in batches] == [8, 8, 8, 5]
     np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), good)
-    np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), x[good])
+    np.testing.assert_array_equal(np.concatenate([batch.contents for batch in batches]), x[good])
     assert [int(id) for batch in batches for id in batch.ids] == good.tolist()
     assert [tuple(row) for row in reading.unreadable] == [(r, str(r), NOT_FINITE) for r in bad]
     assert sum(progress) == 40
@@ -64,7 +67,7 @@ def test_rows_without_numbers_are_listed_and_batches_stay_full(tmp_path, x):
 def test_numbers_beyond_float32_are_listed(tmp_path, x):
     x = x.astype(np.float64)
     x[3, 1] = 1e39
-    reading = read_images(open_source(save(tmp_path / "x.npy", x)), batch_size=64)
+    reading = read_items(open_source(save(tmp_path / "x.npy", x)), batch_size=64)
     assert len(next(iter(reading)).rows) == 39
     assert [(row.id, row.reason) for row in reading.unreadable] == [("3", NOT_FINITE)]
 
@@ -73,10 +76,12 @@ def test_strict_reading_names_the_first(tmp_path, x):
     x[[5, 9]] = np.nan
     source = open_source(save(tmp_path / "x.npy", x))
     with pytest.raises(InputError, match=r"item '5' of npy:.* cannot be used: has a NaN"):
-        list(read_images(source, batch_size=4, strict=True))
+        list(read_items(source, batch_size=4, strict=True))
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"item 'broken\.png' of folder:.*strict=False"):
-        list(read_images(open_source(f"folder:{tmp_path}"), batch_size=4, strict=True))
+        decode = lambda item: pictures.decode(item.content, 4)
+        source = open_source(f"folder:{tmp_path}")
+        list(read_items(source, prepare=decode, batch_size=4, strict=True))
 
 
 def test_rows_of_zeros_are_left_out_by_cosine_only(tmp_path, x):
@@ -86,7 +91,7 @@ def test_rows_of_zeros_are_left_out_by_cosine_only(tmp_path, x):
     blocks, told = embedded(source)
     assert sum(len(block.ids) for block in blocks) == told.n_items == 39
     assert told.unreadable == [["6", NOT_FINITE]]
-    assert told.zeros == {"zeros": {"rows": 2, "left_out": False}}
+    assert told.n_zeros == 2
     blocks, told = embedded(source, "cosine")
     assert told.n_items == 37
     assert told.unreadable == [
@@ -94,7 +99,7 @@ def test_rows_of_zeros_are_left_out_by_cosine_only(tmp_path, x):
         ["6", NOT_FINITE],
         ["30", f"its embedding {NO_DIRECTION}"],
     ]
-    assert told.zeros == {"zeros": {"rows": 2, "left_out": True}}
+    assert told.n_zeros == 2
     x[6] = 1
     with pytest.raises(InputError, match=r"item '4' of .* its embedding has no direction"):
         embedded(save(tmp_path / "x.npy", x), "cosine", strict=True)
@@ -103,14 +108,14 @@ def test_rows_of_zeros_are_left_out_by_cosine_only(tmp_path, x):
 def test_clean_rows_are_what_they_were(tmp_path, x):
     blocks, told = embedded(save(tmp_path / "x.npy", x), "cosine")
     np.testing.assert_array_equal(np.concatenate([block.embeddings for block in blocks]), x)
-    assert (told.unreadable, told.zeros) == ([], {})
+    assert (told.unreadable, told.n_zeros) == ([], 0)
 
 
 def test_embeddings_that_an_encoder_spoils_are_left_out(tmp_path, x, monkeypatch):
     def spoilt(encoder, items, **_):
         return np.where(items[:, :1] > 0, items, np.nan)
 
-    monkeypatch.setattr(items_module.encoders, "embed", spoilt)
+    monkeypatch.setattr(embedding.encoders, "embed", spoilt)
     _, told = embedded(save(tmp_path / "x.npy", x))
     assert told.n_items == (x[:, 0] > 0).sum()
     assert {reason for _, reason in told.unreadable} == {f"its embedding {NOT_FINITE}"}
@@ -123,15 +128,16 @@ def test_nothing_usable_is_said_in_one_line(tmp_path):
     source = save(tmp_path / "x.npy", np.full((5, 2), np.nan, np.float32))
     with pytest.raises(InputError, match="no item that can be used; the first, '0': has a NaN"):
         embedded(source)
+    (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(InputError, match="has no item that can be used"):
-        read_held_out(open_source(source))
+        read_held_out(open_source(f"folder:{tmp_path}"), 8)
 
 
 def test_what_was_skipped_is_listed_with_what_was_not_read(tmp_path):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to("nowhere")
     (tmp_path / "c.png").write_bytes(b"")
-    _, told = embedded(f"folder:{tmp_path}")
+    _, told = embedded(f"folder:{tmp_path}", embed=EmbedConfig("pixels"))
     assert told.n_items == 1
     assert told.unreadable == [
         ["b.png", "No such file or directory"],
@@ -139,13 +145,20 @@ def test_what_was_skipped_is_listed_with_what_was_not_read(tmp_path):
     ]
 
 
-def test_held_out_items_that_are_left_out_are_counted(tmp_path, x):
-    x[7] = np.inf
+def test_held_out_items_that_are_left_out_are_counted(tmp_path):
+    for i in range(5):
+        Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"")
     lines = []
-    held = read_held_out(open_source(save(tmp_path / "x.npy", x)), tell=lines.append)
-    assert len(held.images) == len(held.labels) == 39
+    held = read_held_out(open_source(f"folder:{tmp_path}"), 8, tell=lines.append)
+    assert held.images.shape == (4, 8, 8, 3) and len(held.labels) == 4
     (line,) = lines
-    assert "1 held-out item(s)" in line and "'7'" in line
+    assert "1 held-out item(s)" in line and "'3.png'" in line
+
+
+def test_models_are_trained_on_nothing_but_pictures(tmp_path, x):
+    with pytest.raises(InputError, match=r"has vectors, and .* config\.evaluate\.arms=\(\)"):
+        read_held_out(open_source(save(tmp_path / "x.npy", x)), 8)
 
 
 @pytest.mark.parametrize("size", [8, 32])
@@ -161,32 +174,37 @@ def test_too_many_columns_for_pca_are_refused_by_name_at_once(tmp_path, x):
     levels, sampling = ClusterConfig((Level(2),)), SampleConfig(2)
     with pytest.raises(
         InputError,
-        match=r"image_size=224 with embed\.resolution=None .*config\.embed\.resolution=52",
+        match=r"embed\.resolution=224 gives the encoder pca .*config\.embed\.resolution=52",
     ):
-        Config("folder:x", levels, sampling, image_size=224)
-    for fields in (
-        {"embed": EmbedConfig("pca", resolution=52)},
-        {"embed": EmbedConfig("pixels")},
-        {"source": "npy:x"},
+        Config("folder:x", levels, sampling, embed=EmbedConfig("pca", resolution=224))
+    for embed in (
+        EmbedConfig("pca", resolution=52),
+        EmbedConfig("pixels", resolution=224),
+        EmbedConfig(resolution=224),
     ):
-        fields = {"source": "folder:x", **fields}
-        Config(cluster=levels, sample=sampling, image_size=224, **fields)
+        Config("folder:x", levels, sampling, embed=embed)
 
 
-def test_batches_are_bounded_by_bytes(monkeypatch):
+def test_batches_are_bounded_by_bytes(monkeypatch, tmp_path, x):
     from jaxcurate.encoders import base
 
     sizes = []
 
-    def encode(images, params, *, resolution):
+    def encode(images, params):
         sizes.append(len(images))
         return images.reshape(len(images), -1).astype(np.float32)
 
     items = np.arange(4 * 10, dtype=np.uint8).reshape(10, 2, 2)
-    encoder = base.Encoder(encode, (), None, bytes_per_item=base._BYTES_AT_ONCE // 4)
+    encoder = base.Encoder(encode, (), ("picture",), bytes_per_item=base._BYTES_AT_ONCE // 4)
     out = base.embed(encoder, items, batch_size=8, devices=ONE_DEVICE)
     np.testing.assert_array_equal(out, items.reshape(10, 4))
     assert set(sizes) == {4}
     monkeypatch.setattr(items_module, "_BYTES_AT_ONCE", 30_000)
-    assert items_module._most_at_once(object(), 100) == 1
-    assert items_module._most_at_once(object(), 50) == 4
+    source = open_source(save(tmp_path / "x.npy", x))
+    items = Items(Config(source.name, ClusterConfig((Level(2),)), SampleConfig(2)), Progress(True))
+    assert items._most_at_once(source) == 30_000 // (4 * x.shape[1])
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    folder = open_source(f"folder:{tmp_path}")
+    for side, most in ((100, 1), (50, 4)):
+        settings = dataclasses.replace(items.settings, embed=EmbedConfig(resolution=side))
+        assert Items(settings, Progress(True))._most_at_once(folder) == most
