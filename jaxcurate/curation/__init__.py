@@ -13,7 +13,6 @@ from jaxcurate.curation.dedup import (
 from jaxcurate.curation.filters import (
     FilterConfig,
     Filtered,
-    Rule,
     filter_rows,
     similarity_to,
 )
@@ -21,6 +20,7 @@ from jaxcurate.curation.growth import LevelDrift, drift, grow
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
+from jaxcurate.curation.rules import Rule
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.curation.suggest_levels import Proposal, propose_levels
