@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_choice, check_given, check_name, check_whole
 from jaxcurate.curation.cover import Rule as DuplicateRule
-from jaxcurate.curation.filters import FilterConfig, Rule
+from jaxcurate.curation.filters import FilterConfig
 from jaxcurate.curation.level import Level, check_levels
 from jaxcurate.curation.mixing import MixConfig, SampleConfig
+from jaxcurate.curation.rules import Rule
 from jaxcurate.dataclass_fields import placeholders
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import MOST_COLUMNS

@@ -9,7 +9,6 @@ from jaxcurate.curation.duplicates import Duplicates, LargestGroup, summary_line
 from jaxcurate.curation.filters import (
     FilterConfig,
     Filtered,
-    Rule,
     filter_rows,
     similarity_to,
 )
@@ -18,6 +17,7 @@ from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.curation.leaks import Leaks, leaks
 from jaxcurate.curation.level import Level
 from jaxcurate.curation.mixing import Mix, indices_of, mix
+from jaxcurate.curation.rules import Rule
 from jaxcurate.curation.sampling import ShortfallWarning, allocate, sample
 from jaxcurate.curation.stratified_batches import Batches
 from jaxcurate.curation.suggest_levels import Proposal, propose_levels
