@@ -130,30 +130,27 @@ def _walk_from(
     read: dict[str, str],
 ) -> None:
     """Adds the pictures below a folder, and notes the links to folders without following them."""
-    prefixes = [start]
-    while prefixes:
-        prefix = prefixes.pop()
-        # Not by number, since some file systems number folders anew, or all alike. The system takes
-        # no longer paths, so that no link leads to a folder as deep as this.
-        real = os.path.realpath(os.path.join(root, prefix)) if len(prefix) < 2000 else None
-        if prefix and real is not None and real == left_out:
+    # Folders are known by their real paths, since some file systems number them all alike.
+    waiting = [(start, os.path.realpath(os.path.join(root, start)))]
+    while waiting:
+        prefix, real = waiting.pop()
+        if prefix and real == left_out:
             skipped.append((prefix, WORK_DIRECTORY))
             continue
         # Below a link there may be folders that were reached in another way.
-        if real is not None and (known := read.get(real)) is not None:
+        if (known := read.get(real)) is not None:
             skipped.append((prefix, f"the same folder as {known or './'}, which is read already"))
             continue
         try:
             with files.scan(os.path.join(root, prefix)) as entries:
-                if real is not None:
-                    read[real] = prefix
+                read[real] = prefix
                 for entry in entries:
                     path = prefix + entry.name
                     if (reason := _unwanted(entry.name)) is not None:
                         is_folder = entry.is_dir(follow_symlinks=False)
                         skipped.append((f"{path}/" if is_folder else path, reason))
                     elif entry.is_dir(follow_symlinks=False):
-                        prefixes.append(f"{path}/")
+                        waiting.append((f"{path}/", os.path.join(real, entry.name)))
                     else:
                         _add_entry(entry, path, root, pictures, skipped, links)
         except OSError as error:

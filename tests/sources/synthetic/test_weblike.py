@@ -12,7 +12,7 @@ import pytest
 
 from jaxcurate import sources
 from jaxcurate.dataclass_fields import to_dataclass
-from jaxcurate.sources import Domain, Jitter, Recipe, open_source, read_images
+from jaxcurate.sources import Domain, Jitter, Recipe, open_source, pictures, read_items
 from jaxcurate.sources.synthetic import raw
 from jaxcurate.sources.synthetic.holdout import group, hold_out
 from jaxcurate.sources.synthetic.jitter import jitter
@@ -241,11 +241,16 @@ def test_the_dataset_holds_what_was_assembled_and_is_built_once(fake_data_dir, c
     expected = assemble(recipe, fake_data_dir / "raw")
     for split, part in expected.items():
         source = open_source("tfds:weblike", split=split, data_dir=fake_data_dir, recipe=recipe)
-        (batch,) = read_images(source, batch_size=1000, n_threads=2)
+        (batch,) = read_items(
+            source,
+            prepare=lambda item: pictures.decode(item.content, recipe.image_size),
+            batch_size=1000,
+            n_threads=2,
+        )
         order = np.argsort(batch.ids)
         reference = np.argsort(part.id)
         np.testing.assert_array_equal(batch.ids[order], part.id[reference])
-        np.testing.assert_array_equal(batch.images[order], part.image[reference])
+        np.testing.assert_array_equal(np.stack(batch.contents)[order], part.image[reference])
         label, domain = source.annotations(batch.rows[order])
         np.testing.assert_array_equal(label, part.label[reference])
         np.testing.assert_array_equal(domain, part.domain[reference])
