@@ -182,6 +182,9 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     from absl import flags
     from ml_collections import config_flags
 
+    words = [word for word in argv[1:] if not word.startswith("-")]
+    if len(words) == 1 and words[0] not in _commands():
+        raise InputError(f"{words[0]!r} is not a command; {_usage()}")
     argv, without = _nones(argv)
     values = flags.FlagValues()
     argv, is_given = _with_path(argv)

@@ -113,7 +113,7 @@ def test_fields_are_found_by_their_path():
 def test_a_table_is_where_names_are_known_from(tmp_path, monkeypatch):
     """Adding an encoder, a format, an arm or a source is one line."""
     cluster, sample = ClusterConfig((Level(2),)), SampleConfig(1)
-    encoder = Encoder(lambda images, params, resolution: images, (), None)
+    encoder = Encoder(lambda images, params: images, (), ("picture",))
     for table, made, take in (
         (encoders.ENCODERS, lambda *_: encoder, lambda: EmbedConfig("new")),
         (export.FORMATS, lambda *_: None, lambda: ExportConfig("new")),
@@ -125,12 +125,12 @@ def test_a_table_is_where_names_are_known_from(tmp_path, monkeypatch):
             patched.setitem(table, "new", made)
             assert Config("new:x", cluster, sample, **{_field_of(take()): take()})
             assert any("new" in field.kind for field in explained(Config))
-    with pytest.raises(jc.InputError, match="source 'new:x' is not one of tfds"):
+    with pytest.raises(jc.InputError, match="source 'new:x' is not one of folder"):
         sources.open_source("new:x")
     opened = []
     monkeypatch.setitem(sources.SCHEMES, "new", lambda *given: opened.append(given))
-    sources.open_source("new:x", image_size=8)
-    assert opened[0][0] == "x" and opened[0][1].image_size == 8
+    sources.open_source("new:x", id_key="name")
+    assert opened[0][0] == "x" and opened[0][1].id_key == "name"
     monkeypatch.setitem(encoders.ENCODERS, "new", lambda *_: encoder)
     assert encoders.make_encoder(EmbedConfig("new"), list, None) is encoder
 

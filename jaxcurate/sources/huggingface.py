@@ -25,7 +25,7 @@ class Batches:
     Args:
         schema: schema of all batches.
         batches: record batches, of at least one row each.
-        files: name of the file of each batch, and its first row there.
+        places: name of the file of each batch, and its first row there.
         folder: folder to which the paths of pictures are relative.
     """
 
@@ -80,6 +80,18 @@ def open_dataset(name: str, options: Options) -> Source:
 
     Raises:
         InputError: there is no such dataset or split, or it cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> import pyarrow as pa
+        >>> table = pa.table({"id": ["a"], "text": ["a cat"]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with open(f"{folder}/state.json", "w") as file:
+        ...         _ = file.write('{"_data_files": [{"filename": "0.arrow"}]}')
+        ...     with pa.ipc.new_stream(f"{folder}/0.arrow", table.schema) as stream:
+        ...         stream.write_table(table)
+        ...     open_dataset(folder, Options()).read(0)
+        Item(id='a', content='a cat')
     """
     if not is_local(name):
         raise InputError(

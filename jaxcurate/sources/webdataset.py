@@ -46,8 +46,8 @@ class WebDatasetSource:
     the first dot of its last part. Its item is the member with the suffix of a picture; if no
     sample has a picture, it is the text ``.txt``, ``.text`` or ``.caption``. The id is the key. If
     two tar files share a key, the name of the tar file stands before it in all ids:
-    ``00000/cats-1``. Nothing is extracted, and the index takes about 30 bytes and the key for each
-    sample.
+    ``00000/cats-1``. Nothing is extracted, and the index takes at most 80 bytes and the key for
+    each sample.
 
     Args:
         path: path of a tar file, a pattern, or a folder of tar files, which may have a protocol

@@ -62,16 +62,16 @@ def test_a_stage_of_ten_lines(settings, tmp_path):
         assert pipeline.status() == [("toy", "done", str(tmp_path / "work" / "toy"))]
         return before.state, [line.split(",")[0] for line in lines.lines]
 
-    assert toy(settings) == ("missing", ["toy ...", "toy: letters 12"])
+    assert toy(settings) == ("missing", ["toy ...", "toy: letters 7"])
     assert toy(settings) == ("done", ["toy: done before"])
-    other = dataclasses.replace(settings, title="Another")
-    assert toy(other) == ("out of date", ["toy ... (out of date)", "toy: letters 7"])
+    other = dataclasses.replace(settings, title="Another title")
+    assert toy(other) == ("out of date", ["toy ... (out of date)", "toy: letters 13"])
     (tmp_path / "work" / "toy" / "title.txt").unlink()
     assert toy(other)[0].startswith("damaged: ")
     (tmp_path / "work" / "toy" / "mine.txt").write_text("mine")
     with pytest.raises(jc.InputError, match="mine"):
         toy(settings)
-    assert (tmp_path / "work" / "toy" / "title.txt").read_text() == "Another"
+    assert (tmp_path / "work" / "toy" / "title.txt").read_text() == "Another title"
 
 
 def test_the_run_knows_no_stage_by_name():

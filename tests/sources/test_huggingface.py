@@ -116,3 +116,35 @@ def test_other_folders_and_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(ValueError, match="needs the package datasets: pip install datasets"):
         open_source("huggingface:owner/name", download=True)
+
+
+def test_agrees_with_the_package(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    # The package hashes its tables by a pickle, which some versions of pyarrow do not allow.
+    hashes = iter(f"{i:016x}" for i in range(100))
+    hasher = datasets.fingerprint.Hasher
+    monkeypatch.setattr(hasher, "hash", classmethod(lambda cls, value: next(hashes)))
+    datasets.disable_progress_bars()
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(on_disk.CLASSES)),
+        }
+    )
+    columns = {
+        "id": list(ITEMS),
+        "image": [{"bytes": data, "path": None} for data in ITEMS.values()],
+        "label": [on_disk.class_of(id) for id in ITEMS],
+    }
+    dataset = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"all": dataset}).save_to_disk(f"{tmp_path}/d", num_shards={"all": 3})
+    dataset.to_parquet(f"{tmp_path}/d.parquet")
+    for spec, split in (
+        (f"huggingface:{tmp_path}/d", "all"),
+        (f"parquet:{tmp_path}/*.p*", "train"),
+    ):
+        source = open_source(spec, split=split)
+        assert dict(source.read(row) for row in range(len(source))) == ITEMS
+        labels = [id.split("/")[0] for id in ITEMS]
+        assert source.annotations(range(len(source))).label.tolist() == labels
