@@ -23,8 +23,14 @@ Source: Simeoni et al., DINOv3, 2025, arXiv 2508.10104, section 3.1.
 from ml_collections import ConfigDict
 
 from jaxcurate import Level
-from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.encoders import EmbedConfig
+from jaxcurate.config import (
+    ClusterConfig,
+    Config,
+    DedupConfig,
+    EvaluateConfig,
+    SampleConfig,
+    to_config,
+)
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
@@ -32,7 +38,7 @@ def get_config(path: str = "embeddings.npy") -> ConfigDict:
         Config(
             title="17 B images, five levels",
             source=f"npy:{path}",
-            embed=EmbedConfig("pixels"),
+            dedup=DedupConfig(enabled=False),  # a pool of this size is deduplicated before
             cluster=ClusterConfig(
                 levels=(
                     Level(20_000, n_splits=10_000),

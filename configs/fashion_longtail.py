@@ -14,7 +14,7 @@ from zero up).
 from ml_collections import ConfigDict
 
 from jaxcurate import Level
-from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
+from jaxcurate.config import ClusterConfig, Config, DedupConfig, SampleConfig, to_config
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import balanced, fashion_longtail
 
@@ -30,6 +30,7 @@ def get_config(recipe: str = "longtail") -> ConfigDict:
             source="tfds:weblike",
             recipe=RECIPES[recipe](seed=0),
             embed=EmbedConfig("pca", n_components=128),
+            dedup=DedupConfig(enabled=False),  # clustering alone has to cope with copies
             cluster=ClusterConfig(
                 levels=(Level(1000, 10, 5), Level(100, 10, 5)),
             ),

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.encoders import EmbedConfig
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
@@ -23,7 +22,6 @@ def get_config(path: str = "embeddings.npy") -> ConfigDict:
         Config(
             title="A small example, two levels",
             source=f"npy:{path}",
-            embed=EmbedConfig("pixels"),
             cluster=ClusterConfig(
                 levels=(Level(5000, 10, 10), Level(1000, 10, 3)),
             ),

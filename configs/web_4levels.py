@@ -24,8 +24,14 @@ Source: Vo et al., Automatic Data Curation for Self-Supervised Learning, 2024, a
 from ml_collections import ConfigDict
 
 from jaxcurate import Level
-from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig, to_config
-from jaxcurate.encoders import EmbedConfig
+from jaxcurate.config import (
+    ClusterConfig,
+    Config,
+    DedupConfig,
+    EvaluateConfig,
+    SampleConfig,
+    to_config,
+)
 
 
 def get_config(path: str = "embeddings.npy") -> ConfigDict:
@@ -33,7 +39,7 @@ def get_config(path: str = "embeddings.npy") -> ConfigDict:
         Config(
             title="Web images, four levels",
             source=f"npy:{path}",
-            embed=EmbedConfig("pixels"),
+            dedup=DedupConfig(enabled=False),  # a pool of this size is deduplicated before
             cluster=ClusterConfig(
                 levels=(
                     Level(100_000, n_splits=100),

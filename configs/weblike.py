@@ -15,7 +15,7 @@ its 95 % interval above zero.
 from ml_collections import ConfigDict
 
 from jaxcurate import Level
-from jaxcurate.config import ClusterConfig, Config, SampleConfig, to_config
+from jaxcurate.config import ClusterConfig, Config, DedupConfig, SampleConfig, to_config
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.sources import web_like
 
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
             source="tfds:weblike",
             recipe=web_like(seed=0),
             embed=EmbedConfig("pca", n_components=128),
+            dedup=DedupConfig(enabled=False),  # clustering alone has to cope with copies
             cluster=ClusterConfig(
                 levels=(Level(1000, 10, 10), Level(100, 10, 5)),
             ),

@@ -5,6 +5,7 @@ an error into a line and an exit code.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 from jaxcurate.checks import InputError
@@ -71,7 +73,7 @@ def _commands() -> tuple[str, ...]:
 
 def _usage() -> str:
     return (
-        f"usage: jaxcurate {'|'.join(_commands())} --config=configs/NAME.py[:ARG] --workdir=DIR "
+        f"usage: jaxcurate {'|'.join(_commands())} --config=NAME[:ARG] --workdir=DIR "
         "[--config.field=value ...] [--quiet] [--wait]"
     )
 
@@ -182,7 +184,11 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
 
     argv, without = _nones(argv)
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
+    argv, is_given = _with_path(argv)
+    if is_given:
+        config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    else:
+        config = config_flags.DEFINE_config_dict("config", _stored(argv), flag_values=values)
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
@@ -210,6 +216,60 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     for names in without:
         _set_none(settings, names)
     return rest[1], settings, path.value, quiet.value, wait.value
+
+
+def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Returns the arguments with the path of a configuration that was given by its name, such as
+    ``--config=auto:pictures,1000``, and whether a configuration was given."""
+    found, is_given = list(argv), False
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name not in ("--config", "-config"):
+            continue
+        is_given, at = True, i if equals else i + 1
+        value = value if equals else argv[at] if at < len(argv) else ""
+        config, colon, rest = value.partition(":")
+        if re.fullmatch(r"\w+", config):
+            path = f"{_named_config(config)}{colon}{rest}"
+            found[at] = f"{name}={path}" if equals else path
+    return found, is_given
+
+
+def _named_config(name: str) -> Path:
+    """Returns the path of a configuration of this package.
+
+    Raises:
+        InputError: there is no such configuration.
+    """
+    package = Path(__file__).parent
+    # An installed package has them inside, a checkout beside the package.
+    folders = package / "configs", package.parent / "configs"
+    for folder in folders:
+        if (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    known = sorted(path.stem for folder in folders for path in folder.glob("*.py"))
+    raise InputError(f"--config={name} is no file NAME.py, and not one of {', '.join(known)}")
+
+
+def _stored(argv: Sequence[str]) -> Any:
+    """Returns the configuration that an existing work directory holds.
+
+    Raises:
+        InputError: there is none.
+    """
+    from jaxcurate.config import Config, to_config
+    from jaxcurate.dataclass_fields import to_dataclass
+    from jaxcurate.pipeline.run_config import stored_settings
+
+    path = None
+    for argument, following in itertools.zip_longest(argv, argv[1:]):
+        name, equals, value = argument.partition("=")
+        if name in ("--workdir", "-workdir"):
+            path = value if equals else following
+    settings = stored_settings(path) if path else None
+    if settings is None:
+        raise InputError(f"--config is missing; {_usage()}")
+    return to_config(to_dataclass(Config, settings, "config"))
 
 
 _FIELD = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)

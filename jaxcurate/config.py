@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from jaxcurate.artifacts.tree import Metric
 from jaxcurate.checks import InputError, check_choice, check_given, check_name, check_whole
+from jaxcurate.curation.cover import Rule as DuplicateRule
+from jaxcurate.curation.filters import FilterConfig, Rule
 from jaxcurate.curation.level import Level, check_levels
 from jaxcurate.curation.mixing import MixConfig, SampleConfig
 from jaxcurate.dataclass_fields import placeholders
@@ -27,11 +29,13 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FilterConfig",
     "GrowConfig",
     "Level",
     "MixConfig",
     "PretrainConfig",
     "Recipe",
+    "Rule",
     "SampleConfig",
     "to_config",
 ]
@@ -61,14 +65,25 @@ OLD_NAMES = {
 class DedupConfig:
     """Settings of deduplication, which excludes duplicates from clustering and sampling."""
 
-    enabled: bool = False
-    """True to remove duplicates. By default the stage is skipped."""
+    enabled: bool = True
+    """True to remove duplicates: by default those of equal content. False skips the stage."""
     content: Literal["items", "embeddings"] = "items"
-    """Content that exact duplicates share: the items, which are read once more, or their
-    embeddings."""
-    threshold: float | None = 0.95
-    """Cosine similarity at or above which two rows are near-duplicates. None disables the removal
-    of near-duplicates."""
+    """Content that exact duplicates share: decoded pictures and texts, or embeddings. Vectors have
+    embeddings alone."""
+    threshold: float | None = None
+    """Cosine similarity at or above which two rows are near-duplicates. None, the default, keeps
+    near-duplicates. 0.99 is safe for features of EfficientNet at 224 pixels. No threshold is safe
+    for principal components of pixels, by which different pictures are nearly equal."""
+    rule: DuplicateRule = "cover"
+    """Rule by which near-duplicates go: `cover` drops a row only if a row that stays is within the
+    threshold. `components` keeps one row of each chain of near-duplicates."""
+    keep: str | None = None
+    """Column whose largest value stays, such as `side` or a column of the source. By default the
+    row with most near-duplicates stays."""
+    leaks: Literal["keep", "list", "remove"] = "keep"
+    """Treatment of items of the pool that are duplicates of held-out items, of
+    `evaluate.probe_split` and `evaluate.test_split`: `keep` does not seek them, `list` counts and
+    lists them, `remove` drops them from the pool as well."""
     n_clusters: int | None = None
     """Number of clusters of the quick k-means whose neighborhoods are searched. By default the
     square root of the number of rows."""
@@ -84,6 +99,8 @@ class DedupConfig:
                 "near-duplicates"
             )
         check_given("n_clusters", self.n_clusters, "takes the square root of the number of rows")
+        check_choice("rule", self.rule, get_args(DuplicateRule))
+        check_given("keep", self.keep, "keeps the row with most near-duplicates")
         check_whole("n_neighbors", self.n_neighbors, 0)
 
 
@@ -114,14 +131,23 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Settings of the export of the items of the subset."""
+    """Settings of the export of the items of the subset, as they are stored."""
 
-    format: str = field(default="auto", metadata={"known": FORMATS})
-    """Format of the files: a file of each image, one file of all items, or the one that fits the
-    items."""
+    format: str = field(default="list", metadata={"known": FORMATS})
+    """Formats of the items, one or several with commas between them: `list` (ids and paths alone),
+    `link`, `copy`, `tfds`, `webdataset`, `huggingface`, `parquet` or `npy`."""
+    shard_size: int = 10_000
+    """Largest number of items of a file, in formats of several files."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, FORMATS)
+        for name in self.formats:
+            check_choice("format", name, FORMATS)
+        check_whole("shard_size", self.shard_size, 1)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the formats."""
+        return tuple(dict.fromkeys(self.format.split(",")))
 
 
 @dataclass(frozen=True)
@@ -172,21 +198,30 @@ class Config:
     prepares it."""
     strict: bool = False
     """True to refuse the first item that cannot be used, instead of skipping and listing it."""
-    image_size: int = 32
-    """Side in pixels to which pictures are resized."""
-    image_key: str | None = None
-    """Image feature of a TFDS dataset. By default it is found automatically."""
+    content_key: str | None = None
+    """Feature or column with the picture, text or vector. By default it is found automatically."""
+    id_key: str | None = None
+    """Feature or column with the ids. By default it is found automatically."""
     label_key: str | None = None
-    """Label feature of a TFDS dataset. By default it is found automatically."""
+    """Feature or column with the labels, which only `evaluate` reads. By default it is found
+    automatically."""
+    domain_key: str | None = None
+    """Feature or column with the domains, which only `evaluate` reads. By default it is found
+    automatically."""
+    columns: tuple[str, ...] = ()
+    """Columns of the source that travel with the items, into the pool and the manifest."""
+    verify: Literal["stat", "content"] = "stat"
+    """Basis of the fingerprint of files: their sizes and times of change, or their content."""
     recipe: Recipe | None = None
     """Recipe of the synthetic pool `tfds:weblike`."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     grow: GrowConfig = field(default_factory=GrowConfig)
-    title: str = "Curated pool"
-    """Heading of the report."""
+    title: str | None = None
+    """Heading of the report. By default the name of the source."""
     seed: int = 0
     """Seed of all random numbers."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
@@ -206,25 +241,32 @@ class Config:
     """True to split the centroids over the devices in `cluster`, for more centroids than one
     device can hold."""
     checkpoint_minutes: float = 5.0
-    """Minutes between two checkpoints of `cluster`, from which it continues after a kill."""
+    """Minutes between two checkpoints of `embed` and `cluster`, from which they continue after a
+    kill."""
+
+    OLD_FIELDS: ClassVar[dict[str, str]] = {
+        "image_size": "embed.resolution=... for the encoder, which reads pictures at its own size "
+        "by default, and evaluate.pretraining.model.image_size=... for training",
+        "image_key": "content_key",
+    }
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:  # seeds of further arms and runs are larger
             raise InputError(f"seed={self.seed} must be within [0, 2**31)")
         for name, otherwise in (
             ("data_dir", "takes $JAXCURATE_DATA, or else data"),
-            ("image_key", "finds the image"),
-            ("label_key", "finds the label"),
+            ("content_key", "finds the content"),
+            ("id_key", "finds the ids"),
+            ("label_key", "finds the labels"),
+            ("domain_key", "finds the domains"),
             ("n_devices", "takes all devices"),
             ("memory_limit", "sets no limit"),
         ):
             check_given(name, getattr(self, name), otherwise)
-        for name, side in (
-            ("image_size", self.image_size),
-            ("embed.resolution", self.embed.resolution or 1),
-        ):
-            if not 1 <= side <= _MOST_PIXELS:
-                raise InputError(f"{name}={side} must be from 1 to {_MOST_PIXELS} pixels")
+        check_choice("verify", self.verify, ("stat", "content"))
+        side = self.embed.resolution or 1
+        if not 1 <= side <= _MOST_PIXELS:
+            raise InputError(f"embed.resolution={side} must be from 1 to {_MOST_PIXELS} pixels")
         if self.checkpoint_minutes < 0:
             raise InputError(f"checkpoint_minutes={self.checkpoint_minutes} must not be negative")
         self._check_pca()
@@ -236,15 +278,13 @@ class Config:
 
     def _check_pca(self) -> None:
         """Refuses more columns of pixels than `pca` can use, before any item is read."""
-        if self.embed.encoder != "pca" or self.source.startswith("npy:"):
-            return
-        side = self.embed.resolution or self.image_size
-        if n_columns(side) > MOST_COLUMNS:
+        side = self.embed.resolution
+        if self.embed.encoder == "pca" and side and n_columns(side) > MOST_COLUMNS:
             most = math.isqrt(MOST_COLUMNS // n_columns(1))
             raise InputError(
-                f"image_size={self.image_size} with embed.resolution={self.embed.resolution} gives "
-                f"the encoder pca {n_columns(side)} columns, at most {MOST_COLUMNS}: "
-                f"config.embed.resolution={most} or less works, and so do other encoders"
+                f"embed.resolution={side} gives the encoder pca {n_columns(side)} columns, at most "
+                f"{MOST_COLUMNS}: config.embed.resolution={most} or less works, and so do other "
+                "encoders"
             )
 
 

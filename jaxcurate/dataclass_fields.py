@@ -243,7 +243,8 @@ def _meanings(cls: type) -> dict[str, str]:
 def _without_none(kind: Any) -> Any:
     """Returns a type without its alternative None."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        (kind,) = [part for part in typing.get_args(kind) if part is not type(None)]
+        parts = [part for part in typing.get_args(kind) if part is not type(None)]
+        return typing.Union[tuple(parts)]  # noqa: UP007  a single type stays as it is
     return kind
 
 
@@ -258,6 +259,8 @@ def _in_words(kind: Any, known: Collection[str] = ()) -> str:
         return f"{_in_words(_without_none(kind), known)} or None"
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
         rest = ["..."] if rest == [Ellipsis] else [_in_words(part) for part in rest]
@@ -277,8 +280,14 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             return None
         if isinstance(value, str) and not value:
             raise InputError(f"{where}='' must not be empty; {where}=None leaves it out")
-        (only,) = [part for part in parts if part is not type(None)]
-        return _typed(only, value, where)
+        *others, last = [part for part in parts if part is not type(None)]
+        for part in others:  # the first type that takes the value, so that 1 stays whole
+            if type(value) is part:
+                return _typed(part, value, where)
+        if others and not isinstance(value, int | float if last is float else last):
+            names = ", ".join(part.__name__ for part in (*others, last))
+            raise InputError(f"{where} must be one of {names}, not {short_repr(value)}")
+        return _typed(last, value, where)
     if origin is tuple:
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise InputError(f"{where} must be a list, not {short_repr(value)}")

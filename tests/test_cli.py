@@ -232,9 +232,14 @@ def test_duplicates_are_left_out(jaxcurate, place, duplicates):
     assert (card["kept"], card["same"], card["near"]) == (130, 50, 20)
     kept = np.load(work / "dedup/kept.npy")
     assert not np.isin(kept, np.arange(50, 100)).any()
-    pairs, components = (np.load(work / f"dedup/{name}.npy") for name in ("pairs", "components"))
-    assert len(pairs) == 70 and len(np.unique(components)) == 130
-    assert (components[pairs[:, 0]] == components[pairs[:, 1]]).all()
+    representative, similarity = (
+        np.load(work / f"dedup/{name}.npy") for name in ("representative", "similarity")
+    )
+    np.testing.assert_array_equal(np.unique(representative), kept)
+    np.testing.assert_array_equal(representative[50:100], np.arange(50))
+    np.testing.assert_array_equal(representative[120:140], np.arange(100, 120))
+    assert (similarity == 1).all() and card["lowest_similarity"] == 1
+    assert card["largest_group"] == {"row": 0, "n_others": 1}
     tree = jc.ClusterTree.load(work / "tree")
     assert tree.n_points == 200
     np.testing.assert_array_equal(

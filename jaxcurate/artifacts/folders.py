@@ -1,5 +1,6 @@
 """Folders with a card, which appear whole or not at all and never replace foreign files."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from jaxcurate.artifacts.files import (
     sha256,
     sync,
 )
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import parsed, write_errors
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 
@@ -66,11 +67,35 @@ class NewFolder:
         with self.create(name) as file:
             file.write(text.encode())
 
-    def adopt(self, file: epath.PathLike) -> None:
-        """Moves a finished file of the same file system into the folder."""
+    def adopt(
+        self, file: epath.PathLike, name: str | None = None, entry: dict[str, Any] | None = None
+    ) -> None:
+        """Moves a finished file of the same file system into the folder, unless it is there.
+
+        Args:
+            file: path of the file.
+            name: new name, such as ``"below/b.png"``. By default the name of the file.
+            entry: size and hash of the file, if they are known.
+        """
         file = epath.Path(file)
-        self.files[file.name] = {"bytes": file.stat().length, "sha256": sha256(file)}
-        file.rename(self.path / file.name)
+        name = file.name if name is None else name
+        self.files[name] = entry or {"bytes": file.stat().length, "sha256": sha256(file)}
+        if file != self.path / name:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            file.rename(self.path / name)
+
+    def link(self, name: str, target: str) -> None:
+        """Makes a symbolic link to a file. The card has the hash of its target's path.
+
+        Raises:
+            InputError: the file system has no links.
+        """
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_errors(path):
+            os.symlink(target, path)
+        n_bytes = len(os.fsencode(target))
+        self.files[name] = {"bytes": n_bytes, "sha256": _target_sha256(path), "link": True}
 
     @contextmanager
     def subfolder(self, name: str, about: Mapping[str, Any], kind: str) -> Iterator["NewFolder"]:
@@ -142,7 +167,7 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
             yield folder
             folder.finish(about)
             sync(
-                [folder.path / name for name in folder.files],
+                [folder.path / name for name, it in folder.files.items() if "link" not in it],
                 _folders_in(folder.path, folder.files),
             )
             check_replaceable(path, kind, run)
@@ -336,11 +361,17 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
-        if sha256(path / name) != entry["sha256"]:
+        digest = _target_sha256 if entry.get("link") else sha256
+        if digest(path / name) != entry["sha256"]:
             raise DamagedError(
                 f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"
             )
     return card
+
+
+def _target_sha256(path: epath.Path) -> str:
+    target = os.readlink(path) if os.path.islink(path) else ""
+    return hashlib.sha256(os.fsencode(target)).hexdigest()
 
 
 def sizes_in(folder: epath.Path) -> dict[str, int]:

@@ -81,7 +81,7 @@ def save_subset(
         folder.save_array("indices.npy", indices)
 
 
-def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
+def read_subset(path: epath.PathLike, pool: Pool) -> Subset:
     """Reads the folder that :func:`save_subset` wrote.
 
     Args:
@@ -100,7 +100,7 @@ def load_subset(path: epath.PathLike, pool: Pool) -> Subset:
         >>> tree = jc.ClusterTree.from_labels([np.repeat([0, 1], 5)])
         >>> with tempfile.TemporaryDirectory() as work:
         ...     save_subset(f"{work}/curated", np.array([2, 7]), pool, tree, {"seed": 0})
-        ...     subset = load_subset(f"{work}/curated", pool)
+        ...     subset = read_subset(f"{work}/curated", pool)
         >>> subset.indices, subset.card["size"]
         (array([2, 7]), 2)
     """

@@ -1,24 +1,29 @@
-"""Deduplication: equal and nearly equal rows are joined, and one row of each group is kept."""
+"""Deduplication: of equal and nearly equal rows, those stay that stand for the others."""
 
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts import files
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
-from jaxcurate.checks import InputError, as_real, check_whole, faults_of, refuse
+from jaxcurate.checks import InputError, as_real, check_choice, check_whole, faults_of, refuse
+from jaxcurate.curation.cover import Rule
+from jaxcurate.curation.duplicates import KIND as KIND  # named by the stage
+from jaxcurate.curation.duplicates import (
+    Duplicates,
+    check_threshold,
+    choose,
+    with_similarities,
+    worth_of,
+)
 from jaxcurate.kmeans import kmeans
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.kmeans.rows import fits
@@ -31,107 +36,55 @@ Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
 _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
-KIND = "duplicates"
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Groups of duplicate rows, and the row of each group that is kept."""
-
-    kept: np.ndarray
-    """int64 ``[m]``, sorted: the valid rows, one of each component."""
-    components: np.ndarray
-    """int64 ``[n]``: component of each row. Components are numbered by their first rows."""
-    pairs: np.ndarray
-    """int64 ``[p, 2]``: pairs of rows that were joined, the smaller row first."""
-    similarity: np.ndarray
-    """float32 ``[p]``: cosine of each pair, 1 for equal content."""
-    same: np.ndarray
-    """bool ``[p]``: True for pairs of equal content."""
-
-    @property
-    def n_same(self) -> int:
-        """Number of rows with the content of an earlier row."""
-        return int(self.same.sum())
-
-    @property
-    def n_near(self) -> int:
-        """Number of further rows that were removed as near-duplicates."""
-        return len(self.components) - len(self.kept) - self.n_same
-
-    def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
-        """Writes a folder, which appears whole or not at all.
-
-        Args:
-            path: path of the folder.
-            about: further entries of its card.
-        """
-        numbers = {"kept": len(self.kept), "same": self.n_same, "near": self.n_near}
-        with folders.new_folder(path, {**(about or {}), **numbers}, KIND) as folder:
-            for name, array in vars(self).items():
-                folder.save_array(f"{name}.npy", array)
-
-    @classmethod
-    def load(cls, path: epath.PathLike) -> "Duplicates":
-        """Reads the folder that :meth:`save` wrote.
-
-        Raises:
-            DamagedError: a file is missing, truncated or altered; the message names it.
-        """
-        folders.check_files(path)
-        names = cls.__dataclass_fields__
-        return cls(*(files.load_array(epath.Path(path) / f"{name}.npy") for name in names))
-
-
-class Agreement(NamedTuple):
-    """Agreement of detected duplicates with a comparison of every row with every other row."""
-
-    recall: float
-    """Fraction of the duplicate pairs whose rows are in the same component."""
-    precision: float
-    """Fraction of the detected pairs that are duplicates."""
-    purity: float
-    """Fraction of all pairs within a component that are duplicates. Below 1 if rows are joined by
-    a chain of other rows."""
-    n_alike: int
-    """Number of duplicate pairs."""
-
 
 def deduplicate(
     x: np.ndarray | Pool,
     threshold: float | None = 0.95,
     *,
+    rule: Rule = "cover",
+    keep: np.ndarray | None = None,
     digests: np.ndarray | None = None,
     tree: ClusterTree | None = None,
     level: int = 1,
     n_clusters: int | None = None,
     n_neighbors: int = 8,
-    all_pairs: bool = False,
+    max_pairs: int | None = 2**28,
     seed: int = 0,
     memory_limit: int | None = None,
     devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
-    """Joins rows of equal content, and rows whose cosine similarity reaches a threshold.
+    """Drops rows of equal content, and rows whose cosine similarity to a kept row is high.
+
+    Rows of equal content come first: the best of them stays. Of the others, the rule decides.
+
+    - ``"cover"`` goes over the rows from the best to the worst, and drops a row if one that it has
+      kept is within the threshold. Each dropped row has thus a near-duplicate that stays.
+    - ``"components"`` keeps one row of each connected component. It drops rows that only a chain
+      of near-duplicates connects to the kept row, which may look altogether different.
 
     Near-duplicates are sought among the rows of a cluster and of neighboring clusters, never
-    among all rows. Connected rows form a component, of which the row closest to the centroid of
-    its cluster is kept (the first of equally close rows).
+    among all rows.
 
     Args:
         x: ``[n, d]`` of real numbers, or a :class:`Pool`. A row of zeros is near to no other row.
         threshold: cosine similarity at or above which two rows are near-duplicates, above 0 and at
-            most 1. None joins rows of equal content alone.
+            most 1. None drops rows of equal content alone.
+        rule: ``"cover"`` or ``"components"``.
+        keep: numbers or dates ``[n]``, such as resolutions; the row with the highest is the best.
+            Of equal ones, and by default of all, the row with most rows within the threshold is
+            the best, and of these the first.
         digests: ``[n, w]`` or ``[n]``, equal for rows of equal content, such as
-            :func:`content_digests` of the items. Digests of the rows of ``x`` by default.
+            :func:`content_digests` of the items. Digests of the rows of ``x`` by default. The
+            first row of each content is compared for all rows of it.
         tree: tree over the rows whose clusters are searched. The clusters of a quick flat k-means
             by default.
         level: level of the tree whose clusters are searched.
         n_clusters: number of clusters of the quick k-means. The square root of the number of
             distinct rows by default.
         n_neighbors: number of neighboring clusters that each cluster is compared with.
-        all_pairs: keep every pair of near-duplicates. By default only the pairs of a maximum
-            spanning forest are kept, which connect the same rows at this and any higher threshold.
+        max_pairs: largest number of pairs of near-duplicates, for each takes 20 bytes of memory
+            and about twice as much in passing. None for no limit.
         seed: seed of the quick k-means.
         memory_limit: bytes of memory that rows may take in the quick k-means. If they take more,
             they are streamed from a temporary file, and seeded by ``"k-means||"``, which needs
@@ -140,11 +93,16 @@ def deduplicate(
         progress: called with a name, and the numbers of pairs of tiles that are done and to do.
 
     Returns:
-        The components, the kept rows, and the pairs that were joined.
+        The kept rows, the row that stands for each row, and all pairs that were found, from which
+        :meth:`Duplicates.at` tells the duplicates at a higher threshold.
 
     Raises:
-        InputError: an argument cannot be used; the message names it. If the tree was made from
-            another pool, it names both fingerprints.
+        InputError: an argument cannot be used, or there are too many pairs; the message names it.
+            If the tree was made from another pool, it names both fingerprints.
+
+    References:
+        Abbas et al., SemDeDup, 2023, section 3, for the search within clusters.
+        https://arxiv.org/abs/2303.09540
 
     Examples:
         >>> import numpy as np
@@ -153,8 +111,10 @@ def deduplicate(
         >>> found = deduplicate(x, threshold=None)
         >>> found.kept, found.n_same
         (array([0, 1, 3]), 1)
-        >>> deduplicate(x, threshold=0.95).components
+        >>> deduplicate(x, threshold=0.95).representative
         array([0, 1, 0, 0])
+        >>> deduplicate(x, threshold=0.95, keep=np.array([0, 0, 0, 7])).kept
+        array([1, 3])
     """
     if isinstance(x, Pool):
         if tree is not None:
@@ -168,63 +128,60 @@ def deduplicate(
         devices,
         x=x,
         threshold=threshold,
+        rule=rule,
+        keep=keep,
         digests=digests,
         tree=tree,
         level=level,
         n_clusters=n_clusters,
         n_neighbors=n_neighbors,
-        all_pairs=all_pairs,
+        max_pairs=max_pairs,
         seed=seed,
         memory_limit=memory_limit,
     )
     checked_shape(x, "x")
-    if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold <= 1):
-        raise InputError(f"threshold={threshold!r} must be above 0 and at most 1")
+    check_threshold(threshold)
+    check_choice("rule", rule, get_args(Rule))
     check_whole("n_neighbors", n_neighbors, 0)
+    if max_pairs is not None:
+        check_whole("max_pairs", max_pairs, 0)
+    worth_of(keep, len(x))  # refused before the search
     digests = content_digests(x) if digests is None else np.asarray(digests)
     if len(digests) != len(x):
         raise InputError(f"digests has {len(digests)} entries, but x has {len(x)} rows")
     first, group = first_of_same(digests)
-    others = np.setdiff1d(np.arange(len(x)), first)
-    same = np.stack([first[group[others]], others], axis=1)
-    near, distances = Pairs(*_NONE), np.zeros(len(first))
+    points, near = np.arange(len(first)), Pairs(*_NONE)
     if threshold is not None and len(first) > 1:
-        with _unit_rows(x, first, memory_limit) as unit:
+        with unit_rows(x, first, memory_limit) as unit:
             if tree is None:
                 k = n_clusters or round(len(first) ** 0.5)
                 init = "k-means++" if fits(len(unit), unit.shape[1], memory_limit) else "k-means||"
                 with warnings.catch_warnings():  # rows of equal direction are expected
                     warnings.simplefilter("ignore", SurplusWarning)
                     flat = kmeans(unit, k, init, 10, seed, memory_limit, devices=devices)
-                labels, centroids, distances = flat.labels, flat.centroids, flat.distances
+                labels, centroids = flat.labels, flat.centroids
             else:
-                labels, centroids, distances = _neighborhoods(tree, level, len(x), first)
-            equal = Pairs(*_NONE) if all_pairs else _equal_rows(unit, labels, threshold)
-            # Rows equal to a row that is searched go to a cluster of their own without neighbors.
-            searched = labels.copy()
-            searched[equal.rows[:, 1]] = len(centroids)
+                labels, centroids = _neighborhoods(tree, level, len(x), first)
+            points = _first_of_direction(unit)
+            # One row of each direction is searched in each cluster. The others go to a cluster of
+            # their own without neighbors.
+            searched = np.full_like(labels, len(centroids))
+            one = first_of_same(np.stack([points, labels.astype(np.int64)], axis=1))[0]
+            searched[one] = labels[one]
             counts = np.bincount(searched, minlength=len(centroids) + 1)[:-1]
             near = close_pairs(
                 unit,
                 searched,
                 neighboring_clusters(centroids, counts, n_neighbors, devices),
                 threshold,
-                all_pairs=all_pairs,
+                max_pairs=max_pairs,
                 devices=devices,
                 progress=progress and (lambda *done: progress("near-duplicates", *done)),
             )
-            near = Pairs(*map(np.concatenate, zip(near, equal, strict=True)))
-    pairs = np.concatenate([same, first[near.rows]])
-    components = _components(pairs, len(x))
-    by_distance = np.lexsort((np.arange(len(x)), distances[group], components))
-    closest = np.unique(components[by_distance], return_index=True)[1]
-    return Duplicates(
-        np.sort(by_distance[closest]),
-        components,
-        pairs,
-        np.concatenate([np.ones(len(same), np.float32), near.similarity]),
-        np.arange(len(pairs)) < len(same),
-    )
+            near = _pairs_of_points(near, points)
+    pairs = Pairs(first[near.rows], near.similarity)
+    found = choose(first[group], first[points][group], pairs, threshold, rule, keep)
+    return with_similarities(found, x) if rule == "components" else found
 
 
 def content_digests(items: np.ndarray) -> np.ndarray:
@@ -272,57 +229,8 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(first), group
 
 
-def agreement(
-    duplicates: Duplicates, x: np.ndarray, threshold: float, queries: np.ndarray | None = None
-) -> Agreement:
-    """Compares detected duplicates with brute force over every pair of a query and a row.
-
-    Args:
-        duplicates: result of :func:`deduplicate`.
-        x: rows ``[n, d]``.
-        threshold: cosine similarity at or above which two rows are duplicates. Rows of equal
-            content are duplicates in any case.
-        queries: rows that are compared with all others for recall and purity. All by default,
-            which takes ``n x n`` products, a few at a time. Each pair is then counted twice.
-
-    Examples:
-        >>> import numpy as np
-        >>> from jaxcurate.curation import agreement, deduplicate
-        >>> x = np.array([[1.0, 0], [0, 1], [1, 0], [0.99, 0.01]])
-        >>> measured = agreement(deduplicate(x, threshold=None), x, threshold=0.95)
-        >>> round(measured.recall, 2), measured.precision
-        (0.33, 1.0)
-    """
-    group = first_of_same(content_digests(x))[1]
-    queries = np.arange(len(x)) if queries is None else queries
-    n_alike = n_joined = n_both = n_right = 0
-    with _unit_rows(x, np.arange(len(x)), None) as unit:
-        wide = unit.astype(np.float64)
-    block = max(1, 2**24 // len(x))
-    for begin in range(0, len(queries), block):
-        rows = queries[begin : begin + block]
-        alike = (wide[rows] @ wide.T >= threshold) | (group[rows][:, None] == group[None, :])
-        joined = duplicates.components[rows][:, None] == duplicates.components[None, :]
-        for pairs in (alike, joined):
-            pairs[np.arange(len(rows)), rows] = False  # no row counts as its own duplicate
-        n_alike += int(alike.sum())
-        n_joined += int(joined.sum())
-        n_both += int((alike & joined).sum())
-    for begin in range(0, len(duplicates.pairs), _CHUNK):
-        i, j = duplicates.pairs[begin : begin + _CHUNK].T
-        cosine = np.einsum("pd,pd->p", wide[i], wide[j])
-        n_right += int(np.sum((cosine >= threshold) | (group[i] == group[j])))
-    fraction = lambda part, whole: part / whole if whole else 1.0
-    return Agreement(
-        fraction(n_both, n_alike),
-        fraction(n_right, len(duplicates.pairs)),
-        fraction(n_both, n_joined),
-        n_alike,
-    )
-
-
 @contextmanager
-def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
+def unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
     """Yields rows of ``x`` scaled to length 1, float32, in memory or in a temporary file.
 
     Raises:
@@ -348,45 +256,43 @@ def _unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Ite
         yield unit
 
 
-def _equal_rows(unit: np.ndarray, labels: np.ndarray, threshold: float) -> Pairs:
-    """Returns pairs of bitwise equal rows of a cluster, each row with the first of its equals.
+def _first_of_direction(unit: np.ndarray) -> np.ndarray:
+    """Returns the first of the rows that equal each row bit by bit, int64 ``[n]``.
 
-    A row near to one of several equal rows is near to all of them, so that only the first need be
-    searched. Otherwise copies of a row would cost time in the square of their number.
+    A row of zeros has no direction, and equals no other.
 
     Args:
         unit: float32 ``[n, d]``, rows of length 1 or 0.
-        labels: int ``[n]``, cluster of each row.
-        threshold: number that the product of a row with itself must reach, which excludes zeros.
     """
-    digests = np.concatenate([content_digests(unit), labels[:, None].astype(np.uint64)], axis=1)
-    first, group = first_of_same(digests)
-    others = np.setdiff1d(np.arange(len(unit)), first)
-    product = np.empty(len(others))
-    for begin in range(0, len(others), _CHUNK):
-        chunk = unit[others[begin : begin + _CHUNK]].astype(np.float64)
-        product[begin : begin + _CHUNK] = np.einsum("pd,pd->p", chunk, chunk)
-    near = product >= threshold
-    pairs = np.stack([first[group[others]], others], axis=1)[near]
-    return Pairs(pairs, product[near].astype(np.float32))
+    first, group = first_of_same(content_digests(unit))
+    begins = range(0, len(first), _CHUNK)
+    is_zero = np.concatenate([~unit[first[begin : begin + _CHUNK]].any(axis=1) for begin in begins])
+    return np.where(is_zero[group], np.arange(len(unit)), first[group])
+
+
+def _pairs_of_points(near: Pairs, points: np.ndarray) -> Pairs:
+    """Returns pairs of the first rows of two directions, each once, in the place of pairs of rows.
+
+    Args:
+        near: close pairs of rows.
+        points: first row with the direction of each row, int64 ``[n]``.
+    """
+    ends = np.sort(points[near.rows], axis=1)
+    if np.array_equal(ends, near.rows):
+        return near
+    ends, index = np.unique(ends, axis=0, return_index=True)
+    different = ends[:, 0] != ends[:, 1]
+    return Pairs(ends[different], near.similarity[index[different]])
 
 
 def _neighborhoods(
     tree: ClusterTree, level: int, n: int, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns labels, centroids and distances of rows at a level of a tree."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of rows at a level of a tree, and the centroids of the level."""
     check_tree(tree)
     if tree.n_points != n:
         raise InputError(f"tree has {tree.n_points} points, but x has {n} rows")
     labels, centroids = tree.point_labels(level), tree.levels[level - 1].centroids
     if not centroids.shape[1]:
         raise InputError("tree has no centroids to tell which clusters are near each other")
-    return labels[rows], centroids, tree.levels[0].distances[rows]
-
-
-def _components(pairs: np.ndarray, n: int) -> np.ndarray:
-    """Returns the connected component of each row, int64 ``[n]``, numbered by their first rows."""
-    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    first, inverse = np.unique(labels, return_index=True, return_inverse=True)[1:]
-    return np.argsort(np.argsort(first))[inverse]
+    return labels[rows], centroids

@@ -1,13 +1,16 @@
 """Encoders of items as embeddings: pixels, their principal components, pretrained networks."""
 
-from jaxcurate.encoders import efficientnet, pca, pixels
+from jaxcurate.encoders import efficientnet, function, identity, pca, pixels, text
 from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
 from jaxcurate.encoders.pca import PCA, fit_pca
 
 ENCODERS |= {
+    "identity": identity.make,
     "pixels": pixels.make,
     "pca": pca.make,
     "efficientnet_lite0": efficientnet.make,
+    "bert": text.make,
+    "function": function.make,
 }
 
 __all__ = ["ENCODERS", "PCA", "EmbedConfig", "Encoder", "embed", "fit_pca", "make_encoder"]

@@ -1,20 +1,31 @@
 """Encoders by name, and one way to run them all: in batches, jitted, split over devices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 
 from jaxcurate.checks import InputError, check_choice, check_given
+from jaxcurate.encoders.buckets import bucketed
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
+from jaxcurate.sources.base import Kind
+from jaxcurate.sources.pictures import FITS, Fit
 
 _BYTES_AT_ONCE = 2**30
 """Number of bytes that encoding may take in each memory, besides weights."""
 
+Precision = Literal["float32", "bfloat16"]
+
 ENCODERS: dict[str, "MakeEncoder"] = {}
 """Functions that make an encoder, by the name of the encoder; filled in `jaxcurate.encoders`."""
+DEFAULTS: dict[Kind, str] = {
+    "picture": "efficientnet_lite0",
+    "text": "bert",
+    "vector": "identity",
+}
+"""Encoder of the items of each kind, unless another is chosen."""
 
 
 @dataclass(frozen=True)
@@ -29,53 +40,78 @@ class EmbedConfig:
         16
     """
 
-    encoder: str = field(default="pca", metadata={"known": ENCODERS})
-    """Name of the encoder."""
+    encoder: str | None = field(default=None, metadata={"known": ENCODERS})
+    """Name of the encoder, or `package.module:function` for a function of your own. By default
+    vectors stay as they are, pictures are encoded by `efficientnet_lite0` and texts by `bert`."""
     n_components: int = 64
     """Number of principal components that `pca` keeps."""
     resolution: int | None = None
-    """Side in pixels of the squares that images are resized to; by default they keep their size."""
+    """Side in pixels of the squares that pictures are read as. By default that of the encoder: 32
+    for `pixels` and `pca`, and the side that a network was trained with."""
+    fit: Fit | None = None
+    """Way to make a square of a picture: `crop` keeps its center, `pad` the whole picture on white,
+    `squash` changes its aspect. By default that of the encoder."""
     weights: str | None = None
-    """File with the weights of the encoder; by default the one in its package."""
+    """Weights of the encoder: a file, a folder or `hf:NAME`. By default those of its package."""
+    precision: Precision = "float32"
+    """Precision of a network. `bfloat16` is faster on accelerators and less exact."""
     batch_size: int = 1024
-    """Number of items that all devices together encode at a time."""
+    """Number of items that are read at a time. Fewer are encoded at a time if they would take
+    gigabytes."""
 
     def __post_init__(self) -> None:
-        check_choice("encoder", self.encoder, ENCODERS)
+        if self.encoder is not None and ":" not in self.encoder:
+            check_choice("encoder", self.encoder, ENCODERS)
+        check_given("encoder", self.encoder, "chooses by the kind of the items")
         for name in ("n_components", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        check_given("resolution", self.resolution, "keeps the size of the images")
+        check_given("resolution", self.resolution, "takes that of the encoder")
         check_given("weights", self.weights, "takes those of the encoder's package")
+        if self.fit is not None:
+            check_choice("fit", self.fit, FITS)
+        check_choice("precision", self.precision, get_args(Precision))
 
 
 class Encoder(NamedTuple):
-    """Function of items and parameters that can be jitted, with its parameters."""
+    """Function of prepared items and parameters that can be jitted, with its parameters."""
 
-    encode: Callable[..., jax.Array]
-    """Function ``encode(items, params, *, resolution)`` from ``[b, ...]`` to float32 ``[b, d]``."""
+    encode: Callable[[Any, Any], Any]
+    """Function ``encode(items, params)`` from prepared items ``[b, ...]`` to ``[b, d]``."""
     params: Any
     """Parameters of the function, a pytree of arrays."""
-    resolution: int | None
-    """Side in pixels that images are resized to; None keeps their size."""
+    kinds: tuple[Kind, ...]
+    """Kinds of items that the encoder takes."""
+    prepare: Callable[[Any], Any] | None = None
+    """Function that is applied to each item in the threads that read: from an RGB picture of Pillow
+    or a text to an array, of the same shape for all items. None for vectors."""
     bytes_per_item: int = 0
     """Number of bytes that encoding takes for each item, besides the item itself."""
+    n_used: Callable[[np.ndarray], np.ndarray] | None = None
+    """Number of leading entries ``[b]`` that each of the prepared items ``[b, length]`` uses, by
+    which items are grouped; None if all use all."""
+    is_jax: bool = True
+    """False if ``encode`` is any function of a list of items, which is not jitted."""
 
 
-MakeEncoder = Callable[[EmbedConfig, Callable[[], Iterable[np.ndarray]], Devices], Encoder]
+Batches = Callable[[Callable[[Any], Any] | None], Iterable[Any]]
+"""Function that starts a pass over all items: it takes the function that prepares an item, and
+returns batches of prepared items, arrays ``[b, ...]``."""
+MakeEncoder = Callable[[EmbedConfig, Batches, Devices], Encoder]
 """Function that makes an encoder, with the arguments of :func:`make_encoder`."""
 
 
 def make_encoder(
-    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
+    settings: EmbedConfig, batches: Batches, devices: Devices, kind: Kind = "picture"
 ) -> Encoder:
     """Returns the encoder that the settings name, fitted to the items if it has to be.
 
     Args:
         settings: the name of the encoder and its settings.
-        batches: function that starts a pass over all items, in arrays ``[b, ...]``; called only
-            by an encoder that is fitted to them.
+        batches: function that starts a pass over all items; called only by an encoder that is
+            fitted to them.
         devices: the devices to use.
+        kind: kind of the items.
 
     Raises:
         InputError: the items do not suit the encoder, or its weights cannot be used.
@@ -85,50 +121,85 @@ def make_encoder(
         >>> rng = np.random.default_rng(0)
         >>> items = rng.normal(size=(40, 8)).astype(np.float32)
         >>> devices = jc.Devices.first(1)
-        >>> encoder = make_encoder(EmbedConfig("pca", n_components=3), lambda: [items], devices)
+        >>> settings = EmbedConfig("pca", n_components=3)
+        >>> encoder = make_encoder(settings, lambda prepare: [items], devices, "vector")
         >>> embed(encoder, items, batch_size=40, devices=devices).shape
         (40, 3)
     """
-    return ENCODERS[settings.encoder](settings, batches, devices)
+    name = settings.encoder or DEFAULTS[kind]
+    make = ENCODERS["function"] if ":" in name else ENCODERS[name]
+    encoder = make(settings, batches, devices)
+    if kind not in encoder.kinds:
+        suited = [known for known, usual in DEFAULTS.items() if known in encoder.kinds]
+        raise InputError(
+            f"embed.encoder={name!r} takes {_plural(suited)}, but the items are {_plural([kind])}"
+            f": {DEFAULTS[kind]!r} takes these"
+        )
+    return encoder
 
 
-def embed(encoder: Encoder, items: np.ndarray, *, batch_size: int, devices: Devices) -> np.ndarray:
-    """Returns the embeddings of at most ``batch_size`` items.
+def embed(
+    encoder: Encoder, items: Sequence[Any] | np.ndarray, *, batch_size: int, devices: Devices
+) -> np.ndarray:
+    """Returns the embeddings of at most ``batch_size`` prepared items.
 
     A batch that would take gigabytes is encoded in several steps.
 
     Args:
         encoder: an encoder from :func:`make_encoder`.
-        items: ``[b, ...]``; fewer than ``batch_size`` items are padded, so that all batches share
+        items: ``b`` prepared items; fewer than ``batch_size`` are padded, so that all batches share
             one compiled function.
         batch_size: number of items in a full batch.
         devices: the devices to use.
 
     Returns:
-        float32 ``[b, d]``.
+        float32 ``[b, d]``. Rows that an encoder returns unchanged keep their type.
+
+    Raises:
+        InputError: a function of the user's returns something else than rows of numbers.
 
     Examples:
         >>> import jaxcurate as jc
         >>> images = np.full((5, 4, 4, 3), 255, np.uint8)
         >>> devices = jc.Devices.first(1)
-        >>> encoder = make_encoder(EmbedConfig("pixels"), lambda: [images], devices)
+        >>> encoder = make_encoder(EmbedConfig("pixels"), lambda prepare: [images], devices)
         >>> embeddings = embed(encoder, images, batch_size=8, devices=devices)
         >>> embeddings.shape, embeddings.max().item()
         ((5, 48), 1.0)
     """
-    kernel = devices.spmd(
-        _encode,
-        (ROWS, SAME),
-        ROWS,
-        encode=encoder.encode,
-        resolution=encoder.resolution,
-    )
-    at_once = min(batch_size, _most_at_once(encoder, items, devices))
+    if not encoder.is_jax:
+        return encoder.encode(items, encoder.params)
+    stacked = items if isinstance(items, np.ndarray) else np.stack(items)
+    kernel = devices.spmd(_encode, (ROWS, SAME), ROWS, encode=encoder.encode)
+    encode = lambda part, at_once: _in_steps(kernel, encoder.params, part, at_once, devices)
+    if encoder.n_used is None:
+        return encode(stacked, min(batch_size, _most_at_once(encoder, stacked, devices)))
+    length, parts = stacked.shape[1], []
+    for positions, used in bucketed(encoder.n_used(stacked), length):
+        shorter = encoder._replace(bytes_per_item=encoder.bytes_per_item * used // length)
+        part = stacked[positions, :used]
+        # A small step, since each length is compiled for it and the last step is padded to it.
+        at_once = min(batch_size, _TEXTS_AT_ONCE, _most_at_once(shorter, part, devices))
+        parts.append((positions, encode(part, at_once)))
+    out = np.empty((len(stacked), parts[0][1].shape[1]), np.float32)
+    for positions, part in parts:
+        out[positions] = part
+    return out
+
+
+_TEXTS_AT_ONCE = 64
+"""Largest number of texts in a step."""
+
+
+def _in_steps(
+    kernel: Callable[..., Any], params: Any, items: np.ndarray, at_once: int, devices: Devices
+) -> np.ndarray:
+    """Returns the embeddings of items, ``at_once`` in each step."""
     parts = []
     for start in range(0, len(items), at_once):
         part = items[start : start + at_once]
         placed, _ = devices.put_rows(part, at_least=at_once)
-        parts.append(np.asarray(kernel(placed, encoder.params))[: len(part)])
+        parts.append(np.asarray(kernel(placed, params))[: len(part)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -142,12 +213,15 @@ def _most_at_once(encoder: Encoder, items: np.ndarray, devices: Devices) -> int:
 
 
 def _encode(
-    images: jax.Array,
+    items: jax.Array,
     params: Any,
     *,
-    encode: Callable[..., jax.Array],
-    resolution: int | None,
+    encode: Callable[[Any, Any], Any],
     axis_name: str | None,
 ) -> jax.Array:
     del axis_name  # no item depends on another
-    return encode(images, params, resolution=resolution)
+    return encode(items, params)
+
+
+def _plural(kinds: Sequence[str]) -> str:
+    return " and ".join(f"{kind}s" for kind in kinds)

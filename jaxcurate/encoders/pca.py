@@ -1,7 +1,7 @@
 """Principal components of pixels, as an encoder that is fitted to the pool itself in one pass."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,8 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from jaxcurate.checks import InputError
-from jaxcurate.encoders.base import EmbedConfig, Encoder
-from jaxcurate.encoders.pixels import pixels
+from jaxcurate.encoders.base import Batches, EmbedConfig, Encoder
+from jaxcurate.encoders.pixels import pixels, prepare
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 
@@ -30,25 +30,21 @@ class PCA(NamedTuple):
     """Principal components, float32 ``[c, d]``, orthonormal, by descending variance."""
 
 
-def make(
-    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
-) -> Encoder:
+def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     """Returns the encoder, fitted in one pass over all items.
 
     Raises:
         InputError: there are no items, or more than :data:`MOST_COLUMNS` columns.
     """
-    fitted = fit_pca(
-        batches(), settings.n_components, resolution=settings.resolution, devices=devices
-    )
-    return Encoder(project, fitted, settings.resolution)
+    small = prepare(settings)
+    fitted = fit_pca(batches(small), settings.n_components, devices=devices)
+    return Encoder(project, fitted, ("picture", "vector"), small)
 
 
 def fit_pca(
     batches: Iterable[np.ndarray],
     n_components: int,
     *,
-    resolution: int | None = None,
     devices: Devices | None = None,
 ) -> PCA:
     """Fits principal components to all items, which are read once.
@@ -60,7 +56,6 @@ def fit_pca(
         batches: uint8 ``[b, h, w, c]`` or float ``[b, d]``; every value of ``b`` compiles a
             function, so there should be at most two.
         n_components: number of components to keep, at most the number of columns and of items.
-        resolution: side in pixels that images are resized to; by default they keep their size.
         devices: the devices to use; all by default.
 
     Returns:
@@ -80,12 +75,12 @@ def fit_pca(
         [[0.6 0.8]]
     """
     devices = Devices.all() if devices is None else devices
-    moments = devices.spmd(_moments, (ROWS, ROWS, SAME), (SAME, SAME), resolution=resolution)
+    moments = devices.spmd(_moments, (ROWS, ROWS, SAME), (SAME, SAME))
     shift, total, products, n = None, 0.0, 0.0, 0
     for batch in batches:
         if shift is None:
             # Any point amid the data keeps the moments small; the exact mean is computed below.
-            shift = np.asarray(pixels(jnp.asarray(batch), resolution=resolution)).mean(axis=0)
+            shift = np.asarray(pixels(jnp.asarray(batch))).mean(axis=0)
             if len(shift) > MOST_COLUMNS:
                 raise InputError(
                     f"pca of {len(shift)} columns, at most {MOST_COLUMNS}: lower the resolution"
@@ -107,9 +102,9 @@ def fit_pca(
     return PCA((shift + offset).astype(np.float32), components.astype(np.float32))
 
 
-def project(images: jax.Array, pca: PCA, *, resolution: int | None = None) -> jax.Array:
+def project(images: jax.Array, pca: PCA) -> jax.Array:
     """Returns the coordinates of items ``[b, ...]`` along the components, float32 ``[b, c]``."""
-    centered = pixels(images, resolution=resolution) - pca.mean[None, :]
+    centered = pixels(images) - pca.mean[None, :]
     return jnp.dot(centered, pca.components.T, precision=_HIGHEST)
 
 
@@ -133,10 +128,9 @@ def _moments(
     weights: jax.Array,
     shift: jax.Array,
     *,
-    resolution: int | None,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the sum ``[d]`` and the sum of outer products ``[d, d]`` of the shifted rows."""
-    rows = (pixels(images, resolution=resolution) - shift[None, :]) * weights[:, None]
+    rows = (pixels(images) - shift[None, :]) * weights[:, None]
     outer = jnp.dot(rows.T, rows, precision=_HIGHEST)
     return collectives.psum((jnp.sum(rows, axis=0), outer), axis_name)

@@ -1,30 +1,39 @@
-"""Pixels as embeddings, the simplest encoder."""
+"""Pixels as embeddings, the simplest encoder of pictures."""
 
-from collections.abc import Callable, Iterable
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from jaxcurate.encoders.base import EmbedConfig, Encoder
+from jaxcurate.encoders.base import Batches, EmbedConfig, Encoder
 from jaxcurate.runtime.devices import Devices
+from jaxcurate.sources.pictures import Fit, square
+
+RESOLUTION = 32
+"""Default side in pixels of the squares that pictures are read as."""
 
 
-def make(
-    settings: EmbedConfig, batches: Callable[[], Iterable[np.ndarray]], devices: Devices
-) -> Encoder:
+def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     """Returns the encoder, which needs no fitting."""
     del batches, devices
-    return Encoder(_encode, (), settings.resolution)
+    return Encoder(_encode, (), ("picture",), prepare(settings))
 
 
-def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
+def prepare(settings: EmbedConfig) -> "functools.partial[np.ndarray]":
+    """Returns the function from a picture to a small square of averages over areas."""
+    side = settings.resolution or RESOLUTION
+    return functools.partial(_small, side=side, fit=settings.fit or "crop")
+
+
+def pixels(images: jax.Array) -> jax.Array:
     """Flattens items into rows.
 
     Args:
-        images: uint8 ``[b, h, w, c]``, scaled to [0, 1]; or float vectors ``[b, d]``, which are
-            returned unchanged.
-        resolution: side in pixels that images are resized to; None keeps their size.
+        images: uint8 ``[b, h, w, c]``, scaled to [0, 1]; or vectors ``[b, d]`` of any type, which
+            become float32.
 
     Returns:
         float32 ``[b, d]``.
@@ -35,11 +44,7 @@ def pixels(images: jax.Array, *, resolution: int | None = None) -> jax.Array:
     """
     if images.ndim == 2:
         return images.astype(jnp.float32)
-    scaled = images.astype(jnp.float32) / 255
-    if resolution is not None and images.shape[1:3] != (resolution, resolution):
-        shape = (images.shape[0], resolution, resolution, images.shape[3])
-        scaled = jax.image.resize(scaled, shape, "linear", antialias=True)
-    return scaled.reshape(len(images), -1)
+    return (images.astype(jnp.float32) / 255).reshape(len(images), -1)
 
 
 def n_columns(side: int) -> int:
@@ -55,6 +60,10 @@ def n_columns(side: int) -> int:
     return 3 * side**2
 
 
-def _encode(images: jax.Array, params: tuple[()], *, resolution: int | None) -> jax.Array:
+def _small(picture: Image.Image, side: int, fit: Fit) -> np.ndarray:
+    return np.asarray(square(picture, side, fit))
+
+
+def _encode(images: jax.Array, params: Any) -> jax.Array:
     del params
-    return pixels(images, resolution=resolution)
+    return pixels(images)

@@ -6,9 +6,17 @@ from collections.abc import Iterable
 
 from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
+from jaxcurate.sources.pictures import picture_format
 
-SUFFIX = ".png"
-"""End of the name of every file."""
+SUFFIXES = {
+    "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp",
+    "DIB": ".dib", "AVIF": ".avif", "JPEG2000": ".jp2", "PPM": ".ppm", "ICO": ".ico",
+}  # fmt: skip
+"""Suffix of a file, by the format of its picture."""
+TEXT, UNKNOWN = ".txt", ".bin"
+"""Suffixes of texts, and of content of an unknown format."""
+_ALSO = (".jpeg", ".jpe", ".jfif", ".tiff", ".apng", ".j2k", ".jpx", ".pgm", ".pbm", ".pnm")
+_KNOWN = frozenset([*SUFFIXES.values(), TEXT, UNKNOWN, *_ALSO])
 _LONGEST_NAME = 255
 """Largest number of bytes in a file name on common file systems."""
 _LONGEST_PATH = 4095
@@ -17,6 +25,12 @@ _ROOM = 128
 """Number of bytes of a path that are kept free for the name of the temporary folder."""
 _EMPTY = "%%"
 """Name of a part of an id that is empty."""
+_ADDED = "%"
+"""Mark before a suffix that the id itself does not have."""
+_OURS = re.compile(r"card\.json|items-[^/]*\.parquet")
+"""Names of files of an export that are no items."""
+_ENDING = re.compile(r"(.*[^/])(\.[A-Za-z0-9]+)", re.DOTALL)
+_REPEAT = re.compile(r"(?<=.)%%([0-9]+)\Z", re.DOTALL)
 _RESERVED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]"  # not allowed in a name, or special in it
     r"|%(?=[0-9A-Fa-f]{2}|%|\Z)"  # would be taken for an escape
@@ -24,34 +38,56 @@ _RESERVED = re.compile(
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 
 
-def path_of(id: str) -> str:
+def suffix_of(content: bytes | str) -> str:
+    """Returns the suffix of a file with the given content, known by its first bytes.
+
+    Args:
+        content: bytes of a picture, or a text.
+
+    Examples:
+        >>> suffix_of(b"\\x89PNG\\r\\n\\x1a\\n"), suffix_of("a text"), suffix_of(b"?")
+        ('.png', '.txt', '.bin')
+    """
+    if isinstance(content, str):
+        return TEXT
+    return SUFFIXES.get(picture_format(content) or "", UNKNOWN)
+
+
+def path_of(id: str, suffix: str) -> str:
     """Returns the path, relative to an export's folder and with forward slashes, of an item's file.
 
-    The path is the id with ``.png`` added. Characters that cannot be part of a name are escaped as
-    in a URL, by ``%`` and two hexadecimal digits for each byte: control characters, backslashes,
-    dots and spaces at the end of a folder's name, and ``%`` where it would be ambiguous. The last
-    letter of a folder is escaped too if an item's file or the card could have the same name. An
-    empty part of the id becomes ``%%``, and a part that is too long is split into nested folders,
-    each but the last with ``%`` at the end of its name.
+    The path is the id, if it ends with the suffix of a picture or a text, whatever its case is.
+    To any other id, ``%`` and the given suffix are added, so that ``a`` and ``a.png`` have
+    different files. Characters that cannot be part of a name are escaped as in a URL, by ``%`` and
+    two hexadecimal digits for each byte: control characters, backslashes, dots and spaces at the
+    end of a folder's name, and ``%`` where it would be ambiguous. The last letter of a folder is
+    escaped too if a file of the export could have the same name. An empty part of the id becomes
+    ``%%``, and a part that is too long is split into nested folders, each but the last with ``%``
+    at the end of its name.
 
     Args:
         id: any text.
+        suffix: suffix of the content, from :func:`suffix_of`.
 
     Returns:
         A path from which :func:`id_of` recovers the id.
 
+    Raises:
+        InputError: the suffix is not one of those that are known.
+
     Examples:
-        >>> path_of("cats/0001")
-        'cats/0001.png'
-        >>> path_of("cats /a//b")
-        'cats%20/a/%%/b.png'
+        >>> path_of("cats/0001.JPG", ".png"), path_of("cats/0001", ".png")
+        ('cats/0001.JPG', 'cats/0001%.png')
+        >>> path_of("cats /a//b", ".png")
+        'cats%20/a/%%/b%.png'
     """
-    *folders, name = id.split("/")
-    cards = (i == 0 and folder == "card.json" for i, folder in enumerate(folders))
-    parts = [_folder(folder, card) for folder, card in zip(folders, cards, strict=True)]
-    names = [short for part in parts for short in _split(part, _LONGEST_NAME)]
-    names += _split(_escaped(name) or _EMPTY, _LONGEST_NAME - len(SUFFIX))
-    return "/".join(names) + SUFFIX
+    if suffix not in _KNOWN:
+        raise InputError(f"suffix={suffix!r} is not one of {', '.join(sorted(_KNOWN))}")
+    above, name = _above(id)
+    stem, end = _stem(name)
+    end = end or f"{_ADDED}{suffix}"
+    names = _split(_escaped(stem) or _EMPTY, _LONGEST_NAME - len(end))
+    return "/".join([*above, *names]) + end
 
 
 def id_of(path: str) -> str:
@@ -64,21 +100,59 @@ def id_of(path: str) -> str:
         InputError: :func:`path_of` returns this path for no id.
 
     Examples:
-        >>> id_of("cats/0001.png")
-        'cats/0001'
-        >>> id_of("cats%20/a/%%/b.png")
+        >>> id_of("cats/0001.JPG"), id_of("cats/0001%.png")
+        ('cats/0001.JPG', 'cats/0001')
+        >>> id_of("cats%20/a/%%/b%.png")
         'cats /a//b'
     """
-    parts, begun = [], ""
-    for name in path.removesuffix(SUFFIX).split("/"):
-        if name.endswith("%") and name != _EMPTY:
-            begun += name[:-1]
-        else:
-            parts.append("" if begun + name == _EMPTY else _unescaped(begun + name))
-            begun = ""
-    id = "/".join(parts)
-    if path_of(id) != path:
+    body, end = _stem(path)
+    added = body.endswith(_ADDED)
+    id = _joined(body.removesuffix(_ADDED)) + ("" if added else end)
+    if not end or path_of(id, end.lower()) != path:
         raise InputError(f"{path!r} is not the path of an exported item")
+    return id
+
+
+def key_of(id: str, repeat: int = 0) -> str:
+    """Returns the key of a sample in an archive of WebDataset.
+
+    The key is the id with the escapes of :func:`path_of`. In addition, dots of its last part are
+    escaped, where WebDataset would cut it, and the first letter of a key that it would skip as
+    metadata.
+
+    Args:
+        id: any text.
+        repeat: number of samples of the same item before this one, which distinguishes their keys.
+
+    Returns:
+        A key from which :func:`id_of_key` recovers the id.
+
+    Examples:
+        >>> key_of("v1.0/cat.png"), key_of("cat", repeat=1)
+        ('v1.0/cat%2Epng', 'cat%%1')
+    """
+    above, name = _above(id)
+    end = f"%%{repeat}" if repeat else ""
+    key = "/".join([*above, *_split(_escaped(name) or _EMPTY, _LONGEST_NAME - len(end))])
+    folder, slash, last = key.rpartition("/")
+    key = folder + slash + last.replace(".", _code("."))
+    return (_code("_") + key[1:] if key.startswith("__") else key) + end
+
+
+def id_of_key(key: str) -> str:
+    """Returns the id of an item from the key of one of its samples.
+
+    Raises:
+        InputError: :func:`key_of` returns this key for no id.
+
+    Examples:
+        >>> id_of_key("v1.0/cat%2Epng"), id_of_key("cat%%1")
+        ('v1.0/cat.png', 'cat')
+    """
+    repeat = _REPEAT.search(key)
+    id = _joined(_REPEAT.sub("", key))
+    if key_of(id, int(repeat[1]) if repeat else 0) != key:
+        raise InputError(f"{key!r} is not the key of an exported item")
     return id
 
 
@@ -103,17 +177,43 @@ def check_names(ids: Iterable[str], folder: str | os.PathLike) -> None:
         return
     room = _LONGEST_PATH - _ROOM - len(os.fsencode(os.path.abspath(folder)))
     for id in ids:
-        if len(id) > room // 12 and len(path_of(id).encode()) > room:
+        if len(id) > room // 12 and len(path_of(id, ".jpg").encode()) > room:
             raise InputError(
                 f"item {id[:100]!r}... cannot be exported to {folder}: its path would be longer "
                 f"than {_LONGEST_PATH} bytes"
             )
 
 
-def _folder(part: str, is_card: bool) -> str:
-    """Returns a name for a folder that no item's file has."""
+def _above(id: str) -> tuple[list[str], str]:
+    """Returns the names of the folders of an id, and its last part as it is."""
+    *folders, name = id.split("/")
+    parts = [_folder(folder, i == 0) for i, folder in enumerate(folders)]
+    return [short for part in parts for short in _split(part, _LONGEST_NAME)], name
+
+
+def _stem(name: str) -> tuple[str, str]:
+    """Splits a name at a known suffix, which is empty if it has none."""
+    split = _ENDING.fullmatch(name)
+    return (split[1], split[2]) if split and split[2].lower() in _KNOWN else (name, "")
+
+
+def _joined(path: str) -> str:
+    """Returns the text of an escaped path, in which long parts are split."""
+    parts, begun = [], ""
+    for name in path.split("/"):
+        if name.endswith("%") and name != _EMPTY:
+            begun += name[:-1]
+        else:
+            parts.append("" if begun + name == _EMPTY else _unescaped(begun + name))
+            begun = ""
+    return "/".join(parts)
+
+
+def _folder(part: str, is_first: bool) -> str:
+    """Returns a name for a folder that no file of the export has."""
     escaped = _escaped(part)
-    if is_card or escaped.endswith((SUFFIX, ".", " ")):
+    is_ours = is_first and _OURS.fullmatch(escaped) is not None
+    if is_ours or escaped.endswith((".", " ")) or _stem(escaped)[1]:
         return escaped[:-1] + _code(escaped[-1])
     return escaped or _EMPTY
 

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import minimum_spanning_tree
 
+from jaxcurate.checks import InputError
 from jaxcurate.kmeans.kernels.scores import HIGHEST
 from jaxcurate.kmeans.rows import block_rows
 from jaxcurate.neighbors.nearest_rows import nearest_rows
@@ -18,7 +17,7 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
 _CHUNK_BYTES = 2**26
 _SMALLEST_BLOCK = 32
 _SLACK = 1e-4
-"""Tolerance for float32 rounding; pairs that pass with it are checked again in float64."""
+"""Tolerance for float32 rounding; pairs that pass with it are computed again in float64."""
 
 
 class Pairs(NamedTuple):
@@ -80,28 +79,31 @@ def close_pairs(
     cluster_pairs: np.ndarray,
     threshold: float,
     *,
-    all_pairs: bool = True,
+    max_pairs: int | None = None,
     devices: Devices | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
     """Returns the close pairs of rows, searched for within the given pairs of clusters.
 
     Blocks of rows are compared with each other, so that memory does not grow with the number of
-    rows. The similarities are compared with the threshold in float64, so that the pairs depend
-    neither on the blocks nor on the devices.
+    rows. The similarities are computed in float64, rounded, and compared with the threshold in
+    float32, so that the pairs depend neither on the blocks nor on the devices, and those at a
+    higher threshold can be told from their similarities.
 
     Args:
         unit: Rows of length 1 or 0, float32 ``[n, d]``, possibly a memory map.
         labels: Cluster of each row, int ``[n]``.
         cluster_pairs: Pairs of clusters from :func:`neighboring_clusters`, int ``[p, 2]``.
         threshold: Smallest dot product of a close pair, above 0.
-        all_pairs: Returns all pairs if True. Otherwise returns a maximum spanning forest: at most
-            ``n - 1`` pairs, which connect the same rows at this threshold and at any higher one.
+        max_pairs: Largest number of pairs to return, for each takes 20 bytes; None for no limit.
         devices: Devices to use; all by default.
         progress: Called with the number of compared pairs of blocks and with their total number.
 
     Returns:
         The close pairs and their similarities.
+
+    Raises:
+        InputError: More than ``max_pairs`` pairs are close.
 
     Examples:
         >>> import numpy as np
@@ -149,48 +151,17 @@ def close_pairs(
         hits = np.flatnonzero(np.asarray(n_hits)[: len(compared)])
         bits = np.asarray(bits) if len(hits) else bits
         for i in hits:
-            pairs = _exact(blocks[:, i], compared[i], bits[i], threshold)
-            if not all_pairs and len(pairs.rows) > 2 * block:
-                pairs = spanning_forest(pairs)
-            parts.append(pairs)
-            n_pairs += len(pairs.rows)
-        if not all_pairs and n_pairs > 4 * len(unit):
-            parts = [spanning_forest(_joined(parts))]
-            n_pairs = len(parts[0].rows)
+            parts.append(_exact(blocks[:, i], compared[i], bits[i], threshold))
+            n_pairs += len(parts[-1].rows)
         done += len(compared)
+        if max_pairs is not None and n_pairs > max_pairs:
+            raise InputError(
+                f"more than max_pairs={max_pairs} pairs reach threshold={threshold}, after "
+                f"{done / total:.0%} of the search: a higher threshold has fewer pairs"
+            )
         if progress is not None:
             progress(done, total)
-    pairs = _joined(parts)
-    return pairs if all_pairs else spanning_forest(pairs)
-
-
-def spanning_forest(pairs: Pairs) -> Pairs:
-    """Returns a maximum spanning forest of a graph whose edges are pairs of rows.
-
-    Args:
-        pairs: Pairs of rows; their similarities are the weights.
-
-    Returns:
-        The fewest and most similar pairs that connect the same rows as all pairs do.
-
-    Examples:
-        Three rows that are close to each other need two pairs:
-
-        >>> import numpy as np
-        >>> from jaxcurate.neighbors.close_pairs import Pairs, spanning_forest
-        >>> rows = np.array([[0, 1], [0, 2], [1, 2]])
-        >>> spanning_forest(Pairs(rows, np.array([0.9, 0.7, 0.8], np.float32))).rows.tolist()
-        [[0, 1], [1, 2]]
-    """
-    if not len(pairs.rows):
-        return pairs
-    rows, local = np.unique(pairs.rows, return_inverse=True)
-    i, j = local.reshape(-1, 2).T
-    weights = 2.0 - pairs.similarity.astype(np.float64)  # above 0, for a sparse 0 is no edge
-    graph = coo_array((weights, (i, j)), shape=(len(rows), len(rows)))
-    tree = minimum_spanning_tree(graph.tocsr()).tocoo()
-    ends = np.sort(np.stack([rows[tree.row], rows[tree.col]], axis=1), axis=1)
-    return _joined([Pairs(ends, (2.0 - tree.data).astype(np.float32))])
+    return _joined(parts)
 
 
 def _joined(parts: list[Pairs]) -> Pairs:
@@ -203,7 +174,7 @@ def _joined(parts: list[Pairs]) -> Pairs:
 def _exact(
     blocks: np.ndarray, rows: tuple[np.ndarray, np.ndarray], bits: np.ndarray, threshold: float
 ) -> Pairs:
-    """Returns the pairs that the bits mark and whose float64 similarity reaches the threshold.
+    """Returns the pairs that the bits mark and whose similarity reaches the threshold.
 
     Args:
         blocks: Two blocks of rows, float32 ``[2, b, d]``, filled up with zeros.
@@ -218,9 +189,10 @@ def _exact(
         similarity = (blocks[0].astype(np.float64) @ blocks[1].T.astype(np.float64))[i, j]
     else:
         similarity = np.einsum("pd,pd->p", blocks[0][i].astype(np.float64), blocks[1][j])
-    near = similarity >= threshold
+    similarity = similarity.astype(np.float32)
+    near = similarity >= np.float32(threshold)
     ends = np.sort(np.stack([rows[0][i[near]], rows[1][j[near]]], axis=1), axis=1)
-    return Pairs(ends.astype(np.int64), similarity[near].astype(np.float32))
+    return Pairs(ends.astype(np.int64), similarity[near])
 
 
 def _reaching(

@@ -5,6 +5,7 @@ from jaxcurate.pipeline.dedup import Dedup
 from jaxcurate.pipeline.embed import Embed
 from jaxcurate.pipeline.evaluate import Evaluate
 from jaxcurate.pipeline.export import Export
+from jaxcurate.pipeline.filter import Filter
 from jaxcurate.pipeline.grow import Grow
 from jaxcurate.pipeline.report import Report
 from jaxcurate.pipeline.sample import Sample
@@ -14,6 +15,7 @@ __all__ = ["STAGES", "Stage"]
 
 STAGES: tuple[Stage, ...] = (
     Embed(),
+    Filter(),
     Dedup(),
     Cluster(),
     Sample(),

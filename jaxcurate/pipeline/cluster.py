@@ -17,7 +17,7 @@ from jaxcurate.curation.checkpoint import TreeState
 from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import Card, Stage
+from jaxcurate.pipeline.stage import SELECTING, Card, Stage, selecting
 
 _CHECKPOINT = "tree-checkpoint"
 """Folder of the work directory that exists until the tree is finished."""
@@ -38,7 +38,7 @@ class Cluster(Stage):
 
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that made the pool and chose its rows."""
-        return ("embed", "dedup") if settings.dedup.enabled else ("embed",)
+        return ("embed", *selecting(settings))
 
     def foresee(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses to embed fewer items than the first level has clusters."""
@@ -53,7 +53,7 @@ class Cluster(Stage):
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the rows, the levels and the seed."""
         return {
-            **context.digest("embed", "dedup"),
+            **context.digest("embed", *SELECTING),
             "cluster": context.plain("cluster"),
             "seed": context.settings.seed,
         }

@@ -2,19 +2,20 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.artifacts.pool import Pool
-from jaxcurate.artifacts.subset import Subset, load_subset
+from jaxcurate.artifacts.pool import Pool, read_columns
+from jaxcurate.artifacts.subset import Subset, read_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.dedup import Duplicates
+from jaxcurate.curation.filters import Filtered
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
@@ -78,22 +79,42 @@ class Context:
         """Returns the pool, with embeddings that are read when they are used."""
         return Pool.load(self.folder("embed"))
 
+    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Returns facts about the items of the pool, by the names of their columns.
+
+        Args:
+            names: names of columns. All by default.
+
+        Raises:
+            InputError: the pool has no such column.
+        """
+        return read_columns(self.folder("embed"), names)
+
     def tree(self) -> ClusterTree:
         """Returns the tree, after a check that it is over the pool of the work directory."""
         self._check_of_this_pool("cluster", folders.check_files(self.folder("cluster")))
         return ClusterTree.load(self.folder("cluster"))
 
     def valid(self) -> np.ndarray | None:
-        """Returns the rows that deduplication kept, int64, or None without deduplication."""
+        """Returns the rows that filter and deduplication kept, int64, or None without either."""
         if "dedup" not in self.outputs:
-            return None
+            return self.filtered()
         folder = self.folder("dedup")
         self._check_of_this_pool("dedup", folders.check_sizes(folder))
-        return Duplicates.load(folder).kept
+        found = Duplicates.load(folder)
+        return found.pool_rows(found.kept)
+
+    def filtered(self) -> np.ndarray | None:
+        """Returns the rows that the filter kept, int64, or None without a filter."""
+        if "filter" not in self.outputs:
+            return None
+        folder = self.folder("filter")
+        self._check_of_this_pool("filter", folders.check_sizes(folder))
+        return Filtered.load(folder).kept
 
     def subset(self, pool: Pool) -> Subset:
         """Returns the subset that was sampled from the pool."""
-        return load_subset(self.folder("sample"), pool)
+        return read_subset(self.folder("sample"), pool)
 
     def arms(self, pool: Pool, tree: ClusterTree) -> Arms:
         """Returns the arms, which draw subsets of the pool as the settings ask for."""
@@ -138,6 +159,7 @@ class Context:
         """
         work, settings = os.path.realpath(self.path), self.settings
         specs = settings.source, settings.sample.mix.references, settings.grow.source
+        specs = *specs, *settings.filter.examples.values()
         for spec in filter(None, specs):
             scheme, _, path = spec.partition(":")
             if scheme not in ("folder", "npy") or not files.is_local(path):

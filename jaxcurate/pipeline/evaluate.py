@@ -15,7 +15,7 @@ from jaxcurate.evaluation import compare, summary
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 
 KIND = "evaluation"
 
@@ -32,7 +32,7 @@ class Evaluate(Stage):
 
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that drew the subset and chose its rows."""
-        return ("sample", "dedup") if settings.dedup.enabled else ("sample",)
+        return ("sample", *selecting(settings))
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses held-out items and references that cannot be read."""
@@ -52,7 +52,7 @@ class Evaluate(Stage):
         arms = context.settings.evaluate.arms
         held_out = context.items.held_out_sources if arms else ()
         return {
-            **context.digest("cluster", "sample", "dedup"),
+            **context.digest("cluster", "sample", *SELECTING),
             "held_out": [source.fingerprint for source in held_out],
             "evaluate": context.plain("evaluate"),
             "seed": context.settings.seed,
@@ -70,9 +70,10 @@ class Evaluate(Stage):
         results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
         losses: dict[str, np.ndarray] = {}
         if settings.arms:
+            side = context.items.training_side
             strict, tell = context.settings.strict, context.progress.line
             probe_set, test_set = (
-                read_held_out(source, strict=strict, tell=tell)
+                read_held_out(source, side, strict=strict, tell=tell)
                 for source in context.items.held_out_sources
             )
             runs = {
@@ -83,7 +84,7 @@ class Evaluate(Stage):
                 for arm in settings.arms
             }
             compared = compare.compare(
-                context.items.read(pool.items),
+                context.items.pictures("reading", pool.items, side),
                 runs,
                 probe_set,
                 test_set,

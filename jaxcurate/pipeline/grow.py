@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.pool import KIND as POOL
 from jaxcurate.artifacts.pool import Block, Pool, fill_pool
 from jaxcurate.artifacts.tree import KIND as TREE
@@ -65,11 +65,10 @@ class Grow(Stage):
             blocks = itertools.chain(pool.blocks(), _as_new(new, pool, settings))
             about_pool: dict[str, Any] = {}
             with folder.subfolder("pool", about_pool, POOL) as below:
-                ids, items, fingerprint = fill_pool(below, blocks)
+                filled = fill_pool(below, blocks)
                 about |= card(unreadable=new.unreadable, old=len(pool), new=new.n_items)
-                about_pool |= {**about, "pool": fingerprint, "n": len(ids)}
-            rows = files.load_array(folder.path / "pool" / "embeddings.npy", mmap=True)
-            grown = Pool(rows, ids, items, fingerprint)
+                about_pool |= {**about, **filled.about()}
+            grown = Pool.load(folder.path / "pool")
             larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=context.devices)
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))

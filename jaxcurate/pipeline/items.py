@@ -1,22 +1,21 @@
 """Sources of the items of a run, and one way to read and to embed them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
 from jaxcurate import encoders, sources
-from jaxcurate.artifacts.pool import Block
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
-from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.evaluation import compare
+from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
-from jaxcurate.sources.read import refusal
-from jaxcurate.sources.usable import unusable_rows
+from jaxcurate.sources.pictures import square, with_picture
 
 MADE = "tfds:weblike"
 """Name of the only source that is made from the recipe."""
@@ -55,7 +54,7 @@ class Items:
     def references(self) -> sources.Source | None:
         """Source of the references of the retrieved part of the subset. None without that part."""
         settings = self.settings.sample.mix
-        return self._alike(settings.split, settings.references) if settings.retrieved else None
+        return self.alike(settings.split, settings.references) if settings.retrieved else None
 
     @property
     def reference_inputs(self) -> dict[str, str]:
@@ -63,15 +62,25 @@ class Items:
         return {} if self.references is None else {"references": self.references.fingerprint}
 
     @cached_property
+    def examples(self) -> dict[str, sources.Source]:
+        """Sources of wanted and unwanted examples of the filter, by their names, if any."""
+        settings = self.settings.filter
+        return {name: self._alike(settings.split, spec) for name, spec in settings.examples.items()}
+
+    @cached_property
     def newcomers(self) -> sources.Source:
         """Source of the new items that the pool grows by."""
-        return self._alike(self.settings.grow.split, self.settings.grow.source)
+        return self.alike(self.settings.grow.split, self.settings.grow.source)
 
-    def _alike(self, split: str, source: str | None) -> sources.Source:
+    def alike(self, split: str, source: str | None) -> sources.Source:
         """Returns a source of items that can be embedded like those of the pool.
 
+        Args:
+            split: split of the source.
+            source: specification of the source.
+
         Raises:
-            InputError: its rows have another width, or only one of the two has pictures.
+            InputError: its items are of another kind, or its rows have another width.
         """
         other = self._open(split, source)
         if (kind := _kind(other)) != (wanted := _kind(self.source)):
@@ -87,20 +96,27 @@ class Items:
             source,
             split=split,
             data_dir=settings.data_dir,
-            image_size=settings.image_size,
             recipe=settings.recipe if source == MADE else None,
-            image_key=settings.image_key,
+            content_key=settings.content_key,
+            id_key=settings.id_key,
             label_key=settings.label_key,
+            domain_key=settings.domain_key,
             leave_out=self.leave_out,
             download=settings.download,
+            verify=settings.verify,
         )
 
     @cached_property
     def encoder(self) -> encoders.Encoder:
         """Encoder of items, fitted to the source of the pool if it needs a fit."""
         settings, rows = self.settings.embed, np.arange(len(self.source))
-        fitting = lambda: (b.images for b in self.reading("reading", rows, settings.batch_size))
-        return encoders.make_encoder(settings, fitting, self.devices)
+
+        def batches(prepare: Callable[[Any], Any] | None) -> Iterable[np.ndarray]:
+            ready = None if prepare is None else prepared(self.source.kind, prepare)
+            for batch in self.reading("reading", rows, settings.batch_size, prepare=ready):
+                yield np.asarray(batch.contents)
+
+        return encoders.make_encoder(settings, batches, self.devices, self.source.kind)
 
     @property
     def need_direction(self) -> bool:
@@ -113,23 +129,50 @@ class Items:
         source: sources.Source,
         name: str,
         *,
+        first: int = 0,
         need_direction: bool | None = None,
-    ) -> "Embedded":
+        with_columns: bool = False,
+    ) -> Embedded:
         """Returns the items of a source that can be used, embedded batch by batch.
 
         Args:
             task: name of the work in progress.
             source: source of the items.
             name: name of the source in errors.
+            first: first row that is read.
             need_direction: skip rows of zeros. By default as for the pool.
+            with_columns: return facts about the items as well.
         """
-        batch_size = self.settings.embed.batch_size
-        reading = self.reading(task, np.arange(len(source)), batch_size, source)
         need_direction = self.need_direction if need_direction is None else need_direction
-        return Embedded(self, reading, name, need_direction)
+        return Embedded(
+            self.encoder,
+            lambda prepare: self.reading(
+                task,
+                np.arange(first, len(source)),
+                self.settings.embed.batch_size,
+                source,
+                prepare=prepare,
+                before=first,
+            ),
+            source,
+            name,
+            batch_size=self.settings.embed.batch_size,
+            devices=self.devices,
+            strict=self.settings.strict,
+            need_direction=need_direction,
+            columns=self.settings.columns if with_columns else None,
+            may_be_empty=first > 0,
+        )
 
     def reading(
-        self, task: str, rows: np.ndarray, batch_size: int, source: sources.Source | None = None
+        self,
+        task: str,
+        rows: np.ndarray,
+        batch_size: int,
+        source: sources.Source | None = None,
+        *,
+        prepare: Callable[[sources.Item], Any] | None = None,
+        before: int = 0,
     ) -> sources.Reading:
         """Returns rows of a source in batches, with progress.
 
@@ -138,112 +181,110 @@ class Items:
             rows: positions in the source.
             batch_size: largest number of items of a batch.
             source: source of the items. That of the pool by default.
+            prepare: function that each item is replaced by.
+            before: number of items that were done before, for the progress.
         """
-        source, done = self.source if source is None else source, 0
+        source, done = self.source if source is None else source, before
 
         def report(more: int) -> None:
             nonlocal done
             done += more
-            self.progress(task, done, len(rows))
+            self.progress(task, done, before + len(rows))
 
-        return sources.read_images(
+        return sources.read_items(
             source,
             rows,
-            batch_size=min(batch_size, _most_at_once(source, self.settings.image_size)),
+            prepare=prepare,
+            batch_size=min(batch_size, self._most_at_once(source)),
             progress=report,
             strict=self.settings.strict,
         )
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the items of the source at ``rows``, all of which were readable before."""
-        reading = self.reading("reading", rows, 1024)
-        images = [batch.images for batch in reading]
+    def _most_at_once(self, source: sources.Source) -> int:
+        """Returns the largest number of items of a source in a batch, by their bytes."""
+        if isinstance(source, sources.InBlocks):
+            n_bytes = source.width * source.dtype.itemsize
+        else:
+            side = max(self.settings.embed.resolution or 224, self.training_side)
+            n_bytes = 3 * side**2
+        return max(1, _BYTES_AT_ONCE // n_bytes)
+
+    @property
+    def training_side(self) -> int:
+        """Side in pixels of the pictures that models are trained on."""
+        return self.settings.evaluate.pretraining.model.image_size
+
+    def pictures(self, task: str, rows: np.ndarray, side: int) -> np.ndarray:
+        """Returns pictures of the source at ``rows``, all of which could be read before.
+
+        Args:
+            task: name of the work in progress.
+            rows: positions in the source.
+            side: side in pixels of the squares that they are cropped and resized to.
+
+        Returns:
+            uint8 ``[m, side, side, 3]``.
+
+        Raises:
+            InputError: an item can no longer be read, or the items are no pictures.
+        """
+        reading = self.reading(task, rows, 1024, prepare=_squared(self.source, side))
+        images = [np.stack(batch.contents) for batch in reading]
         check_all_read(reading)
         return np.concatenate(images)
 
+    def shown(self, rows: np.ndarray, side: int) -> list[Any]:
+        """Returns what a page shows of items of the source.
 
-class Embedded:
-    """Blocks of a pool, embedded during a single iteration.
+        Args:
+            rows: positions in the source, distinct and sorted.
+            side: side in pixels of the squares that whole pictures are put on.
 
-    Attributes:
-        n_items: number of rows so far.
+        Returns:
+            uint8 ``[side, side, 3]`` of each picture, a text, or None for a vector and for an item
+            that cannot be read now.
+        """
+        source = self.source
+        if source.kind == "vector":
+            return [None] * len(rows)
+
+        def picture(picture: Image.Image) -> np.ndarray:
+            return np.asarray(square(picture, side, "pad", filter="lanczos"))
+
+        prepare = (
+            (lambda item: with_picture(cast(bytes, item.content), picture))
+            if source.kind == "picture"
+            else None
+        )
+        reading = sources.read_items(source, rows, prepare=prepare, batch_size=1024)
+        found = {
+            int(row): content
+            for batch in reading
+            for row, content in zip(batch.rows, batch.contents, strict=True)
+        }
+        return [found.get(int(row)) for row in rows]
+
+
+def _squared(source: sources.Source, side: int) -> Callable[[sources.Item], np.ndarray]:
+    """Returns the function from an item to a square picture.
+
+    Raises:
+        InputError: the items are no pictures.
     """
-
-    def __init__(
-        self, items: Items, reading: sources.Reading, name: str, need_direction: bool
-    ) -> None:
-        self._items, self._reading, self._name = items, reading, name
-        self._need_direction = need_direction
-        self._left_out: list[sources.Unreadable] = []
-        self._n_zeros = 0
-        self.n_items = 0
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yields blocks of embeddings that can be used.
-
-        Raises:
-            InputError: no item can be used, or settings are strict and an item cannot be used.
-        """
-        size = self._items.settings.embed.batch_size
-        for batch in self._reading:
-            embeddings = encoders.embed(
-                self._items.encoder, batch.images, batch_size=size, devices=self._items.devices
-            )
-            block = self._usable(Block(embeddings, batch.ids, batch.rows))
-            if len(block.items):
-                self.n_items += len(block.items)
-                yield block
-        if not self.n_items:
-            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in self.unreadable[:1])
-            raise InputError(f"{self._name} has no item that can be used{first}")
-
-    def _usable(self, block: Block) -> Block:
-        """Returns a block without the rows that cannot be used."""
-        self._n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
-        reasons = unusable_rows(block.embeddings, need_direction=self._need_direction)
-        if not reasons:
-            return block
-        for i, reason in reasons.items():
-            id_, reason = str(block.ids[i]), f"its embedding {reason}"
-            if self._items.settings.strict:
-                raise InputError(refusal(self._name, id_, reason))
-            self._left_out.append(sources.Unreadable(int(block.items[i]), id_, reason))
-        kept = np.delete(np.arange(len(block.items)), list(reasons))
-        return Block(*(array[kept] for array in block))
-
-    @property
-    def zeros(self) -> dict[str, Any]:
-        """Entry of a card on rows of zeros, empty if there were none.
-
-        Without rows of zeros it does not matter whether a direction is needed.
-        """
-        if not self._n_zeros:
-            return {}
-        return {"zeros": {"rows": self._n_zeros, "left_out": self._need_direction}}
-
-    @property
-    def unreadable(self) -> list[list[str]]:
-        """Id and reason of each skipped item, row by row, complete after the iteration.
-
-        Entries without a row, such as folders that cannot be read, come first.
-        """
-        source = self._reading.source
-        skipped = source.skipped if isinstance(source, sources.Skipping) else ()
-        rows = sorted([*self._reading.unreadable, *self._left_out])
-        return [*map(list, skipped), *([item.id, item.reason] for item in rows)]
+    if source.kind != "picture":
+        raise InputError(
+            f"{source.name} has {source.kind}s, and models are trained on pictures: "
+            "config.evaluate.arms=() evaluates without training"
+        )
+    use = lambda picture: np.asarray(square(picture, side))
+    return lambda item: with_picture(cast(bytes, item.content), use)
 
 
 def _kind(source: sources.Source) -> str:
     """Returns the kind of the items of a source, in words."""
-    rows = isinstance(source, sources.ArraySource)
-    return f"rows of {source.array.shape[1]} columns" if rows else "pictures"
-
-
-def _most_at_once(source: sources.Source, image_size: int) -> int:
-    """Returns the largest number of items of a source in a batch, by their bytes."""
-    rows = isinstance(source, sources.ArraySource)
-    n_bytes = 4 * source.array.shape[1] if rows else n_columns(image_size)
-    return max(1, _BYTES_AT_ONCE // n_bytes)
+    if isinstance(source, sources.InBlocks):
+        return f"rows of {source.width} columns"
+    return f"{source.kind}s"
 
 
 def check_all_read(reading: sources.Reading) -> None:
@@ -258,19 +299,26 @@ def check_all_read(reading: sources.Reading) -> None:
 
 
 def read_held_out(
-    source: sources.Source, *, strict: bool = False, tell: Callable[[str], None] = lambda line: None
+    source: sources.Source,
+    side: int,
+    *,
+    strict: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> compare.HeldOut:
-    """Reads all usable items of a labeled split.
+    """Reads all usable pictures of a labeled split.
 
     Args:
         source: source of the split.
+        side: side in pixels of the pictures.
         strict: refuse the first item that cannot be used, instead of skipping it.
         tell: called with a line about skipped items, if there are any.
 
     Raises:
         InputError: no item can be used.
     """
-    reading = sources.read_images(source, batch_size=1024, strict=strict)
+    reading = sources.read_items(
+        source, prepare=_squared(source, side), batch_size=1024, strict=strict
+    )
     batches = list(reading)
     if reading.unreadable:
         item = reading.unreadable[0]
@@ -281,5 +329,5 @@ def read_held_out(
     if not batches:
         raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([batch.images for batch in batches])
+    images = np.concatenate([np.stack(batch.contents) for batch in batches])
     return compare.HeldOut(images, notes.label, notes.domain)

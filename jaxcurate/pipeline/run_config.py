@@ -79,6 +79,27 @@ class RunConfig:
         return json.loads(self._file.read_text())
 
 
+def stored_settings(path: epath.PathLike) -> dict[str, Any] | None:
+    """Returns the settings of the last run over a work directory, or None if it has none.
+
+    Args:
+        path: the work directory. ``~`` is the home directory.
+
+    Raises:
+        InputError: another program wrote the file, or it is damaged.
+
+    Examples:
+        >>> stored_settings("/nowhere") is None
+        True
+    """
+    file = epath.Path(path).expanduser() / NAME
+    files.check_text(file, _is_config)
+    if not file.exists():
+        return None
+    settings = json.loads(file.read_text())
+    return {name: settings[name] for name in settings if name not in ("run", *_WRITER)}
+
+
 def _run_of(folder: epath.Path) -> str | None:
     """Returns the id of the run that wrote a folder, or None if its card has no id."""
     with contextlib.suppress(files.DamagedError):

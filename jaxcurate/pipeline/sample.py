@@ -13,7 +13,7 @@ from jaxcurate.evaluation import coverage
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
-from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 
 _N_MEASURED = 20_000
 """Largest number of rows of the pool whose distance to the subset is measured."""
@@ -31,7 +31,7 @@ class Sample(Stage):
 
     def requires(self, settings: Config) -> tuple[str, ...]:
         """Returns the stages that made the tree and chose its rows."""
-        return ("cluster", "dedup") if settings.dedup.enabled else ("cluster",)
+        return ("cluster", *selecting(settings))
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
         """Refuses references that cannot be embedded with the settings of the pool."""
@@ -42,7 +42,7 @@ class Sample(Stage):
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the tree, its rows, the references and the seed."""
         return {
-            **context.digest("cluster", "dedup"),
+            **context.digest("cluster", *SELECTING),
             "sample": context.plain("sample"),
             "seed": context.settings.seed,
             **context.items.reference_inputs,

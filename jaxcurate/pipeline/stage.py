@@ -11,12 +11,20 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
 
 ITEMS = (
-    *("source", "split", "data_dir", "download", "recipe"),
-    *("image_size", "image_key", "label_key", "strict"),
+    *("source", "split", "data_dir", "download", "recipe", "verify"),
+    *("content_key", "id_key", "label_key", "domain_key", "strict"),
 )
 """Fields that every stage reads that reads items of the source."""
+SELECTING = ("filter", "dedup")
+"""Stages that choose rows of the pool."""
 Card = Callable[..., dict[str, Any]]
 """Function that makes the card of a folder, with any keyword arguments added."""
+
+
+def selecting(settings: Config) -> tuple[str, ...]:
+    """Returns the stages that the settings ask for which choose rows of the pool."""
+    enabled = {"filter": settings.filter.enabled, "dedup": settings.dedup.enabled}
+    return tuple(name for name in SELECTING if enabled[name])
 
 
 class Stage(Protocol):

@@ -6,13 +6,18 @@ import numpy as np
 from markupsafe import Markup
 
 from jaxcurate.report import numbers, plots
+from jaxcurate.report.balance import arms_of, over_clusters, over_groups
+from jaxcurate.report.choose import choose
+from jaxcurate.report.clusters import clusters
+from jaxcurate.report.duplicates import Pair, duplicates, lowest
+from jaxcurate.report.evaluation import NAMES, outcome
 from jaxcurate.report.findings import Findings
 from jaxcurate.report.gallery import gallery
-from jaxcurate.report.levels import level_sizes
-from jaxcurate.report.measured import duplicates, measures, reasons
-from jaxcurate.report.outcome import NAMES, outcome
+from jaxcurate.report.items import LARGE, SMALL, read_items
+from jaxcurate.report.left_out import left_out
+from jaxcurate.report.measures import measures, reasons
 from jaxcurate.report.provenance import provenance
-from jaxcurate.report.spread import arms_of, over_clusters, over_groups
+from jaxcurate.report.tree import level_sizes
 
 _POINTS = 20_000
 """Largest number of points in a scatter plot."""
@@ -43,9 +48,10 @@ def render(findings: Findings) -> str:
     """Returns the page; the same findings give the same bytes.
 
     The page loads no other file, neither from the network nor from the disk, and runs no script.
+    It has at most about 10 MB.
 
     Args:
-        findings: the contents of the page. ``findings.images`` is called once.
+        findings: the contents of the page.
 
     Returns:
         HTML that contains ``findings.made_from``.
@@ -56,8 +62,10 @@ def render(findings: Findings) -> str:
         >>> pool = jc.make_pool(x)
         >>> tree = jc.ClusterTree.from_labels([np.arange(40) % 5])
         >>> findings = Findings(
-        ...     title="Vectors", made_from="0a1b2c3d", settings={}, cards={}, pool=pool, tree=tree,
-        ...     indices=np.arange(10), images=lambda rows: x[rows], results=None, losses={},
+        ...     title="Vectors", source="npy:x.npy", kind="vector", made_from="0a1b2c3d",
+        ...     settings={}, cards={}, pool=pool, tree=tree, indices=np.arange(10),
+        ...     contents=lambda rows: [None] * len(rows), links=lambda rows: [None] * len(rows),
+        ...     results=None, losses={},
         ... )
         >>> page = render(findings)
         >>> is_report(page), "<h1>Vectors</h1>" in page
@@ -76,23 +84,40 @@ def render(findings: Findings) -> str:
         name: getattr(numbers, name)
         for name in ("count", "percent", "signed", "figure", "decimals", "duration", "short")
     }
-    shown = gallery(findings)
+    is_kept = np.zeros(len(findings.pool), bool)
+    is_kept[findings.indices] = True
+    choices = choose(findings, is_kept)
+    pairs = lowest(findings.duplicates) if "dedup" in findings.cards else []
+    large = [c.rows for c in choices.strips] + [choices.kept, choices.dropped]
+    large += [np.array(pair[:2], np.int64) for pair in pairs]
+    small = [c.rows for c in choices.listed]
+    large_items, small_items = read_items(
+        findings.contents, findings.links, findings.pool.ids, is_kept,
+        [(LARGE, np.concatenate(large)), (SMALL, np.concatenate(small))],
+    )  # fmt: skip
     kinds = over_groups((findings.results or {}).get("balance", {}))
     page = environment.get_template("page.html.jinja").render(
         findings=findings,
+        title=findings.title or findings.source,
         generator=Markup(_GENERATOR),
         n_pool=len(findings.pool),
         n_kept=len(findings.indices),
         n_distinct=len(np.unique(findings.indices)),
-        clusters=over_clusters(findings),
+        spread=over_clusters(findings),
         kinds=kinds,
         arms=arms_of(kinds),
         measures=measures(findings.cards),
         reasons=reasons(findings.cards),
-        duplicates=duplicates(findings.cards, len(findings.pool)),
+        duplicates=duplicates(
+            findings.cards,
+            len(findings.pool),
+            [Pair(large_items[a], large_items[b], similarity) for a, b, similarity in pairs],
+        ),
         levels=level_sizes(findings.tree),
-        gallery=shown,
-        scatter=_scatter(findings) if shown is None else None,
+        gallery=gallery(choices, large_items),
+        clusters=clusters(findings.tree, choices, small_items, is_kept),
+        left_out=left_out(findings.cards),
+        scatter=_scatter(findings) if findings.kind == "vector" else None,
         outcome=outcome(findings),
         arm_names=NAMES,
         provenance=provenance(findings.cards),

@@ -1,12 +1,10 @@
-"""Section on provenance: stages, versions, checksums, unreadable items."""
+"""Section on provenance: settings, stages, versions and checksums."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _FILES = 40
 """Largest number of files of a stage that are listed."""
-_UNREADABLE = 50
-"""Largest number of unreadable items that are listed."""
 
 
 class Stage(NamedTuple):
@@ -37,10 +35,6 @@ class Provenance(NamedTuple):
     """Finished stages."""
     versions: list[tuple[str, dict[str, str]]]
     """Versions by package, each set with the names of the stages that used it."""
-    unreadable: list[tuple[str, str]]
-    """Id and reason of each unreadable item, at most the first 50."""
-    n_unreadable: int
-    """Number of unreadable items."""
     shortfall: int
     """Number of items that the subset has fewer than requested."""
 
@@ -57,12 +51,9 @@ def provenance(cards: Mapping[str, Mapping[str, Any]]) -> Provenance:
     for name, card in cards.items():
         if card.get("versions"):
             versions.setdefault(tuple(sorted(card["versions"].items())), []).append(name)
-    unreadable = cards.get("embed", {}).get("unreadable", [])
     return Provenance(
         [_stage(name, card) for name, card in cards.items()],
         [(", ".join(stages), dict(packages)) for packages, stages in versions.items()],
-        [(str(id_), str(reason)) for id_, reason in unreadable[:_UNREADABLE]],
-        len(unreadable),
         int(cards.get("sample", {}).get("shortfall") or 0),
     )
 

@@ -1,19 +1,40 @@
-"""Sources of items: datasets, folders and arrays, all read in the same way."""
+"""Sources of items: pictures, texts and vectors, all read in the same way."""
 
-from jaxcurate.sources import arrays, folder, tfds
+from jaxcurate.sources import (
+    archives,
+    arrays,
+    folder,
+    huggingface,
+    parquet,
+    text,
+    tfds,
+    webdataset,
+    zarr,
+)
 from jaxcurate.sources.arrays import ArraySource
 from jaxcurate.sources.base import (
     SCHEMES,
     Annotations,
+    Content,
+    Hashed,
+    InBlocks,
+    InFiles,
     Item,
+    Kind,
     Named,
     Skipping,
     Source,
     UnreadableItem,
+    WithColumns,
 )
-from jaxcurate.sources.folder import WORK_DIRECTORY
+from jaxcurate.sources.measures import (
+    PictureMeasures,
+    TextMeasures,
+    measure_picture,
+    measure_text,
+)
 from jaxcurate.sources.open import open_source
-from jaxcurate.sources.read import Batch, Reading, Unreadable, read_images
+from jaxcurate.sources.read import Batch, Reading, Unreadable, read_items
 from jaxcurate.sources.synthetic.recipe import (
     Domain,
     Jitter,
@@ -23,29 +44,54 @@ from jaxcurate.sources.synthetic.recipe import (
     web_like,
 )
 from jaxcurate.sources.synthetic.weblike import prepare
+from jaxcurate.sources.usable import UnusableContent
+from jaxcurate.sources.walk import NO_ITEMS, WORK_DIRECTORY
 
-SCHEMES |= {"tfds": tfds.open_named, "folder": folder.open_pictures, "npy": arrays.open_rows}
+SCHEMES |= {
+    "folder": folder.open_pictures,
+    "tfds": tfds.open_named,
+    "webdataset": webdataset.open_tars,
+    "huggingface": huggingface.open_dataset,
+    "parquet": parquet.open_parquet,
+    "text": text.open_texts,
+    "npy": arrays.open_rows,
+    "npz": archives.open_npz,
+    "safetensors": archives.open_safetensors,
+    "zarr": zarr.open_zarr,
+}
 
 __all__ = [
+    "NO_ITEMS",
     "SCHEMES",
     "WORK_DIRECTORY",
     "Annotations",
     "ArraySource",
     "Batch",
+    "Content",
     "Domain",
+    "Hashed",
+    "InBlocks",
+    "InFiles",
     "Item",
     "Jitter",
+    "Kind",
     "Named",
+    "PictureMeasures",
     "Reading",
     "Recipe",
     "Skipping",
     "Source",
+    "TextMeasures",
     "Unreadable",
     "UnreadableItem",
+    "UnusableContent",
+    "WithColumns",
     "balanced",
     "fashion_longtail",
+    "measure_picture",
+    "measure_text",
     "open_source",
     "prepare",
-    "read_images",
+    "read_items",
     "web_like",
 ]

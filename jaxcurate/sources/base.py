@@ -1,31 +1,33 @@
 """Protocol of a source of items, and annotations, which are kept apart from items."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
 from jaxcurate.sources.synthetic.recipe import Recipe
 
+Content = bytes | str | np.ndarray
+"""Content of an item: the bytes of an encoded picture, a text, or a row of numbers ``[d]``."""
+Kind = Literal["picture", "text", "vector"]
+"""Kind of the items of a source."""
+
 
 class Item(NamedTuple):
-    """Item of a pool without label and domain, as all stages but the evaluation see it.
-
-    Attributes:
-        id: stable id, unique in its source.
-        image: uint8 ``[size, size, 3]`` RGB, or float32 ``[d]`` for `npy:` sources.
-    """
+    """Item of a pool without label and domain, as all stages but the evaluation see it."""
 
     id: str
-    image: np.ndarray
+    """Stable id, unique in its source: a path, a key, or a hash of the content."""
+    content: Content
+    """Content as it is stored: encoded pictures are not decoded, and rows keep their dtype."""
 
 
 class UnreadableItem(Exception):
-    """Error of an item that cannot be decoded. Callers skip, count and list such items.
+    """Error of an item that cannot be read. Callers skip, count and list such items.
 
     Attributes:
         id: id of the item.
@@ -59,6 +61,11 @@ class Source(Protocol):
         ...
 
     @property
+    def kind(self) -> Kind:
+        """Kind of the items."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Fingerprint of the items, which changes whenever an item changes."""
         ...
@@ -71,7 +78,7 @@ class Source(Protocol):
         """Returns the item of a row.
 
         Raises:
-            UnreadableItem: the item cannot be decoded.
+            UnreadableItem: the item cannot be read.
         """
         ...
 
@@ -82,10 +89,20 @@ class Source(Protocol):
 
 @runtime_checkable
 class InBlocks(Protocol):
-    """Protocol of a source that reads many rows in one call, without threads."""
+    """Protocol of a source of vectors that reads many rows in one call, without threads."""
 
     def read_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids, unicode ``[b]``, and the items ``[b, ...]`` of rows, in their order."""
+        """Returns the ids, unicode ``[b]``, and the rows ``[b, d]``, in their order."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the rows."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers, as they are stored."""
         ...
 
 
@@ -107,6 +124,39 @@ class Named(Protocol):
         ...
 
 
+@runtime_checkable
+class Hashed(Protocol):
+    """Protocol of a source whose ids may be hashes of the contents."""
+
+    @property
+    def ids_are_hashes(self) -> bool:
+        """True if the id of an item is a hash of its content, equal for equal items."""
+        ...
+
+
+@runtime_checkable
+class InFiles(Protocol):
+    """Protocol of a source whose items are local files of their own."""
+
+    def path(self, row: int) -> str:
+        """Returns the absolute path of the file of a row."""
+        ...
+
+
+@runtime_checkable
+class WithColumns(Protocol):
+    """Protocol of a source that has columns of metadata beside the items."""
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """Names of the columns."""
+        ...
+
+    def columns(self, rows: np.ndarray, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Returns the values ``[b]`` of columns, by name, for rows in their order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of a source, of which it uses those that apply to it."""
@@ -115,24 +165,48 @@ class Options:
     """Name of the split of a dataset."""
     data_dir: str | os.PathLike | None = None
     """Folder of TFDS datasets. By default ``$JAXCURATE_DATA``, or ``data`` if it is not set."""
-    image_size: int = 32
-    """Side of the images in pixels."""
     recipe: Recipe | None = None
     """Recipe of ``tfds:weblike``. By default `jaxcurate.sources.synthetic.recipe.web_like`."""
-    image_key: str | None = None
-    """Image feature of a TFDS dataset. By default it is found automatically."""
+    content_key: str | None = None
+    """Feature or column with the picture, text or vector. By default it is found automatically."""
+    id_key: str | None = None
+    """Feature or column with the ids. By default ``id`` or ``key``, if there is one."""
     label_key: str | None = None
-    """Label feature of a TFDS dataset. By default it is found automatically."""
+    """Feature or column with the labels. By default it is found automatically."""
+    domain_key: str | None = None
+    """Feature or column with the domains. By default ``domain``, if there is one."""
     leave_out: str | os.PathLike | None = None
     """Folder that is not searched for pictures: the work directory."""
     download: bool = False
-    """Allow TFDS to download a dataset that is missing, and to run the program that prepares
+    """Allow a dataset that is missing to be downloaded, and TFDS to run the program that prepares
     it."""
+    verify: Literal["stat", "content"] = "stat"
+    """Basis of the fingerprint of files: their sizes and times of change, or their content."""
 
 
 SCHEMES: dict[str, Callable[[str, Options], Source]] = {}
 """Function that opens a source, by the scheme of its specification. It takes the part after the
 colon, and the options. `jaxcurate.sources` fills the table."""
+
+
+def without_splits(spec: str, options: Options) -> None:
+    """Refuses a split of a source that has none.
+
+    Args:
+        spec: specification of the source, for errors.
+        options: options of the source.
+
+    Raises:
+        InputError: a split other than ``train`` is asked for.
+
+    Examples:
+        >>> without_splits("npy:x.npy", Options(split="test"))
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: source 'npy:x.npy' has no splits, so no split 'test'
+    """
+    if options.split != "train":
+        raise InputError(f"source {spec!r} has no splits, so no split {options.split!r}")
 
 
 def local_path(spec: str, path: str, options: Options) -> str:
@@ -150,8 +224,7 @@ def local_path(spec: str, path: str, options: Options) -> str:
         >>> local_path("npy:/data/x.npy", "/data/x.npy", Options())
         '/data/x.npy'
     """
-    if options.split != "train":
-        raise InputError(f"source {spec!r} has no splits, so no split {options.split!r}")
+    without_splits(spec, options)
     if not is_local(path):
         raise InputError(f"source {spec!r} is not on this machine: only local paths are read")
     return os.path.expanduser(path)

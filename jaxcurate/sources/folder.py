@@ -1,8 +1,7 @@
-"""Source of the pictures in a folder and its subfolders."""
+"""Source of the pictures in a folder and its subfolders, on this machine or in a bucket."""
 
 import functools
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import cast
@@ -10,65 +9,78 @@ from typing import cast
 import numpy as np
 
 from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
-from jaxcurate.sources import files, image_files
+from jaxcurate.sources import files, location
 from jaxcurate.sources.base import (
     Annotations,
     Item,
+    Kind,
     Options,
     Source,
     UnreadableItem,
-    local_path,
+    without_splits,
 )
 from jaxcurate.sources.names import printable
-
-WORK_DIRECTORY = "the work directory"
-"""Reason for skipping the work directory."""
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""Suffixes of pictures, in lower case."""
+from jaxcurate.sources.walk import Entry, objects, walk
 
 
 class FolderSource:
-    """Source of all files below a folder that have the suffix of a picture, ordered by path.
+    """Source of all pictures below a folder, ordered by path.
 
-    The id of an item is its path relative to the folder, with forward slashes. Its label, for
-    evaluation only, is the path of the folder of the file. There are no domains.
+    A picture is known by its content, whatever its name is. Links to folders are followed, and
+    each folder is read once. The id of an item is its path relative to the folder, with forward
+    slashes. Its label, for evaluation only, is the path of the folder of the file. There are no
+    domains.
 
     Args:
-        path: path of the folder.
-        image_size: side of the images in pixels.
+        path: path of the folder, which may have a protocol such as ``gs://``.
         leave_out: folder that is not searched, such as the work directory.
+        verify: basis of the fingerprint: ``stat`` takes sizes and times of change, ``content``
+            reads all files.
 
     Attributes:
-        skipped: path and reason of each folder that was not searched, and of each entry that has
-            the suffix of a picture but is no file.
+        skipped: path and reason of each file or folder that is no item.
 
     Raises:
         InputError: there is no such folder, it cannot be read, or it has no picture.
 
     Examples:
         >>> import tempfile
+        >>> from jaxcurate.sources.pictures import encode_png
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     os.mkdir(f"{folder}/cats")
         ...     with open(f"{folder}/cats/a.png", "wb") as file:
-        ...         n_bytes = file.write(image_files.encode_png(np.zeros((9, 9, 3), np.uint8)))
-        ...     source = FolderSource(folder, image_size=4)
-        ...     source.read(0).id, source.read(0).image.shape, source.annotations([0]).label
-        ('cats/a.png', (4, 4, 3), array(['cats'], dtype='<U4'))
+        ...         n_bytes = file.write(encode_png(np.zeros((9, 9, 3), np.uint8)))
+        ...     source = FolderSource(folder)
+        ...     source.read(0).id, source.read(0).content[1:4], source.annotations([0]).label
+        ('cats/a.png', b'PNG', array(['cats'], dtype='<U4'))
     """
 
+    kind: Kind = "picture"
+
     def __init__(
-        self, path: str | os.PathLike, image_size: int, leave_out: str | os.PathLike | None = None
+        self,
+        path: str | os.PathLike,
+        leave_out: str | os.PathLike | None = None,
+        verify: str = "stat",
     ) -> None:
-        self._root = str(PurePath(path))
-        if not os.path.isdir(self._root):
-            raise InputError(f"{path} is not a folder")
-        self._files, skipped = _walk(self._root, _relative(leave_out, self._root))
+        path = os.fspath(path)
+        self._verify = verify
+        self._is_local = is_local(path)
+        if self._is_local:
+            self._root = str(PurePath(path))
+            if not os.path.isdir(self._root):
+                raise InputError(f"{path} is not a folder")
+            entries, skipped = walk(self._root, _other_than_root(leave_out, self._root))
+        else:
+            self._root = path.rstrip("/")
+            entries, skipped = objects(self._root)
+        self._entries: list[Entry] = entries
         self.skipped = [(printable(name), reason) for name, reason in skipped]
-        if not self._files:
+        if not entries:
             also = "".join(f"; {name!r}: {reason}" for name, reason in self.skipped[:1])
-            raise InputError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}){also}")
-        self._image_size = image_size
+            raise InputError(f"{path} holds no pictures{also}")
 
     @property
     def name(self) -> str:
@@ -76,102 +88,70 @@ class FolderSource:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the paths, sizes and times of change, for which no picture is read."""
-        parts = ["folder", image_files.METHOD, str(self._image_size)]
-        parts += [f"{id}\0{size}\0{changed}" for id, size, changed in self._files]
+        """Fingerprint of the paths and versions of the files, or of their content."""
+        parts = ["folder", self._verify]
+        for entry in self._entries:
+            version = entry.version
+            if self._verify == "content":
+                version = location.content_hash(self._full(entry))
+            parts.append(f"{entry.path}\0{entry.n_bytes}\0{version}")
         return fingerprint(parts)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._entries)
 
     @property
     def ids(self) -> Iterator[str]:
         """Ids of all rows, for which no picture is read."""
-        return (printable(path) for path, _, _ in self._files)
+        return (printable(entry.path) for entry in self._entries)
+
+    def path(self, row: int) -> str:
+        """Returns the path of the file of a row."""
+        return self._full(self._entries[row])
 
     def read(self, row: int) -> Item:
-        path = self._files[row][0]
+        entry = self._entries[row]
         try:
-            image = image_files.decode(os.path.join(self._root, path), self._image_size)
-        except image_files.UndecodablePicture as error:
-            raise UnreadableItem(printable(path), str(error)) from error
-        except FileNotFoundError as error:
-            raise UnreadableItem(printable(path), files.reason(error)) from error
-        return Item(printable(path), image)
+            with self._opened(entry) as file:
+                return Item(printable(entry.path), file.read())
+        except (InputError, OSError) as error:
+            reason = files.reason(error).removeprefix(f"{self._full(entry)}: ")
+            raise UnreadableItem(printable(entry.path), reason) from error
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
-        labels = [printable(self._files[row][0]).rpartition("/")[0] for row in rows]
+        labels = [printable(self._entries[row].path).rpartition("/")[0] for row in rows]
         return Annotations(np.array(labels, np.str_), np.full(len(labels), "", np.str_))
+
+    def _full(self, entry: Entry) -> str:
+        return (
+            f"{self._root}/{entry.path}"
+            if not self._is_local
+            else os.path.join(self._root, entry.path)
+        )
+
+    def _opened(self, entry: Entry):
+        if self._is_local:
+            return files.open_regular(self._full(entry))
+        return location.open_file(self._full(entry))
 
 
 def open_pictures(path: str, options: Options) -> Source:
     """Opens ``folder:PATH``."""
-    path = local_path(f"folder:{path}", path, options)
-    source = FolderSource(path, options.image_size, options.leave_out)
+    without_splits(f"folder:{path}", options)
+    path = os.path.expanduser(path) if is_local(path) else path
+    source = FolderSource(path, options.leave_out, options.verify)
     return cast(Source, source)  # its fingerprint is a cached property
 
 
-def _relative(folder: str | os.PathLike | None, root: str) -> str | None:
-    """Returns the path of a folder relative to the root, or None if it is not below the root.
+def _other_than_root(folder: str | os.PathLike | None, root: str) -> str | None:
+    """Returns the path of a folder on this machine that is not searched.
 
     Raises:
         InputError: the folder is the root, so that no picture would be left.
     """
-    if folder is None:
+    if folder is None or not is_local(os.fspath(folder)):
         return None
-    folder, root = os.path.realpath(folder), os.path.realpath(root)
-    if folder == root:
+    folder = os.path.realpath(folder)
+    if folder == os.path.realpath(root):
         raise InputError(f"{root} is the work directory; pictures belong in a folder of their own")
-    return os.path.relpath(folder, root) if os.path.commonpath([folder, root]) == root else None
-
-
-def _walk(
-    root: str, leave_out: str | None
-) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
-    """Returns pictures, as (path, bytes, nanoseconds), and skipped entries, as (path, reason).
-
-    Links to folders are not followed.
-    """
-    pictures, skipped = [], []
-    prefixes = [""]
-    while prefixes:
-        prefix = prefixes.pop()
-        if prefix and prefix[:-1] == leave_out:
-            skipped.append((prefix, WORK_DIRECTORY))
-            continue
-        try:
-            with files.scan(os.path.join(root, prefix)) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        prefixes.append(f"{prefix}{entry.name}/")
-                    else:
-                        _add_entry(entry, prefix + entry.name, pictures, skipped)
-        except OSError as error:
-            if not prefix:
-                raise InputError(f"{root} cannot be read ({files.reason(error)})") from error
-            skipped.append((prefix, files.reason(error)))
-    return sorted(pictures), sorted(skipped)
-
-
-def _add_entry(
-    entry: os.DirEntry,
-    path: str,
-    pictures: list[tuple[str, int, int]],
-    skipped: list[tuple[str, str]],
-) -> None:
-    """Adds a picture to the pictures, and an entry that may be or have pictures to the skipped."""
-    has_suffix = PurePath(entry.name).suffix.lower() in SUFFIXES
-    if not (has_suffix or entry.is_symlink()):
-        return
-    try:
-        status = entry.stat()
-    except OSError as error:
-        if has_suffix:
-            skipped.append((path, files.reason(error)))
-        return
-    if stat.S_ISDIR(status.st_mode):
-        skipped.append((f"{path}/", "a link to a folder, which is not followed"))
-    elif has_suffix and stat.S_ISREG(status.st_mode):
-        pictures.append((path, status.st_size, status.st_mtime_ns))
-    elif has_suffix:
-        skipped.append((path, f"{files.kind(status.st_mode)}, not a file"))
+    return folder

@@ -1,5 +1,6 @@
-"""File names as Unicode, distinct for distinct names, and unchanged if they are Unicode."""
+"""Ids of items: file names as Unicode, and hashes of contents."""
 
+import hashlib
 import os
 import re
 
@@ -32,3 +33,17 @@ def original(id: str) -> bytes:
     # Every second part is the two digits of an escaped byte.
     pairs = zip(parts[::2], [*parts[1::2], ""], strict=True)
     return b"".join(text.encode() + bytes.fromhex(digits) for text, digits in pairs)
+
+
+def content_id(content: bytes | str) -> str:
+    """Returns an id made of the content of an item, 32 hexadecimal digits of its hash.
+
+    Args:
+        content: bytes of a picture, or a text.
+
+    Examples:
+        >>> content_id("a text") == content_id(b"a text")
+        True
+    """
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

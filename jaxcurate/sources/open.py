@@ -1,9 +1,11 @@
 """Opening of a source by a short specification, such as ``folder:PATH``."""
 
 import os
+from typing import Literal
 
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, check_choice
 from jaxcurate.sources.base import SCHEMES, Options, Source
+from jaxcurate.sources.detect import detect, listed
 from jaxcurate.sources.synthetic.recipe import Recipe
 
 
@@ -12,39 +14,36 @@ def open_source(
     *,
     split: str = "train",
     data_dir: str | os.PathLike | None = None,
-    image_size: int = 32,
     recipe: Recipe | None = None,
-    image_key: str | None = None,
+    content_key: str | None = None,
+    id_key: str | None = None,
     label_key: str | None = None,
+    domain_key: str | None = None,
     leave_out: str | os.PathLike | None = None,
     download: bool = False,
+    verify: Literal["stat", "content"] = "stat",
 ) -> Source:
     """Opens the source that a specification names.
 
-    Images are ``image_size`` x ``image_size`` RGB: the central square, resized by averages over
-    areas, with transparency on white.
-
     Args:
-        spec: one of
-
-            - ``tfds:NAME``, ``tfds:NAME/CONFIG``, ``tfds:NAME/CONFIG:VERSION``: a dataset of
-              TFDS or of the user, prepared in `data_dir`, or on first use if `download` is set;
-              ``tfds:weblike`` is made from `recipe`;
-            - ``folder:PATH``: the pictures in a folder and its subfolders;
-            - ``npy:PATH``: the rows of a 2-D array of real numbers.
-
-            A path may begin with ``~``.
-        split: split of a TFDS dataset.
+        spec: a scheme and a place, such as ``folder:PATH``, or a path alone, which is opened as
+            what it is. The schemes are listed in the README. A path may begin with ``~``, or with
+            the protocol of a bucket, such as ``gs://``.
+        split: split of a dataset.
         data_dir: folder of TFDS datasets. By default ``$JAXCURATE_DATA``, or ``data`` if it is not
             set.
-        image_size: side of the images in pixels.
         recipe: recipe of ``tfds:weblike``. By default
             `jaxcurate.sources.synthetic.recipe.web_like`.
-        image_key: image feature of a TFDS dataset. By default it is found automatically.
-        label_key: label feature of a TFDS dataset. By default it is found automatically.
+        content_key: feature or column with the picture, text or vector. By default it is found
+            automatically.
+        id_key: feature or column with the ids.
+        label_key: feature or column with the labels.
+        domain_key: feature or column with the domains.
         leave_out: folder that is not searched for pictures, such as the work directory.
-        download: allow TFDS to download a dataset that is missing, and to run the program that
+        download: allow a missing dataset to be downloaded, and TFDS to run the program that
             prepares it.
+        verify: basis of the fingerprint of files: ``stat`` takes sizes and times of change,
+            ``content`` reads them.
 
     Returns:
         The source, whose items are read by row number.
@@ -60,13 +59,24 @@ def open_source(
         ...     np.save(f"{folder}/x.npy", np.eye(3))
         ...     source = open_source(f"npy:{folder}/x.npy")
         ...     len(source), source.read(1)
-        (3, Item(id='1', image=array([0., 1., 0.], dtype=float32)))
+        (3, Item(id='1', content=array([0., 1., 0.], dtype=float32)))
     """
+    check_choice("verify", verify, ("stat", "content"))
     scheme, _, rest = spec.partition(":")
+    if scheme not in SCHEMES:
+        scheme, _, rest = detect(spec, SCHEMES).partition(":")
     if scheme not in SCHEMES or not rest:
-        known = ", ".join(f"{scheme}:..." for scheme in SCHEMES)
-        raise InputError(f"source {spec!r} is not one of {known}")
+        raise InputError(f"source {spec!r} is not one of {listed(SCHEMES)}")
     options = Options(
-        split, data_dir, image_size, recipe, image_key, label_key, leave_out, download
+        split=split,
+        data_dir=data_dir,
+        recipe=recipe,
+        content_key=content_key,
+        id_key=id_key,
+        label_key=label_key,
+        domain_key=domain_key,
+        leave_out=leave_out,
+        download=download,
+        verify=verify,
     )
     return SCHEMES[scheme](rest, options)

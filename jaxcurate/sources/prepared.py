@@ -36,10 +36,13 @@ def open_folder(name: str, folder: str | os.PathLike) -> Any:
         folder: folder with ``dataset_info.json``, ``features.json`` and the data.
 
     Raises:
-        InputError: a file is damaged, or names code of another package.
+        InputError: a file is missing or damaged, or names code of another package.
     """
     check_features(name, [epath.Path(folder) / "features.json"])
-    return _opened(name, folder, lambda tfds: tfds.builder_from_directory(os.fspath(folder)))
+    builder = _opened(name, folder, lambda tfds: tfds.builder_from_directory(os.fspath(folder)))
+    if builder is None:
+        raise InputError(f"tfds:{name}: {folder} does not hold a whole dataset")
+    return builder
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike) -> Any | None:

@@ -5,29 +5,32 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.sources.base import InBlocks, Item, Source, UnreadableItem
-from jaxcurate.sources.usable import unusable_rows
+from jaxcurate.sources.usable import UnusableContent, unusable_rows
 
 _MOST_ROWS_PER_TASK = 16  # enough to make the cost of a task small, few enough to share the work
 
 
-class Batch(NamedTuple):
-    """Batch of items.
+Prepare = Callable[[Item], Any]
+"""Function that a reading applies to each item in its threads, such as decoding. It may raise
+`jaxcurate.sources.base.UnusableContent`, for which the item is skipped."""
 
-    Attributes:
-        rows: int64 ``[b]``, positions in the source.
-        ids: unicode ``[b]``.
-        images: uint8 ``[b, size, size, 3]``, or float32 ``[b, d]``.
-    """
+
+class Batch(NamedTuple):
+    """Batch of items."""
 
     rows: np.ndarray
+    """int64 ``[b]``, positions in the source."""
     ids: np.ndarray
-    images: np.ndarray
+    """Unicode ``[b]``."""
+    contents: Sequence[Any] | np.ndarray
+    """Contents of the items, a list ``[b]`` as they were prepared; or an array ``[b, d]`` in the
+    dtype of the source if the source is read in blocks."""
 
 
 class Unreadable(NamedTuple):
@@ -42,7 +45,7 @@ class Unreadable(NamedTuple):
 
 
 class Reading:
-    """Iterable over the batches of a source, which `read_images` returns.
+    """Iterable over the batches of a source, which `read_items` returns.
 
     Attributes:
         source: the source.
@@ -53,6 +56,7 @@ class Reading:
         self,
         source: Source,
         rows: Sequence[int] | np.ndarray,
+        prepare: Prepare | None,
         batch_size: int,
         n_threads: int,
         progress: Callable[[int], None] | None,
@@ -61,6 +65,7 @@ class Reading:
         self.source = source
         self.unreadable: list[Unreadable] = []
         self._rows = rows
+        self._prepare = prepare
         self._batch_size = batch_size
         self._n_threads = n_threads
         self._rows_per_task = max(1, min(_MOST_ROWS_PER_TASK, batch_size // n_threads))
@@ -72,18 +77,19 @@ class Reading:
         if isinstance(self.source, InBlocks):
             yield from self._blocks(self.source)
             return
-        rows, items = [], []
-        for row, item in self._outcomes():
-            if isinstance(item, UnreadableItem):
-                self._leave_out(row, item.id, item.reason)
+        rows, ids, contents = [], [], []
+        for row, outcome in self._outcomes():
+            if isinstance(outcome, UnreadableItem):
+                self._leave_out(row, outcome.id, outcome.reason)
                 continue
             rows.append(row)
-            items.append(item)
+            ids.append(outcome[0])
+            contents.append(outcome[1])
             if len(rows) == self._batch_size:
-                yield _batch(rows, items)
-                rows, items = [], []
+                yield Batch(np.array(rows, np.int64), np.array(ids, np.str_), contents)
+                rows, ids, contents = [], [], []
         if rows:
-            yield _batch(rows, items)
+            yield Batch(np.array(rows, np.int64), np.array(ids, np.str_), contents)
 
     def _leave_out(self, row: int, id: str, reason: str) -> None:
         """Adds a row to the skipped rows, or refuses it.
@@ -114,15 +120,15 @@ class Reading:
 
     def _usable(self, batch: Batch) -> Batch:
         """Returns a batch without the rows that cannot be used."""
-        reasons = unusable_rows(batch.images)
+        reasons = unusable_rows(np.asarray(batch.contents))
         for i, reason in reasons.items():
             self._leave_out(int(batch.rows[i]), str(batch.ids[i]), reason)
         return (
             _part(batch, np.delete(np.arange(len(batch.rows)), list(reasons))) if reasons else batch
         )
 
-    def _outcomes(self) -> Iterator[tuple[int, Item | UnreadableItem]]:
-        """Yields rows in order, each with its item or the error of reading it."""
+    def _outcomes(self) -> Iterator[tuple[int, tuple[str, Any] | UnreadableItem]]:
+        """Yields rows in order, each with its id and content, or with the error of reading it."""
         starts = iter(range(0, len(self._rows), self._rows_per_task))
         pending: deque[Future] = deque()
         # Threads read ahead by two batches, or by two rows each, so that memory stays bounded.
@@ -141,21 +147,31 @@ class Reading:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _read(self, start: int) -> list[tuple[int, Item | UnreadableItem]]:
-        outcomes: list[tuple[int, Item | UnreadableItem]] = []
+    def _read(self, start: int) -> list[tuple[int, tuple[str, Any] | UnreadableItem]]:
+        outcomes: list[tuple[int, tuple[str, Any] | UnreadableItem]] = []
         for row in self._rows[start : start + self._rows_per_task]:
             row = int(row)
             try:
-                outcomes.append((row, self.source.read(row)))
+                outcomes.append((row, self._prepared(self.source.read(row))))
             except UnreadableItem as unreadable:
                 outcomes.append((row, unreadable))
         return outcomes
 
+    def _prepared(self, item: Item) -> tuple[str, Any]:
+        """Returns the id and the prepared content of an item."""
+        if self._prepare is None:
+            return item.id, item.content
+        try:
+            return item.id, self._prepare(item)
+        except UnusableContent as error:
+            raise UnreadableItem(item.id, str(error)) from error
 
-def read_images(
+
+def read_items(
     source: Source,
     rows: Sequence[int] | np.ndarray | None = None,
     *,
+    prepare: Prepare | None = None,
     batch_size: int,
     n_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -169,6 +185,8 @@ def read_images(
     Args:
         source: source to read.
         rows: positions to read. All by default.
+        prepare: function that each item is replaced by, called in the threads. By default contents
+            stay as they are. A source that is read in blocks is not prepared.
         batch_size: number of items of a batch.
         n_threads: number of threads that read and decode. By default the number of processors. A
             source that is read in blocks (`jaxcurate.sources.base.InBlocks`) needs no threads.
@@ -184,10 +202,10 @@ def read_images(
     Examples:
         >>> import tempfile
         >>> import numpy as np
-        >>> from jaxcurate.sources import ArraySource, read_images
+        >>> from jaxcurate.sources import ArraySource, read_items
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/x.npy", np.array([[0.0], [1], [np.nan], [3]]))
-        ...     reading = read_images(ArraySource(f"{folder}/x.npy"), batch_size=2)
+        ...     reading = read_items(ArraySource(f"{folder}/x.npy"), batch_size=2)
         ...     [batch.ids.tolist() for batch in reading]
         [['0', '1'], ['3']]
         >>> reading.unreadable
@@ -200,7 +218,7 @@ def read_images(
             raise InputError(f"{name} must be at least 1, not {value}")
     if len(rows) and (np.min(rows) < 0 or np.max(rows) >= len(source)):
         raise InputError(f"rows must lie in [0, {len(source)}), the rows of {source.name}")
-    return Reading(source, rows, batch_size, n_threads, progress, strict)
+    return Reading(source, rows, prepare, batch_size, n_threads, progress, strict)
 
 
 def refusal(source: str, id: str, reason: str) -> str:
@@ -214,9 +232,5 @@ def refusal(source: str, id: str, reason: str) -> str:
 
 
 def _part(batch: Batch, part: slice | np.ndarray) -> Batch:
-    return Batch(*(array[part] for array in batch))
-
-
-def _batch(rows: list[int], items: list[Item]) -> Batch:
-    ids = np.array([item.id for item in items], np.str_)
-    return Batch(np.array(rows, np.int64), ids, np.stack([item.image for item in items]))
+    """Returns rows of a batch whose contents are an array."""
+    return Batch(*(np.asarray(array)[part] for array in batch))

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxcurate.artifacts import files
-from jaxcurate.artifacts.files import is_local
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
-from jaxcurate.sources import image_files
-from jaxcurate.sources.base import Annotations, Item, Options, UnreadableItem
-from jaxcurate.sources.names import printable
+from jaxcurate.sources.base import Annotations, Item, Kind, Options, UnreadableItem
+from jaxcurate.sources.names import content_id, printable
 from jaxcurate.sources.prepared import import_tfds, open_folder, open_prepared
 from jaxcurate.sources.synthetic.recipe import web_like
 from jaxcurate.sources.synthetic.weblike import NAME as WEBLIKE
@@ -23,16 +22,18 @@ _ROWS_AT_ONCE = 512
 class DatasetSource:
     """Source of one split of a prepared TFDS dataset.
 
-    The image is the feature "image", or the first image feature if there is none. The id is the
-    text feature "id", or the number of the row. For evaluation only, the label is the feature
-    "label", or the first class label, and the domain is the feature "domain".
+    The content is the feature "image", or else the first image feature, the feature "text" or the
+    first text feature. Pictures are read as they are stored, encoded. The id is the text feature
+    "id", or else a hash of the content. For evaluation only, the label is the feature "label", or
+    the first class label, and the domain is the feature "domain".
 
     Args:
         builder: TFDS builder whose data are prepared.
         split: "train", "test", or a slice such as "train[:1000]".
-        image_size: side of the images in pixels.
-        image_key: name of the image feature, if it differs from this rule.
-        label_key: name of the label feature, if it differs from this rule.
+        content_key: name of the feature with the content, if it differs from this rule.
+        id_key: name of the feature with the ids, if it differs from this rule.
+        label_key: name of the feature with the labels, if it differs from this rule.
+        domain_key: name of the feature with the domains, if it differs from this rule.
 
     Raises:
         InputError: the dataset has no such split or image, or its files have no random access.
@@ -42,26 +43,30 @@ class DatasetSource:
         self,
         builder: Any,
         split: str,
-        image_size: int,
         *,
-        image_key: str | None = None,
+        content_key: str | None = None,
+        id_key: str | None = None,
         label_key: str | None = None,
+        domain_key: str | None = None,
     ) -> None:
         tfds = import_tfds()
         info, features = builder.info, builder.info.features
         self.name = f"tfds:{info.full_name}:{split}"
         images = _of_type(features, tfds.features.Image)
-        self._image_key = _choose(image_key, "image", images, features, self.name)
-        if self._image_key not in images:
-            wanted = f"image {image_key!r}" if image_key else "image"
+        texts = _of_type(features, tfds.features.Text)
+        self._id_key = _choose(id_key, "id", [], features, self.name)
+        self._domain_key = _choose(domain_key, "domain", [], features, self.name)
+        notes = {self._id_key, self._domain_key, label_key}
+        contents = [*images, *(text for text in texts if text not in notes)]
+        usual = "image" if "image" in images or not texts else "text"
+        self._content_key = _choose(content_key, usual, contents, features, self.name)
+        if self._content_key not in [*images, *texts]:
+            wanted = f"picture or text {content_key!r}" if content_key else "picture or text"
             raise InputError(f"{self.name} has no {wanted} among its features {sorted(features)}")
+        self.kind: Kind = "picture" if self._content_key in images else "text"
         classes = _of_type(features, tfds.features.ClassLabel)
         self._label_key = _choose(label_key, "label", classes, features, self.name)
-        texts = _of_type(features, tfds.features.Text)
-        self._id_key = "id" if "id" in texts else None
-        self._domain_key = "domain" if "domain" in texts else None
         self._features = features
-        self._image_size = image_size
         try:
             self._records = builder.as_data_source(
                 split=split, decoders={key: tfds.decode.SkipDecoding() for key in images}
@@ -82,23 +87,26 @@ class DatasetSource:
 
     def _fingerprint(self, folder: Any) -> str:
         """Returns the fingerprint of the split, the metadata, and the names and sizes of files."""
-        parts = [self.name, image_files.METHOD, str(self._image_size), self._image_key]
+        parts = [self.name, self._content_key]
         for file in sorted(folder.iterdir()):
             # Metadata count records and bytes, while the size of a file is that of whole blocks.
             content = file.read_text() if file.suffix == ".json" else str(file.stat().length)
             parts += [file.name, content]
         return files.fingerprint(parts)
 
+    @property
+    def ids_are_hashes(self) -> bool:
+        """True if the id of an item is a hash of its content, equal for equal items."""
+        return self._id_key is None
+
     def __len__(self) -> int:
         return len(self._records)
 
     def read(self, row: int) -> Item:
         record = self._records[row]
-        id = _text(record[self._id_key]) if self._id_key else str(row)
-        try:
-            return Item(id, image_files.decode(record[self._image_key], self._image_size))
-        except image_files.UndecodablePicture as error:
-            raise UnreadableItem(id, str(error)) from error
+        content = record[self._content_key]
+        id_ = _text(record[self._id_key]) if self._id_key else content_id(content)
+        return Item(id_, content if self.kind == "picture" else _decoded(content, id_))
 
     def annotations(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         labels, domains = [], []
@@ -117,14 +125,15 @@ class DatasetSource:
 
 
 def open_named(name: str, options: Options) -> DatasetSource:
-    """Opens ``tfds:NAME`` from the files of the dataset.
+    """Opens ``tfds:NAME``, or ``tfds:PATH`` of the folder of one version, from the files.
 
     Unless `download` is set, nothing is downloaded and no program of the dataset is run or
     imported. ``weblike`` is made from local files by this package, if it does not exist.
 
     Args:
-        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``. ``weblike`` is made from a
-            recipe, and ``weblike/DIGEST`` names one that was made before.
+        name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``, or the path of a folder with
+            ``features.json``, such as ``/data/mnist/3.0.1``, wherever it is. ``weblike`` is made
+            from a recipe, and ``weblike/DIGEST`` names one that was made before.
         options: options of the source, all but `leave_out` of which are used.
 
     Raises:
@@ -134,7 +143,11 @@ def open_named(name: str, options: Options) -> DatasetSource:
     data_dir, recipe = os.path.expanduser(data_dir), options.recipe
     if recipe is not None and name != WEBLIKE:
         raise InputError(f"a recipe makes tfds:{WEBLIKE}; tfds:{name} takes none")
-    if name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
+    if is_folder_of_version(name):
+        folder = os.path.expanduser(name) if is_local(name) else name
+        with quiet():
+            builder = open_folder(name, folder)
+    elif name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
         if not is_local(data_dir):
             raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
         is_recipe = name == WEBLIKE
@@ -145,10 +158,23 @@ def open_named(name: str, options: Options) -> DatasetSource:
     return DatasetSource(
         builder,
         options.split,
-        options.image_size,
-        image_key=options.image_key,
+        content_key=options.content_key,
+        id_key=options.id_key,
         label_key=options.label_key,
+        domain_key=options.domain_key,
     )
+
+
+def is_folder_of_version(name: str) -> bool:
+    """Returns whether the name of a dataset is a path: of the folder of one version of it.
+
+    Examples:
+        >>> is_folder_of_version("mnist/3.0.1"), is_folder_of_version("/data/mnist/3.0.1")
+        (False, True)
+    """
+    if not is_local(name) or name.startswith(("/", "~", "./", "../")):
+        return True
+    return os.path.isfile(os.path.join(name, "features.json"))
 
 
 def _builder(name: str, data_dir: str | os.PathLike, download: bool) -> Any:
@@ -185,6 +211,14 @@ def _choose(
     if given is not None or usual in features:
         return given or usual
     return suitable[0] if suitable else None
+
+
+def _decoded(text: bytes | str, id_: str) -> str:
+    """Returns a text, or the error of bytes that are not UTF-8."""
+    try:
+        return text.decode("utf-8") if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise UnreadableItem(id_, "not UTF-8") from error
 
 
 def _text(value: Any) -> str:

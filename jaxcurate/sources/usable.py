@@ -1,9 +1,14 @@
-"""Search for rows of numbers that cannot be used."""
+"""Contents that cannot be used: their error, and the search for such rows of numbers."""
 
+import jax.numpy as jnp
 import numpy as np
 
 NOT_FINITE = "has a NaN or an infinity as float32"
 NO_DIRECTION = "has no direction: all zeros"
+
+
+class UnusableContent(Exception):
+    """Error of a content that cannot be used; the message is the reason in a few words."""
 
 
 def unusable_rows(rows: np.ndarray, *, need_direction: bool = False) -> dict[int, str]:
@@ -17,7 +22,7 @@ def unusable_rows(rows: np.ndarray, *, need_direction: bool = False) -> dict[int
         >>> unusable_rows(np.array([[1.0, 2], [np.nan, 0], [0, 0]]), need_direction=True)
         {1: 'has a NaN or an infinity as float32', 2: 'has no direction: all zeros'}
     """
-    if not np.issubdtype(rows.dtype, np.floating):
+    if not jnp.issubdtype(rows.dtype, np.floating):  # unlike numpy's, it knows bfloat16
         return {}
     reasons = {int(row): NOT_FINITE for row in np.flatnonzero(~np.isfinite(rows).all(axis=1))}
     if need_direction:

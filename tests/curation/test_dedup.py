@@ -1,6 +1,8 @@
 """Deduplication compared with brute force, on synthetic arrays and on a real, messy pool."""
 
+import dataclasses
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 import jaxcurate as jc
+from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.curation.dedup import (
-    Duplicates,
-    agreement,
-    content_digests,
-    deduplicate,
-    first_of_same,
-)
+from jaxcurate.curation import Duplicates, agreement, content_digests, deduplicate, summary_line
+from jaxcurate.curation.dedup import first_of_same
 from jaxcurate.neighbors import close_pairs, neighboring_clusters
 from jaxcurate.sources.synthetic import raw
 
@@ -49,15 +47,82 @@ def same_partition(a, b):
 
 
 def test_all_neighbors_find_what_brute_force_finds(x):
-    found = deduplicate(x, 0.97, n_neighbors=600, all_pairs=True)
+    found = deduplicate(x, 0.97, rule="components", n_neighbors=600)
     expected = brute_force(x, 0.97)
     assert len(expected) > 900
     np.testing.assert_array_equal(found.pairs, expected)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = np.sum(unit[expected[:, 0]] * unit[expected[:, 1]], axis=1)
-    np.testing.assert_allclose(found.similarity, cosine, atol=1e-6)
-    assert same_partition(found.components, components(expected, 600))
+    np.testing.assert_allclose(found.pair_similarity, cosine, atol=1e-6)
+    assert same_partition(found.representative, components(expected, 600))
     assert agreement(found, x, 0.97)[:2] == (1, 1)
+    cosine = np.sum(unit * unit[found.representative], axis=1)
+    np.testing.assert_allclose(found.similarity, cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [None, "random", "ties"])
+def test_the_cover_is_the_sequential_one(x, keep):
+    """By brute force: a walk over the rows from the best to the worst."""
+    rng = np.random.default_rng(3)
+    keep = {"random": rng.normal(size=600), "ties": rng.integers(0, 4, 600)}.get(keep)
+    found = deduplicate(x, 0.95, n_neighbors=600, keep=keep)
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    near = unit @ unit.T >= 0.95
+    worth = np.zeros(600) if keep is None else keep
+    kept = []
+    for row in np.lexsort((np.arange(600), -near.sum(axis=1), -worth)):
+        if not near[row, kept].any():
+            kept.append(row)
+    np.testing.assert_array_equal(found.kept, np.sort(kept))
+    nearest = found.kept[np.argmax(unit @ unit[found.kept].T, axis=1)]
+    np.testing.assert_array_equal(found.representative, nearest)
+    np.testing.assert_allclose(found.similarity, np.sum(unit * unit[nearest], 1), atol=1e-6)
+    assert found.similarity.min() >= np.float32(0.95) and len(kept) < 400
+    assert agreement(found, x, 0.95).covered == 1
+
+
+@pytest.mark.parametrize("rule", ["cover", "components"])
+def test_a_higher_threshold_needs_no_search(x, rule):
+    many = np.concatenate([x, 2 * x[:50], x[:20]])
+    low = deduplicate(many, 0.9)
+    for threshold in (0.9, 0.95, 0.99, None):
+        for keep in (None, np.arange(670) % 7):
+            again = deduplicate(many, threshold, rule=rule, keep=keep)
+            told = low.at(threshold, rule=rule, keep=keep, x=many)
+            for field in ("kept", "representative", "similarity", "same", "threshold", "rule"):
+                np.testing.assert_array_equal(getattr(told, field), getattr(again, field))
+            assert told.n_same == 20
+    with pytest.raises(jc.InputError, match=r"threshold=0\.89 is below that of the search, 0\.9"):
+        low.at(0.89)
+    with pytest.raises(jc.InputError, match="deduplicate again"):
+        deduplicate(x, None).at(0.99)
+    assert np.isnan(low.at(0.9, rule="components").similarity).any()
+
+
+def test_of_equal_content_the_best_stays():
+    x = np.array([[1, 0], [0, 1], [1, 0], [1, 0.01], [1, 0]], np.float32)
+    keep = np.array(["2020", "2021", "2024", "2022", "2023"], "datetime64[Y]")
+    found = deduplicate(x, None, keep=keep)
+    np.testing.assert_array_equal(found.representative, [2, 1, 2, 3, 2])
+    np.testing.assert_array_equal(found.same, [True, False, False, False, True])
+    near = deduplicate(x, 0.99, keep=keep)
+    np.testing.assert_array_equal(near.representative, [2, 1, 2, 2, 2])
+    np.testing.assert_array_equal(near.kept, [1, 2])
+    assert (near.n_same, near.n_near, near.largest_group) == (2, 1, (2, 3))
+    assert summary_line(near) == (
+        "kept 2 of 5: 2 equal, 1 near at cosine 0.99; row 2 stands for most, 3 others (60.0 %)"
+    )
+    better = deduplicate(x, 0.99, keep=np.array([0, 0, 0, 1, 0]))
+    np.testing.assert_array_equal(better.representative, [3, 1, 3, 3, 3])
+    np.testing.assert_array_equal(better.same, [False, False, True, False, True])
+    assert summary_line(deduplicate(x[:2])) == "kept 2 of 2: 0 equal, 0 near at cosine 0.95"
+
+
+def test_too_many_pairs_are_refused(x):
+    n = len(deduplicate(x, 0.9, n_clusters=1).pairs)
+    assert len(deduplicate(x, 0.9, n_clusters=1, max_pairs=n).pairs) == n
+    with pytest.raises(jc.InputError, match=f"more than max_pairs={n - 1} pairs reach"):
+        deduplicate(x, 0.9, n_clusters=1, max_pairs=n - 1)
 
 
 def test_neighbors_across_clusters_are_found(x):
@@ -88,47 +153,25 @@ def test_neither_blocks_nor_devices_change_a_bit(x, devices, monkeypatch):
     np.testing.assert_array_equal(one.rows, np.stack([i, j], axis=1)[inside])
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 2**26])
-def test_a_spanning_forest_connects_the_same_rows_at_every_higher_threshold(
-    x, chunk_bytes, monkeypatch
-):
-    monkeypatch.setattr(pairs_module, "_CHUNK_BYTES", chunk_bytes)
-    every = deduplicate(x, 0.8, all_pairs=True)
-    few = deduplicate(x, 0.8)
-    np.testing.assert_array_equal(few.components, every.components)
-    np.testing.assert_array_equal(few.kept, every.kept)
-    assert len(few.pairs) == 600 - len(few.kept) < len(every.pairs) / 3
-    for threshold in (0.8, 0.9, 0.95, 0.99):
-        parts = [components(d.pairs[d.similarity >= threshold], 600) for d in (few, every)]
-        assert same_partition(*parts)
-
-
 def test_equal_rows_are_searched_once(x):
-    """Copies at other lengths, of different content, are joined, but not every pair of them."""
+    """Copies at other lengths, of different content, count as one, ranked as the best."""
     rng = np.random.default_rng(2)
     copies = x[rng.integers(0, 5, 3000)] * 2.0 ** rng.integers(-3, 4, (3000, 1))
     many = np.concatenate([x, copies]).astype(np.float32)[rng.permutation(3600)]
-    digests, told = np.arange(3600), []  # no two are the same content
-    every, few = (
-        deduplicate(
-            many,
-            0.97,
-            digests=digests,
-            n_clusters=60,
-            all_pairs=all_pairs,
-            progress=lambda *at: told.append(at),
+    keep = rng.normal(size=3600)
+    unit = many.astype(np.float64) / np.linalg.norm(many.astype(np.float64), axis=1, keepdims=True)
+    near = unit @ unit.T >= 0.97
+    for given in (None, keep):
+        found = deduplicate(
+            many, 0.97, keep=given, digests=np.arange(3600), n_clusters=60, n_neighbors=60
         )
-        for all_pairs in (True, False)
-    )
-    np.testing.assert_array_equal(few.components, every.components)
-    np.testing.assert_array_equal(few.kept, every.kept)
-    assert len(few.pairs) == 3600 - len(few.kept) and few.n_same == 0
-    assert (few.pairs[:, 0] < few.pairs[:, 1]).all()
-    for threshold in (0.97, 0.99, 0.999999):
-        parts = [components(d.pairs[d.similarity >= threshold], 3600) for d in (few, every)]
-        assert same_partition(*parts)
-    totals = [of for _, done, of in told if done == of]
-    assert totals[1] < totals[0] / 2  # of pairs of tiles that are compared
+        assert found.n_same == 0 and len(found.pairs) < 10_000
+        kept = []
+        worth = np.zeros(3600) if given is None else given
+        for row in np.lexsort((np.arange(3600), -near.sum(axis=1), -worth)):
+            if not near[row, kept].any():
+                kept.append(row)
+        np.testing.assert_array_equal(found.kept, np.sort(kept))
 
 
 def test_equal_rows_of_different_clusters_are_each_searched():
@@ -138,33 +181,22 @@ def test_equal_rows_of_different_clusters_are_each_searched():
     centroids = np.array([[1, 0], [50, 0.5], [90, 1]], np.float32)
     tree = jc.ClusterTree((jc.TreeLevel(centroids, leaf, np.zeros(6, np.float32)),))
     found = deduplicate(x, 0.999, digests=np.arange(6), tree=tree, n_neighbors=0)
-    np.testing.assert_array_equal(found.components, [0, 0, 1, 1, 2, 0])
-
-
-def test_the_row_closest_to_its_centroid_stays(x):
-    tree = jc.hierarchical_kmeans(x, [jc.Level(30), jc.Level(5)])
-    distances = tree.levels[0].distances
-    for level in (1, 2):
-        found = deduplicate(x, 0.97, tree=tree, level=level)
-        assert found.kept.dtype == np.int64
-        assert len(found.kept) < 500
-        for component in range(found.components.max() + 1):
-            rows = np.flatnonzero(found.components == component)
-            stays = np.intersect1d(rows, found.kept)
-            np.testing.assert_array_equal(stays, rows[[np.argmin(distances[rows])]])
+    np.testing.assert_array_equal(found.direction, [0, 1, 0, 3, 4, 0])
+    np.testing.assert_array_equal(found.pairs, [[0, 1], [0, 3]])
+    np.testing.assert_array_equal(found.representative, [0, 0, 0, 0, 4, 0])
 
 
 def test_same_content_by_hand():
     x = np.array([[1, 0], [0, 1], [1, 0], [-0.0, 1], [2, 0], [0, 1], [0, 0]], np.float32)
     found = deduplicate(x, None)
     np.testing.assert_array_equal(found.kept, [0, 1, 4, 6])
-    np.testing.assert_array_equal(found.components, [0, 1, 0, 1, 2, 1, 3])
-    np.testing.assert_array_equal(found.pairs, [[0, 2], [1, 3], [1, 5]])
+    np.testing.assert_array_equal(found.representative, [0, 1, 0, 1, 4, 1, 6])
+    np.testing.assert_array_equal(found.same, np.isin(np.arange(7), [2, 3, 5]))
     assert (found.n_same, found.n_near) == (3, 0)
     near = deduplicate(x, 1.0, n_clusters=1)  # the cosine of rows 0 and 4 is 1
-    np.testing.assert_array_equal(near.components, [0, 1, 0, 1, 0, 1, 2])
+    np.testing.assert_array_equal(near.representative, [0, 1, 0, 1, 0, 1, 6])
     assert (near.n_same, near.n_near) == (3, 1)
-    np.testing.assert_array_equal(near.same, [True, True, True, False])
+    assert len(near.pairs) == 0 and (near.similarity == 1).all()
 
 
 def test_digests_of_the_items_decide():
@@ -177,20 +209,28 @@ def test_digests_of_the_items_decide():
     np.testing.assert_array_equal(group, [0, 1, 0, 1, 2])
 
 
-def test_a_chain_is_one_component_and_purity_tells():
+def test_a_chain_is_one_component_and_no_cover():
     angles = np.deg2rad([0, 10, 20, 90])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    found = deduplicate(x, np.cos(np.deg2rad(11)), n_clusters=2, n_neighbors=1)
-    np.testing.assert_array_equal(found.components, [0, 0, 0, 1])
-    recall, precision, purity, n_alike = agreement(found, x, np.cos(np.deg2rad(11)))
-    assert (recall, precision, n_alike) == (1, 1, 4)
+    threshold = np.cos(np.deg2rad(11))
+    settings = {"n_clusters": 2, "n_neighbors": 1, "keep": np.array([3, 2, 1, 0])}
+    chained = deduplicate(x, threshold, rule="components", **settings)
+    np.testing.assert_array_equal(chained.representative, [0, 0, 0, 3])
+    np.testing.assert_allclose(chained.similarity, np.cos(angles * [1, 1, 1, 0]), atol=1e-6)
+    recall, precision, purity, covered, n_alike = agreement(chained, x, threshold)
+    assert (recall, precision, covered, n_alike) == (1, 1, 0.5, 4)
     assert purity == pytest.approx(4 / 6)
+    cover = deduplicate(x, threshold, **settings)
+    np.testing.assert_array_equal(cover.representative, [0, 0, 2, 3])
+    assert agreement(cover, x, threshold)[2:4] == (1, 1)
+    densest = deduplicate(x, threshold, n_clusters=2, n_neighbors=1)
+    np.testing.assert_array_equal(densest.representative, [1, 1, 1, 3])
 
 
 def test_rows_of_any_size_have_a_direction():
     x = np.array([[1e-30, 0], [1e30, 1e24], [0, 1e-38], [0, 0], [0, 5]], np.float32)
     found = deduplicate(x, 0.99, n_clusters=2)
-    np.testing.assert_array_equal(found.components, [0, 0, 1, 2, 1])
+    np.testing.assert_array_equal(found.representative, [0, 0, 2, 3, 2])
 
 
 def test_what_does_not_fit_in_memory_streams(x):
@@ -212,15 +252,29 @@ def test_neighboring_clusters_by_hand():
     assert len(neighboring_clusters(centroids, np.ones(5, int), 0)) == 5
 
 
-def test_what_is_saved_is_loaded(x, tmp_path):
-    found = deduplicate(x, 0.97)
+@pytest.mark.parametrize("threshold", [0.97, None])
+def test_what_is_saved_is_loaded(x, tmp_path, threshold):
+    found = deduplicate(x, threshold)
     found.save(tmp_path / "dedup", {"pool": "abc"})
     loaded = Duplicates.load(tmp_path / "dedup")
-    for name, array in vars(found).items():
-        np.testing.assert_array_equal(getattr(loaded, name), array)
+    for field in dataclasses.fields(found):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(found, field.name))
+    card = json.loads((tmp_path / "dedup/card.json").read_text())
+    assert card["pool"] == "abc" and card["summary"] == summary_line(found)
+    assert card["kept"] + card["same"] + card["near"] == 600
+    dropped = np.setdiff1d(np.arange(600), found.kept)
+    assert card["lowest_similarity"] == (found.similarity[dropped].min() if threshold else None)
     file = tmp_path / "dedup" / "kept.npy"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DamagedError, match=r"kept\.npy"):
+        Duplicates.load(tmp_path / "dedup")
+
+
+def test_a_folder_of_an_older_release_is_refused(tmp_path):
+    with folders.new_folder(tmp_path / "dedup", {"kept": 2}, "duplicates") as folder:
+        for name in ("kept", "components", "pairs", "similarity", "same"):
+            folder.save_array(f"{name}.npy", np.arange(2))
+    with pytest.raises(jc.InputError, match=r"of an older release, .* run dedup again"):
         Duplicates.load(tmp_path / "dedup")
 
 
@@ -228,7 +282,7 @@ def test_valid_rows_go_on_to_clustering_and_sampling(x):
     found = deduplicate(x, 0.97)
     tree = jc.hierarchical_kmeans(x, [jc.Level(40)], rows=found.kept)
     taken = jc.sample(tree, 100, rows=found.kept)
-    assert len(np.unique(found.components[taken])) == 100
+    assert len(np.unique(found.representative[taken])) == 100
 
 
 @pytest.mark.parametrize(
@@ -238,6 +292,11 @@ def test_valid_rows_go_on_to_clustering_and_sampling(x):
         ({"threshold": 1.01}, "threshold=1.01 must"),
         ({"threshold": float("nan")}, "threshold=nan must"),
         ({"n_neighbors": -1}, "n_neighbors=-1"),
+        ({"rule": "leader"}, "rule='leader'; known: 'cover', 'components'"),
+        ({"max_pairs": -1}, "max_pairs=-1"),
+        ({"keep": np.ones(3)}, r"keep has the shape \(3,\), but x has 4 rows"),
+        ({"keep": np.array([1, np.nan, 2, 3])}, "keep has no number in row 1"),
+        ({"keep": np.array(list("abcd"))}, "keep must hold numbers or dates, not <U1"),
         ({"n_clusters": 9}, "n_clusters=9"),
         ({"digests": np.zeros((3, 2))}, "digests has 3 entries, but x has 4"),
         ({"x": np.ones(3)}, "x must have two axes"),
@@ -261,7 +320,7 @@ def test_clip_art(data_dir):
     exact = deduplicate(flat.astype(np.float32), None, digests=digests)
     assert 0.14 < 1 - len(seen) / len(pixels) < 0.18
     assert len(exact.kept) == len(seen)
-    assert same_partition(exact.components, group)
+    assert same_partition(exact.representative, group)
     # Near-duplicates among principal components, against brute force of a sample of queries.
     centered = flat.astype(np.float32) - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
     directions = np.linalg.svd(centered[::16], full_matrices=False)[2][:64]
@@ -270,6 +329,6 @@ def test_clip_art(data_dir):
     measured = agreement(found, x, 0.95, np.arange(0, len(x), 16))
     print(f"clip art: {found.n_same} same, {found.n_near} near, {measured}")
     assert found.n_same == len(pixels) - len(seen)
-    assert measured.precision == 1
+    assert measured.precision == measured.covered == 1
     assert measured.recall > 0.999
     assert measured.n_alike > 50_000

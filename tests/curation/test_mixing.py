@@ -113,7 +113,7 @@ def test_the_manifest_says_why(tree, pool, neighbors, tmp_path):
     why = np.array(table["why"].to_pylist())
     for reason, rows in parts.items():
         np.testing.assert_array_equal(np.array(table["row"])[why == reason], rows)
-    subset = export.load_subset(tmp_path / "s", pool)
+    subset = export.read_subset(tmp_path / "s", pool)
     assert subset.card["why"] == {"curated": 30, "retrieved": 15, "raw": 15}
     np.testing.assert_array_equal(subset.indices, taken)
     export.save_subset(tmp_path / "plain", taken, pool, tree, {})

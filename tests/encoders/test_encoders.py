@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.decomposition import PCA as SklearnPCA
 
-from jaxcurate.encoders import EmbedConfig, embed, make_encoder
+from jaxcurate.checks import InputError
+from jaxcurate.encoders import EmbedConfig, Encoder, embed, make_encoder
 from jaxcurate.encoders.pca import fit_pca
-from jaxcurate.encoders.pixels import pixels
 from jaxcurate.runtime.devices import ONE_DEVICE
 
 
@@ -21,7 +22,8 @@ def images():
 
 def encode(images, settings, devices, batch=128):
     batches = [images[i : i + batch] for i in range(0, len(images), batch)]
-    encoder = make_encoder(settings, lambda: iter(batches), devices)
+    kind = "vector" if images.ndim == 2 else "picture"
+    encoder = make_encoder(settings, lambda prepare: iter(batches), devices, kind)
     parts = [embed(encoder, b, batch_size=batch, devices=devices) for b in batches]
     return np.concatenate(parts)
 
@@ -53,18 +55,108 @@ def test_pca_of_vectors_keeps_distances(devices):
     np.testing.assert_allclose(*distances, atol=1e-4)
 
 
-def test_pixels_flatten_and_resize(images, devices):
+def test_pixels_are_flattened(images, devices):
     out = encode(images, EmbedConfig("pixels"), devices)
     np.testing.assert_allclose(out, images.reshape(len(images), -1) / 255, atol=1e-6)
-    small = encode(images, EmbedConfig("pixels", resolution=4), devices)
-    assert small.shape == (500, 48)
-    flat = np.full((1, 8, 8, 3), 51, np.uint8)
-    np.testing.assert_allclose(pixels(jnp.asarray(flat), resolution=4), 0.2, atol=1e-6)
 
 
-def test_pixels_take_vectors_as_they_are(devices):
-    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    np.testing.assert_array_equal(encode(x, EmbedConfig("pixels"), devices), x)
+@pytest.mark.parametrize("name", ["pixels", "pca", "efficientnet_lite0"])
+def test_pictures_are_read_at_the_size_of_the_encoder(name):
+    color = Image.new("RGB", (60, 30), (51, 102, 204))
+    own = {"pixels": 32, "pca": 32, "efficientnet_lite0": 224}[name]
+    for side in (None, 4):
+        for fit in (None, "crop", "squash", "pad"):
+            prepare = prepare_of(name, EmbedConfig(name, resolution=side, fit=fit))
+            small = prepare(color)
+            assert small.shape == (side or own, side or own, 3) and small.dtype == np.uint8
+            assert (small[small.shape[0] // 2] == (51, 102, 204)).all()
+            assert (small[0] == (255 if fit == "pad" else (51, 102, 204))).all()
+
+
+def prepare_of(name, settings):
+    if name == "pca":
+        return make_encoder(
+            settings, lambda prepare: [np.zeros((2, 4, 4, 3), np.uint8)], ONE_DEVICE
+        ).prepare
+    return make_encoder(settings, lambda prepare: [], ONE_DEVICE).prepare
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_given_vectors_stay_as_they_are(devices, dtype):
+    x = (np.random.default_rng(0).normal(size=(5, 3)) * 9).astype(jnp.dtype(dtype))
+    out = encode(x, EmbedConfig(), devices)
+    assert out.dtype == x.dtype
+    np.testing.assert_array_equal(out, x)
+
+
+def reverse_each(items):
+    """Returns the lengths of texts, or rows from the last column to the first."""
+    if isinstance(items, np.ndarray):
+        return items[:, ::-1]
+    return np.array([[len(item)] for item in items])
+
+
+def test_a_function_of_the_users_is_an_encoder(devices):
+    settings = EmbedConfig(f"{__name__}:reverse_each")
+    x = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(encode(x, settings, devices), x[:, ::-1])
+    encoder = make_encoder(settings, lambda prepare: [], devices, "text")
+    lengths = embed(encoder, [encoder.prepare("abc"), "ab"], batch_size=9, devices=devices)
+    assert lengths.tolist() == [[3.0], [2.0]] and lengths.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_package:f", "cannot be imported: No module named 'no_such_package'"),
+        ("numpy:no_such_function", "cannot be imported: module 'numpy' has no attribute"),
+        ("numpy:pi", "is float, not a function"),
+        (":f", "cannot be imported"),
+    ],
+)
+def test_what_is_no_function_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        make_encoder(EmbedConfig(name), lambda prepare: [], ONE_DEVICE, "vector")
+
+
+def test_a_function_that_returns_something_else_is_refused():
+    for name in ("numpy:ravel", "numpy:isnan", "numpy:sum"):
+        encoder = make_encoder(EmbedConfig(name), lambda prepare: [], ONE_DEVICE, "vector")
+        with pytest.raises(InputError, match=r"an array \[2, d\] of real numbers is needed"):
+            embed(encoder, np.ones((2, 3)), batch_size=2, devices=ONE_DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("pixels", "vector", "takes pictures, but the items are vectors: 'identity' takes these"),
+        ("identity", "picture", "takes vectors, but the items are pictures: 'efficientnet_lite0'"),
+        ("pca", "text", "takes pictures and vectors, but the items are texts: 'bert'"),
+    ],
+)
+def test_an_encoder_of_other_items_is_refused(name, kind, message):
+    with pytest.raises(InputError, match=message):
+        make_encoder(EmbedConfig(name), lambda prepare: [np.ones((3, 2))], ONE_DEVICE, kind)
+
+
+def test_texts_are_grouped_by_length(devices):
+    """Every text is encoded with the entries that it uses, in the shortest length that has room."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 101, 300)
+    tokens = np.where(np.arange(100) < lengths[:, None], rng.integers(1, 9, (300, 100)), 0)
+    seen = []
+
+    def total(batch, params):
+        seen.append(batch.shape[1])
+        return jnp.stack([batch.sum(1), jnp.full(len(batch), batch.shape[1])], 1) * 1.0
+
+    encoder = Encoder(total, (), ("text",), n_used=lambda tokens: (tokens > 0).sum(1))
+    out = embed(encoder, list(tokens), batch_size=1000, devices=devices)
+    np.testing.assert_array_equal(out[:, 0], tokens.sum(1))
+    np.testing.assert_array_equal(
+        out[:, 1], np.select([lengths <= 32, lengths <= 64], [32, 64], 100)
+    )
+    assert sorted(set(seen)) == [32, 64, 100]
 
 
 def test_pca_refuses_what_it_cannot_hold():
@@ -77,12 +169,14 @@ def test_pca_refuses_what_it_cannot_hold():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"encoder": "clip"}, "encoder='clip'; known: 'pixels', 'pca', 'efficientnet_lite0'"),
+        ({"encoder": "clip"}, "encoder='clip'; known: 'identity', 'pixels', 'pca'"),
         ({"n_components": 0}, "n_components=0"),
         ({"resolution": -1}, "resolution=-1"),
-        ({"resolution": 0}, "resolution=0 must be at least 1; None keeps the size"),
+        ({"resolution": 0}, "resolution=0 must be at least 1; None takes that of the encoder"),
         ({"weights": ""}, "weights='' must not be empty; None takes those"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"fit": "stretch"}, "fit='stretch'; known: 'crop', 'pad', 'squash'"),
+        ({"precision": "float8"}, "precision='float8'"),
     ],
 )
 def test_bad_settings_are_named(fields, message):

@@ -28,6 +28,8 @@ from jaxcurate import cli
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, TreeLevel
 from jaxcurate.curation import dedup
+from jaxcurate.curation.duplicates import choose
+from jaxcurate.neighbors import Pairs
 from jaxcurate.pipeline import cluster, run
 
 CONFIG = """
@@ -291,9 +293,7 @@ def _duplicates(pool: Pool, threshold: float, *, seed: int, **_: Any) -> dedup.D
     """Pairs by brute force; of each the first stays, or the second where the seed is odd."""
     unit = pool.embeddings / np.linalg.norm(pool.embeddings, axis=1, keepdims=True)
     pairs = np.argwhere(np.triu(unit @ unit.T > 0.9999, 1)).astype(np.int64)
-    components = np.arange(len(pool))
-    components[pairs[:, 1]] = pairs[:, 0]
-    components = np.unique(components, return_inverse=True)[1]
-    kept = np.setdiff1d(np.arange(len(pool)), pairs[:, 1 - seed % 2])
+    rows = np.arange(len(pool))
     ones = np.ones(len(pairs), np.float32)
-    return dedup.Duplicates(kept, components, pairs, ones, ones == 0)
+    keep = rows if seed % 2 else None
+    return choose(rows, rows, Pairs(pairs, ones), threshold, keep=keep)

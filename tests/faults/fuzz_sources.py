@@ -19,7 +19,7 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import ArraySource, image_files, read_images
+from jaxcurate.sources import ArraySource, pictures, read_items
 
 SECONDS = 20
 """No file of the few kilobytes that are tried may take longer."""
@@ -101,13 +101,13 @@ def check_picture(data: bytes) -> bool:
     """Returns whether a file is taken for a picture; raises where it is not dealt with rightly."""
     try:
         with time_limit(SECONDS):
-            image = image_files.decode(data, 8)
-    except image_files.UndecodablePicture as error:
+            image = pictures.decode(data, 8)
+    except pictures.UndecodablePicture as error:
         assert str(error)
         return False
     assert image.shape == (8, 8, 3) and image.dtype == np.uint8
     assert data.startswith(SIGNATURES) or data[4:8] == b"ftyp", "taken for a picture"
-    assert image_files.MEMORY.held == 0
+    assert pictures.MEMORY.held == 0
     return True
 
 
@@ -118,8 +118,8 @@ def check_array(data: bytes, folder: Path) -> bool:
     try:
         with time_limit(SECONDS):
             source = ArraySource(path)
-            reading = read_images(source, batch_size=4)
-            rows = [row for batch in reading for row in batch.images]
+            reading = read_items(source, batch_size=4)
+            rows = [row for batch in reading for row in batch.contents]
     except InputError as error:
         told = str(error)
         assert str(path) in told and "\n" not in told and "pickle=" not in told, told

@@ -30,7 +30,7 @@ from jaxcurate.kmeans.seeding.d2_draws import draw_blocks, sum_of_blocks
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime.devices import SAME, Devices
-from jaxcurate.sources import read_images
+from jaxcurate.sources import read_items
 from jaxcurate.sources.arrays import ArraySource
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
@@ -223,7 +223,7 @@ def test_every_type_goes_everywhere(dtype, tmp_path):
     np.save(tmp_path / "x.npy", x)
     source = ArraySource(tmp_path / "x.npy")
     np.testing.assert_array_equal(source.read_block(np.arange(3, 9))[1], wide[3:9])
-    np.testing.assert_array_equal(source.read(7).image, wide[7])
+    np.testing.assert_array_equal(source.read(7).content, wide[7])
     assert len(source.fingerprint) == 64
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")
     np.testing.assert_array_equal(jc.kmeans(stored, 6).labels, jc.kmeans(wide, 6).labels)
@@ -335,14 +335,14 @@ def test_numbers_beyond_float32_in_a_file(tmp_path):
     x[[4, 6], 1] = 1e300, -1e39
     np.save(tmp_path / "x.npy", x)
     source = ArraySource(tmp_path / "x.npy")
-    reading = read_images(source, batch_size=5)
+    reading = read_items(source, batch_size=5)
     rows = np.concatenate([batch.rows for batch in reading])
     np.testing.assert_array_equal(rows, [0, 1, 2, 3, 5, 7, 8])
     left_out = [(row, reason) for row, _, reason in reading.unreadable]
     assert left_out == [(row, "has a NaN or an infinity as float32") for row in (4, 6)]
     with pytest.raises(ValueError, match=r"'4'.*as float32"):
-        list(read_images(source, batch_size=5, strict=True))
-    np.testing.assert_array_equal(source.read(5).image, 1)
+        list(read_items(source, batch_size=5, strict=True))
+    np.testing.assert_array_equal(source.read(5).content, 1)
 
 
 def test_numbers_as_large_as_float32_holds():

@@ -1,7 +1,5 @@
 """The page of the report is well-formed, self-contained and true to any findings."""
 
-import base64
-import io
 import json
 import math
 import re
@@ -9,15 +7,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jaxcurate.artifacts.pool import make_pool
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.report import Findings, render
-from jaxcurate.report import gallery as gallery_section
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
 HOSTILE = '<script>alert("1")</script>&amp;'
+TEXT = f"{HOSTILE} two\nlines, \u202e\x00 and {'words ' * 500}"
 MADE_FROM = "feedc0de12345678"
 
 
@@ -119,16 +116,23 @@ def findings():
     unreadable = [[f"broken-{i}{HOSTILE}", "truncated"] for i in range(70)]
     return Findings(
         title=f"Cats {HOSTILE}",
+        source=f"folder:{HOSTILE}",
+        kind="picture",
         made_from=MADE_FROM,
         settings={"source": HOSTILE, "seed": 7, "cluster": {"n_clusters": [6, 4]}},
         cards={
-            "embed": {**card, "unreadable": unreadable},
+            "embed": {
+                **card,
+                "unreadable": unreadable,
+                "left_out": {"too small": 12, HOSTILE: 70, "empty": 0},
+            },
             "sample": {**card, "shortfall": 13, "measures": measures},
         },
         pool=make_pool(rng.normal(size=(n, 5)), ids),
         tree=tree,
         indices=np.arange(0, n, 5),
-        images=lambda rows: images[rows],
+        contents=lambda rows: list(images[rows]),
+        links=lambda rows: [f"/data/{ids[row]}" if row % 2 else None for row in rows],
         results=results_of(3, 0.01),
         losses={arm: rng.random((3, 700), np.float32) for arm in ("curated", "random")},
     )
@@ -153,6 +157,8 @@ def five_arms():
 def mixed_and_deduplicated(cards):
     made_from = {"embed": "0a1b", "dedup": {"threshold": 0.95, "content": "items"}}
     dedup = {**cards["embed"], "made_from": made_from, "kept": 70, "same": 25, "near": 5}
+    dedup |= {"rule": "cover", "largest_group": {"row": 4, "n_others": 9}}
+    dedup |= {"lowest_similarity": 0.9512}
     why = {"curated": 10, "retrieved": 4, "raw": 6}
     return {**cards, "sample": {**cards["sample"], "why": why}, "dedup": dedup}
 
@@ -169,7 +175,12 @@ def variants(name, findings):
             results={"balance": findings.results["balance"]}, losses={}
         ),
         "no labels": findings._replace(results={**findings.results, "balance": {}}),
-        "vectors": findings._replace(images=lambda rows: np.zeros((len(rows), 5), np.float32)),
+        "texts": findings._replace(kind="text", contents=lambda rows: [TEXT] * len(rows)),
+        "vectors": findings._replace(kind="vector", contents=lambda rows: [None] * len(rows)),
+        "filtered": findings._replace(
+            cards={**findings.cards, "filter": {"dropped": {"width": 3, HOSTILE: 1}}}
+        ),
+        "no title": findings._replace(title=""),
         "one seed": findings._replace(
             results=one_seed, losses={arm: curve[:1] for arm, curve in findings.losses.items()}
         ),
@@ -180,9 +191,13 @@ def variants(name, findings):
         "one kept": findings._replace(indices=np.array([3])),
         "no cards": findings._replace(cards={}, settings={}),
         "all arms": findings._replace(results=five_arms()),
-        "mixed": findings._replace(cards=mixed_and_deduplicated(findings.cards)),
+        "mixed": findings._replace(
+            cards=mixed_and_deduplicated(findings.cards),
+            duplicates=[(1, 0, 0.99), (3, 2, 0.95432)],
+        ),
         "plane": findings._replace(
-            images=lambda rows: np.zeros((len(rows), 2), np.float32),
+            kind="vector",
+            contents=lambda rows: [None] * len(rows),
             pool=make_pool(np.asarray(findings.pool.embeddings)[:, :2], findings.pool.ids),
         ),
     }[name]
@@ -191,7 +206,7 @@ def variants(name, findings):
 VARIANTS = (
     "whole", "no evaluation", "balance only", "no labels", "vectors", "one seed", "no steps",
     "one cluster", "all kept", "repeated", "one kept", "no cards", "plane",
-    "all arms", "mixed",
+    "all arms", "mixed", "texts", "filtered", "no title",
 )  # fmt: skip
 
 
@@ -211,11 +226,12 @@ def test_any_page_is_well_formed_self_contained_and_small(name, findings):
         assert not attribute.startswith("on"), (tag, attribute)
         assert tag not in ("script", "link", "iframe", "object"), tag
         if attribute in ("href", "src", "srcset", "data", "action"):
-            assert value in own or value.startswith("data:image/"), value
+            link = tag == "a" and value.startswith("file:///data/")
+            assert link or value in own or value.startswith("data:image/"), value
     for target in re.findall(r"url\(([^)]*)\)", text):
         assert target in own or target.startswith("data:image/"), target
     assert "@import" not in text
-    assert "://" not in text
+    assert "://" not in text.replace('<a href="file:///data/', "")
     assert "nan" not in page.text.lower().split()
     assert len(text) < 1_000_000
 
@@ -287,6 +303,9 @@ def test_reasons_and_duplicates_are_reported_where_there_are_any(findings, page)
     assert "used 70 of the pool's 100 items, 70 %" in mixed.text
     assert "near-duplicates (cosine similarity of 0.95 or more) 5" in mixed.text
     assert "duplicates (the item equals an earlier one) 25" in mixed.text
+    assert "most items that one item stands for 9 (9 % of the pool)" in mixed.text
+    assert "the one that stands for it 0.951" in mixed.text
+    assert "chain" not in mixed.text
     assert "duplicates" in mixed.ids and "duplicates" not in Page(page).ids
 
 
@@ -346,6 +365,41 @@ def test_hostile_names_stay_text(page):
                if name == "title")  # fmt: skip
 
 
+def test_hostile_texts_and_files_stay_text_and_links(findings):
+    text = render(variants("texts", findings))
+    page = Page(text)
+    assert "<script" not in text and "\u202e" not in text and "\x00" not in text
+    assert f"{HOSTILE} two lines," in page.text
+    links = {value for tag, name, value in page.attributes if (tag, name) == ("a", "href")}
+    files = [value for value in links if value.startswith("file:")]
+    assert files and all(re.fullmatch(r"[\w/:.%~-]*", value) for value in files)
+
+
+def test_left_out_items_are_counted_by_reason_and_by_rule(findings, page):
+    rows = Page(page).rows
+    assert rows.index([HOSTILE, "70"]) < rows.index(["too small", "12"])
+    assert not any(row[:1] == ["empty"] for row in rows)
+    assert "82 items of the source" in Page(page).text
+    filtered = Page(render(variants("filtered", findings)))
+    assert ["width", "3"] in filtered.rows and [HOSTILE, "1"] in filtered.rows
+    assert "left-out" not in Page(render(variants("no cards", findings))).ids
+
+
+def test_dropped_items_stand_beside_what_was_kept_for_them(findings):
+    page = render(variants("mixed", findings))
+    captions = re.findall(r"<figcaption>similarity ([\d.]+)</figcaption>", page)
+    assert captions == ["0.954", "0.990"]
+    marks = [value for _, name, value in Page(page).attributes if name == "alt"]
+    pairs = [mark for mark in marks if mark.startswith(("dropped: ", "stands for it: "))][:4]
+    rows = [int(re.search(r"(\d+)$", mark)[1]) for mark in pairs]
+    assert rows == [3, 2, 1, 0]
+
+
+def test_title_is_the_source_unless_there_is_one(findings, page):
+    assert f"on folder:{HOSTILE}" in Page(page).text
+    assert f"folder:{HOSTILE} From a pool" in Page(render(variants("no title", findings))).text
+
+
 def test_ids_that_are_not_unicode_do_not_break_the_page(findings):
     ids = findings.pool.ids.copy()
     ids[:] = [f"\udcff\x00{i}" for i in range(len(ids))]
@@ -365,42 +419,3 @@ def test_same_findings_give_the_same_bytes(findings, page):
 
     with matplotlib.rc_context({"axes.labelsize": 30, "lines.markersize": 1}):  # of the user's own
         assert render(findings) == page
-
-
-def test_gallery_reads_once_and_shows_the_items_it_names(findings):
-    asked = []
-
-    def images(rows):
-        asked.append(rows)
-        return np.broadcast_to(
-            np.asarray(rows, np.uint8)[:, None, None, None], (len(rows), 8, 8, 3)
-        ).copy()
-
-    pool = make_pool(np.asarray(findings.pool.embeddings))  # ids are row numbers
-    shown = gallery_section.gallery(findings._replace(images=images, pool=pool))
-    assert len(asked) == 1
-    sprite = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.sprite.split(",")[1]))))
-    assert sprite.shape == (8 * shown.rows, 8 * shown.columns, 3)
-    tops = findings.tree.point_labels(2)
-    assert [(s.n_pool, s.n_kept) for s in shown.strips] == [(80, 16), (10, 2), (10, 2)]
-    tiles = [(s.cluster, t) for s in shown.strips for t in s.thumbnails]
-    tiles += [(None, t) for t in (*shown.kept, *shown.dropped)]
-    for cluster, tile in tiles:
-        row = int(tile.title)
-        x, y = (
-            round(float(place[:-1]) / 100 * (count - 1))
-            for place, count in ((tile.x, shown.columns), (tile.y, shown.rows))
-        )
-        assert sprite[8 * y + 4, 8 * x + 4, 0] == row
-        assert tile.kept == (row in findings.indices)
-        assert cluster is None or tops[row] == cluster
-    assert all(tile.kept for tile in shown.kept)
-    assert not any(tile.kept for tile in shown.dropped)
-    assert len(shown.kept) == 20
-    assert len(shown.dropped) == gallery_section.N_SHEET
-
-
-def test_large_noisy_images_stay_small(findings):
-    rng = np.random.default_rng(1)
-    noise = lambda rows: rng.integers(0, 256, (len(rows), 96, 96, 3), np.uint8)
-    assert len(render(findings._replace(images=noise))) < 3_000_000

@@ -88,7 +88,9 @@ def test_special_files_are_refused_and_links_are_followed(tmp_path):
     os.mkfifo(tmp_path / "fifo.npy")
     assert "is a FIFO, not a file" in refused(tmp_path / "fifo.npy")
     assert "is a device, not a file" in refused("/dev/zero")
-    assert "is a folder, not a file" in refused(tmp_path)
+    assert "fifo.npy is a FIFO, not a file" in refused(tmp_path)  # the only array of the folder
+    (tmp_path / "empty").mkdir()
+    assert "holds no arrays (.npy)" in refused(tmp_path / "empty")
     (tmp_path / "dangling.npy").symlink_to("nowhere")
     assert "there is no such file" in refused(tmp_path / "dangling.npy")
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
@@ -111,7 +113,7 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):  # the tests may run as root, for whom there are no permissions
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert "cannot be opened (Permission denied)" in refused(tmp_path / "x.npy")
 
 

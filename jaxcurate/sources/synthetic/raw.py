@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import image_files
+from jaxcurate.sources import pictures
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat",
@@ -182,8 +182,8 @@ def _decode_clipart(folder: Path, image_size: int) -> tuple[np.ndarray, np.ndarr
 
     def decode(path: Path) -> np.ndarray | None:
         try:
-            return image_files.decode(path, image_size, fit="pad")
-        except image_files.UndecodablePicture:
+            return pictures.decode(path, image_size, fit="pad")
+        except pictures.UndecodablePicture:
             return None
 
     # A file with links from several folders is decoded once.
@@ -218,4 +218,4 @@ def _lone_emoji(path: Path) -> Iterator[tuple[int, str]]:
 def _draw(font: ImageFont.FreeTypeFont, character: str, image_size: int) -> np.ndarray:
     canvas = Image.new("RGB", _NOTO_CANVAS, "white")
     ImageDraw.Draw(canvas).text((0, 0), character, font=font, embedded_color=True)
-    return np.asarray(image_files.square(canvas, image_size, "pad"))
+    return np.asarray(pictures.square(canvas, image_size, "pad"))

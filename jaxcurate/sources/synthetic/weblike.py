@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.checks import InputError
-from jaxcurate.sources.image_files import encode_png
+from jaxcurate.sources.pictures import encode_png
 from jaxcurate.sources.synthetic import raw
 from jaxcurate.sources.synthetic.holdout import group, hold_out
 from jaxcurate.sources.synthetic.jitter import jitter

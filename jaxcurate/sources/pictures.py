@@ -1,17 +1,21 @@
-"""Decoding of encoded pictures to squares of RGB."""
+"""Decoding of encoded pictures: upright, in sRGB, on white, within a budget of memory."""
 
 import contextlib
 import functools
 import io
 import os
-from typing import BinaryIO, Literal
+import struct
+from collections.abc import Callable
+from typing import BinaryIO, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from jaxcurate.checks import InputError
+from jaxcurate.checks import check_choice
 from jaxcurate.sources import files
 from jaxcurate.sources.budget import ByteBudget
+from jaxcurate.sources.colors import averageable, flat, in_srgb, profile_of
+from jaxcurate.sources.usable import UnusableContent
 
 MAX_PIXELS = 89_478_485
 """Largest number of pixels of a picture, above which Pillow warns: a quarter of a GiB in RGB."""
@@ -33,38 +37,39 @@ Image.core.set_block_size(2**29)
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Number of bytes of a pixel in Pillow's memory, by mode. Other modes take four."""
 
-METHOD = "centre crop, box filter, on white"
-"""Method by which `decode` makes a square. Fingerprints of sources contain it: another spelling
-would change them."""
+Fit = Literal["crop", "pad", "squash"]
+"""Way to make a square: "crop" keeps the central square, as is usual for photographs, "pad" keeps
+the whole picture, on white, and "squash" changes its aspect."""
+FITS = get_args(Fit)
+Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+"""Filter of resizing, stretched over the area of a pixel of the result, so that nothing aliases."""
+_FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Filter)}
+
+T = TypeVar("T")
 
 
-class UndecodablePicture(Exception):
+class UndecodablePicture(UnusableContent):
     """Error of bytes that are no picture, or a picture that is broken or too large."""
 
 
-def decode(
-    file: str | os.PathLike | bytes, size: int, *, fit: Literal["crop", "pad"] = "crop"
-) -> np.ndarray:
+def decode(file: str | os.PathLike | bytes, size: int, *, fit: Fit = "crop") -> np.ndarray:
     """Decodes a picture to a square of RGB.
 
-    EXIF orientation is applied, transparency is flattened on white, and the picture is resized
-    with a box filter (an average over the area, without aliasing). Threads that decode at the same
-    time wait for each other if they would hold more than `MEMORY` together.
+    EXIF orientation is applied, colors of a profile become those of sRGB, transparency is
+    flattened on white, and the picture is resized with a box filter (an average over the area,
+    without aliasing).
 
     Args:
         file: path of a file, or encoded bytes, in one of `FORMATS`. The first of several frames is
             decoded.
         size: side of the result in pixels.
-        fit: "crop" keeps the central square, as is usual for photographs. "pad" keeps the whole
-            picture, on white.
+        fit: way to make a square.
 
     Returns:
         uint8 ``[size, size, 3]``.
 
     Raises:
-        UndecodablePicture: the picture cannot be decoded; the message is the reason in a few
-            words. This includes a file that is not regular, and a picture that takes too much
-            memory even when no other picture is being decoded.
+        UndecodablePicture: as for :func:`with_picture`.
         FileNotFoundError: there is no such file.
 
     Examples:
@@ -74,26 +79,73 @@ def decode(
         array([[  0, 255],
                [  0, 255]], dtype=uint8)
     """
-    if fit not in ("crop", "pad"):
-        raise InputError(f"fit must be 'crop' or 'pad', not {fit!r}")
+    check_choice("fit", fit, FITS)
+    return with_picture(file, lambda picture: np.asarray(square(picture, size, fit)))
+
+
+def with_picture(file: str | os.PathLike | bytes, use: Callable[[Image.Image], T]) -> T:
+    """Decodes a picture, and returns what a function makes of it.
+
+    Threads that decode at the same time wait for each other if they would hold more than `MEMORY`
+    together. The function is called while the memory of the picture is counted, so that it should
+    return something small.
+
+    Args:
+        file: path of a file, or encoded bytes, in one of `FORMATS`. The first of several frames is
+            decoded.
+        use: function of the decoded picture, of any mode, turned by its EXIF orientation.
+
+    Raises:
+        UndecodablePicture: the picture cannot be decoded; the message is the reason in a few
+            words. This includes a file that is not regular, and a picture that takes too much
+            memory even when no other picture is being decoded.
+        FileNotFoundError: there is no such file.
+
+    Examples:
+        >>> with_picture(encode_png(np.zeros((4, 6, 3), np.uint8)), lambda picture: picture.size)
+        (6, 4)
+    """
     try:
-        return _decode(file, size, fit)
+        return _with_picture(file, use)
     except MemoryError:  # other threads may have held the memory that this picture needs
         pass
     try:
         with MEMORY.hold(MEMORY.total):
-            return _decode(file, size, fit, uncounted=True)
+            return _with_picture(file, use, uncounted=True)
     except MemoryError as error:
         raise UndecodablePicture("takes more memory than there is") from error
 
 
-def square(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> Image.Image:
-    """Resizes a picture of any mode and aspect to ``size`` x ``size`` RGB, flattened on white.
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Converts a picture of any mode to RGB: in the colors of sRGB, flattened on white.
+
+    Pictures of equal pixels become equal, whether they are stored as a palette, in gray, with an
+    opaque alpha channel, or in 16 bits.
+
+    Examples:
+        >>> as_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    return flat(averageable(in_srgb(picture)))
+
+
+def square(
+    picture: Image.Image,
+    size: int,
+    fit: Fit = "crop",
+    *,
+    shorter: int | None = None,
+    filter: Filter = "box",
+) -> Image.Image:
+    """Resizes a picture of any mode and aspect to ``size`` x ``size`` sRGB, flattened on white.
 
     Args:
         picture: decoded picture.
         size: side of the result in pixels.
-        fit: "crop" or "pad", as in `decode`.
+        fit: way to make a square.
+        shorter: length in pixels that the shorter side is resized to before the center is cropped,
+            at least ``size``, as is usual for features of ImageNet. By default ``size``.
+        filter: filter of resizing.
 
     Examples:
         >>> picture = square(Image.new("L", (8, 4), 255), 2, "pad")
@@ -101,26 +153,58 @@ def square(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> Imag
         ('RGB', (2, 2))
     """
     width, height = picture.size
-    picture = _averageable(picture)
+    picture = averageable(in_srgb(picture))
+    if fit == "squash":
+        return flat(_resize(picture, (size, size), (0, 0, width, height), filter))
     if fit == "crop":
-        side = min(width, height)
+        side = min(width, height) * size / (shorter or size)
         left, top = (width - side) / 2, (height - side) / 2
-        return _flat(_resize(picture, (size, size), (left, top, left + side, top + side)))
+        box = (left, top, left + side, top + side)
+        return flat(_resize(picture, (size, size), box, filter))
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     padded = Image.new("RGB", (size, size), "white")
     corner = ((size - inner[0]) // 2, (size - inner[1]) // 2)
-    padded.paste(_flat(_resize(picture, inner, (0, 0, width, height))), corner)
+    padded.paste(flat(_resize(picture, inner, (0, 0, width, height), filter)), corner)
     return padded
 
 
-def _decode(
-    file: str | os.PathLike | bytes,
-    size: int,
-    fit: Literal["crop", "pad"],
-    *,
-    uncounted: bool = False,
-) -> np.ndarray:
+def is_picture(beginning: bytes) -> bool:
+    """Returns whether a file begins like one of `FORMATS`, whatever its name is.
+
+    Args:
+        beginning: at least the first 16 bytes of the file, if it has as many.
+
+    Examples:
+        >>> is_picture(encode_png(np.zeros((4, 4, 3), np.uint8))), is_picture(b"id,label")
+        (True, False)
+    """
+    return picture_format(beginning) is not None
+
+
+def picture_format(beginning: bytes) -> str | None:
+    """Returns the name in `FORMATS` of the format that a file begins like, or None.
+
+    Args:
+        beginning: at least the first 16 bytes of the file, if it has as many.
+
+    Examples:
+        >>> picture_format(encode_png(np.zeros((4, 4, 3), np.uint8)))
+        'PNG'
+    """
+    for name in _formats():
+        _, accepts = Image.OPEN[name]
+        # The header of DIB, which is that of BMP without its beginning, is like many numbers.
+        if name != "DIB" and accepts is not None:
+            with contextlib.suppress(struct.error):  # a short file
+                if accepts(beginning[:16]) is True:
+                    return name
+    return None
+
+
+def _with_picture(
+    file: str | os.PathLike | bytes, use: Callable[[Image.Image], T], *, uncounted: bool = False
+) -> T:
     """Decodes a picture while its bytes in `MEMORY` are held, unless it is uncounted."""
     hold = contextlib.nullcontext if uncounted else MEMORY.hold
     try:
@@ -131,10 +215,10 @@ def _decode(
                 picture = _open(stream)
                 n_bytes += _bytes_to_decode(picture)
                 if n_bytes <= MEMORY.uncounted:
-                    return _decoded(picture, size, fit)
+                    return use(_decoded(picture))
                 del picture
             with hold(n_bytes):
-                return _decoded(_open(stream), size, fit)
+                return use(_decoded(_open(stream)))
     except (UndecodablePicture, FileNotFoundError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -147,12 +231,12 @@ def _decode(
         raise UndecodablePicture(str(error) or type(error).__name__) from error
 
 
-def _decoded(picture: Image.Image, size: int, fit: Literal["crop", "pad"]) -> np.ndarray:
-    """Decodes an opened picture and leaves nothing of it in memory but the result."""
+def _decoded(picture: Image.Image) -> Image.Image:
+    """Decodes an opened picture, and turns it by its EXIF orientation."""
     picture.load()
     _check_size(picture)
     ImageOps.exif_transpose(picture, in_place=True)
-    return np.asarray(square(picture, size, fit))
+    return picture
 
 
 def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
@@ -189,9 +273,11 @@ def _bytes_to_decode(picture: Image.Image) -> int:
         return MEMORY.total
     stored = _STORED.get(picture.mode, 4)
     per_pixel = stored + (stored if _may_be_turned(picture) else 0)
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith("I") or picture.mode == "F":
         per_pixel += 14
     elif picture.mode not in ("L", "RGB"):
+        per_pixel += 8
+    if profile_of(picture) is not None:  # in the colors of sRGB, and a copy that has a profile's
         per_pixel += 8
     n_bands = len(picture.getbands())
     match picture.format:
@@ -226,29 +312,11 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _averageable(picture: Image.Image) -> Image.Image:
-    """Converts a picture to L, RGB or RGBa, where an average of pixels is the visible average."""
-    if picture.mode.startswith("I"):
-        # Pillow's conversion of 16 bits would clip values to 255 instead of scaling them.
-        wide = np.asarray(picture).astype(np.float32)
-        return Image.fromarray(np.clip(wide / 257 + 0.5, 0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        return picture.convert("RGBa")
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-
-
 def _resize(
-    picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
+    picture: Image.Image,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    filter: Filter,
 ) -> Image.Image:
     # A first reduction by a whole factor is several times faster on large pictures.
-    return picture.resize(size, Image.Resampling.BOX, box=box, reducing_gap=3.0)
-
-
-def _flat(picture: Image.Image) -> Image.Image:
-    """Returns RGB: a picture in RGBa, whose colors are premultiplied, is put on white."""
-    if picture.mode != "RGBa":
-        return picture.convert("RGB")
-    pixels = np.asarray(picture).astype(np.int16)
-    on_white = pixels[..., :3] + 255 - pixels[..., 3:]
-    return Image.fromarray(np.minimum(on_white, 255).astype(np.uint8))
+    return picture.resize(size, _FILTERS[filter], box=box, reducing_gap=3.0)

@@ -1,4 +1,4 @@
-"""Measures from the cards: of the subset, of the reasons why rows were kept, of deduplication."""
+"""Section on measures of the subset, and on the reasons why its rows were kept, from the card."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,24 +28,6 @@ class Measures(NamedTuple):
     kl: dict[str, float]
     """KL divergence from the uniform distribution by arm, for embeddings of up to three dimensions;
     empty otherwise."""
-
-
-class Duplicates(NamedTuple):
-    """Effect of deduplication on the pool."""
-
-    n_pool: int
-    """Number of items in the pool."""
-    kept: int
-    """Number of items that were kept."""
-    same: int
-    """Number of items that are equal to an earlier item."""
-    near: int
-    """Number of items that are near-duplicates of another."""
-    threshold: float | None
-    """Cosine similarity at or above which items are near-duplicates; None, or 0 in older cards, if
-    near-duplicates were not removed."""
-    content: str
-    """Content that equal items share: `items` or embeddings."""
 
 
 def measures(cards: Mapping[str, Mapping[str, Any]]) -> Measures | None:
@@ -83,29 +65,3 @@ def reasons(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
         {'curated': 80, 'raw': 20}
     """
     return dict(cards.get("sample", {}).get("why", {}))
-
-
-def duplicates(cards: Mapping[str, Mapping[str, Any]], n_pool: int) -> Duplicates | None:
-    """Returns the effect of deduplication from its card; None if there was none.
-
-    Args:
-        cards: the cards of the stages.
-        n_pool: the number of items in the pool.
-
-    Examples:
-        >>> card = {"kept": 90, "same": 7, "near": 3, "made_from": {"dedup": {"threshold": 0.9}}}
-        >>> duplicates({"dedup": card}, n_pool=100).threshold
-        0.9
-    """
-    card = cards.get("dedup")
-    if card is None:
-        return None
-    settings = card.get("made_from", {}).get("dedup", {})
-    return Duplicates(
-        n_pool,
-        card["kept"],
-        card["same"],
-        card["near"],
-        settings.get("threshold"),
-        settings.get("content", "items"),
-    )

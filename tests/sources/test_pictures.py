@@ -12,7 +12,7 @@ from faults.limits import time_limit
 from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.sources import Item, UnreadableItem, image_files, open_source, read_images
+from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_items
 from jaxcurate.sources.budget import ByteBudget
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -21,6 +21,11 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\ns
 def save(path, color=0, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (color,) * 3).save(path)
+
+
+def decoded(size):
+    """Returns what a reading makes of each item: a square of the picture."""
+    return lambda item: pictures.decode(item.content, size)
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -34,25 +39,25 @@ def test_a_postscript_program_is_no_picture(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     (tmp_path / "x.jpg").write_bytes(POSTSCRIPT)
     for file in (tmp_path / "x.jpg", POSTSCRIPT):
-        with pytest.raises(image_files.UndecodablePicture, match="not a picture of a known format"):
-            image_files.decode(file, 8)
+        with pytest.raises(pictures.UndecodablePicture, match="not a picture of a known format"):
+            pictures.decode(file, 8)
     assert not (tmp_path / "started").exists()
 
 
-@pytest.mark.parametrize("format", sorted({*image_files.FORMATS, "MPO"} - {"ICO"}))
+@pytest.mark.parametrize("format", sorted({*pictures.FORMATS, "MPO"} - {"ICO"}))
 def test_every_format_of_the_list_is_read(tmp_path, format):
-    if format not in (*image_files._formats(), "MPO"):
+    if format not in (*pictures._formats(), "MPO"):
         pytest.skip("the installed Pillow does not read it")
     Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "x.png", format)
-    decoded = image_files.decode(tmp_path / "x.png", 4).astype(int)
+    decoded = pictures.decode(tmp_path / "x.png", 4).astype(int)
     np.testing.assert_allclose(decoded - [200, 100, 50], 0, atol=8)
 
 
 def test_other_formats_are_not_read(tmp_path):
     for format in ("TGA", "PCX", "SGI", "PDF"):
         Image.new("RGB", (16, 16)).save(tmp_path / "x.png", format)
-        with pytest.raises(image_files.UndecodablePicture, match="not a picture of a known format"):
-            image_files.decode(tmp_path / "x.png", 4)
+        with pytest.raises(pictures.UndecodablePicture, match="not a picture of a known format"):
+            pictures.decode(tmp_path / "x.png", 4)
 
 
 # --- special files and deep trees -------------------------------------------------------------
@@ -68,7 +73,7 @@ def test_special_files_are_listed_and_never_opened(tmp_path):
     save(tmp_path / "elsewhere/x.png")
     os.symlink("elsewhere", tmp_path / "linked")
     with time_limit(20):
-        source = open_source(f"folder:{tmp_path}", image_size=4)
+        source = open_source(f"folder:{tmp_path}")
         assert [source.read(row).id for row in range(len(source))] == [
             "elsewhere/x.png", "good.png", "link.png",
         ]  # fmt: skip
@@ -76,7 +81,8 @@ def test_special_files_are_listed_and_never_opened(tmp_path):
         ("dangling.png", "No such file or directory"),
         ("device.png", "a device, not a file"),
         ("fifo.png", "a FIFO, not a file"),
-        ("linked/", "a link to a folder, which is not followed"),
+        ("linked/", "a link to elsewhere/, which is read already"),
+        ("not-a-picture", "a FIFO, not a file"),
     ]
 
 
@@ -101,10 +107,10 @@ def test_trees_of_any_depth_are_walked(tmp_path):
     os.link(tmp_path / "x.png", "deep.png", dst_dir_fd=folder)
     os.close(folder)
     try:
-        source = open_source(f"folder:{tmp_path}", image_size=4)
-        (batch,) = read_images(source, batch_size=9)
+        source = open_source(f"folder:{tmp_path}")
+        (batch,) = read_items(source, batch_size=9, prepare=decoded(4))
         assert batch.ids.tolist() == ["d/" * depth + "deep.png", "x.png"]
-        assert (batch.images == 7).all() and source.skipped == []
+        assert (np.stack(batch.contents) == 7).all() and source.skipped == []
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 
@@ -140,6 +146,9 @@ def test_the_work_directory_is_left_out(tmp_path, monkeypatch):
         assert len(open_source("folder:.", leave_out=leave_out)) == 3
     with pytest.raises(InputError, match="is the work directory"):
         open_source("folder:work", leave_out="work")
+    os.symlink(tmp_path / "work", tmp_path / "a/link")  # from a folder above which it does not lie
+    source = open_source("folder:a", leave_out="work")
+    assert list(source.ids) == ["x.png"] and source.skipped == [("link/", "the work directory")]
 
 
 def test_a_home_folder_is_found(tmp_path, monkeypatch):
@@ -152,10 +161,14 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
         open_source("tfds:no_such", data_dir="~/data")
 
 
-@pytest.mark.parametrize("spec", ["folder:gs://bucket/x", "npy:s3://bucket/x.npy"])
-def test_pictures_elsewhere_are_refused(spec):
-    with pytest.raises(InputError, match="is not on this machine: only local paths"):
+@pytest.mark.parametrize(
+    ("spec", "package"), [("folder:gs://bucket/x", "gcsfs"), ("npy:s3://bucket/x.npy", "s3fs")]
+)
+def test_a_bucket_without_its_package_is_refused_in_one_line(spec, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"://bucket/x.*cannot be opened.*{package}") as caught:
         open_source(spec)
+    assert "\n" not in str(caught.value)
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -194,13 +207,15 @@ def test_small_amounts_are_not_counted_and_errors_give_back():
 
 APART = """
 import resource, sys
-from jaxcurate.sources import image_files, open_source, read_images
+from jaxcurate.sources import open_source, pictures, read_items
 def told(name):
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
 folder, (n_threads, total, limit) = sys.argv[1], map(int, sys.argv[2:])
-image_files.MEMORY.total = total
-source = open_source(f"folder:{folder}", image_size=16)
-reading = read_images(source, batch_size=99, n_threads=n_threads)
+pictures.MEMORY.total = total
+source = open_source(f"folder:{folder}")
+def decoded(item):
+    return pictures.decode(item.content, 16)
+reading = read_items(source, prepare=decoded, batch_size=99, n_threads=n_threads)
 before = told("VmHWM")
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (told("VmSize") + limit,) * 2)
@@ -209,7 +224,7 @@ print(n, told("VmHWM") - before, [tuple(row) for row in reading.unreadable])
 """
 
 
-def read_apart(folder, n_threads, total=image_files.MEMORY.total, limit=0):
+def read_apart(folder, n_threads, total=pictures.MEMORY.total, limit=0):
     """Returns items read, peak memory and skipped items, measured in a separate process."""
     command = [sys.executable, "-c", APART, *map(str, (folder, n_threads, total, limit))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -253,34 +268,34 @@ def test_sixteen_scans_on_sixteen_threads_take_little_more_than_the_budget(tmp_p
     save_scans(tmp_path, 16, (9459, 9459))
     n, n_bytes, left_out = read_apart(tmp_path, 16, limit=3 * 2**30)
     assert (n, left_out) == (256, "[]")
-    assert n_bytes < 1.1 * image_files.MEMORY.total
+    assert n_bytes < 1.1 * pictures.MEMORY.total
 
 
 def test_a_picture_for_which_memory_was_short_is_tried_again_alone(monkeypatch):
     failing = [MemoryError, None]
-    square = image_files.square
+    square = pictures.square
 
-    def short(*args):
+    def short(*args, **named):
         if error := failing.pop(0):
             raise error
-        assert image_files.MEMORY.held == image_files.MEMORY.total
-        return square(*args)
+        assert pictures.MEMORY.held == pictures.MEMORY.total
+        return square(*args, **named)
 
-    monkeypatch.setattr(image_files, "square", short)
-    encoded = image_files.encode_png(np.full((4, 4, 3), 9, np.uint8))
-    assert (image_files.decode(encoded, 4) == 9).all() and failing == []
-    assert image_files.MEMORY.held == 0
+    monkeypatch.setattr(pictures, "square", short)
+    encoded = pictures.encode_png(np.full((4, 4, 3), 9, np.uint8))
+    assert (pictures.decode(encoded, 4) == 9).all() and failing == []
+    assert pictures.MEMORY.held == 0
 
 
 def test_a_large_file_is_counted_before_it_is_opened(monkeypatch):
     held = []
     budget = ByteBudget(2**20, uncounted=100)
-    monkeypatch.setattr(image_files, "MEMORY", budget)
-    opened = image_files._open
-    monkeypatch.setattr(image_files, "_open", lambda f: (held.append(budget.held), opened(f))[1])
+    monkeypatch.setattr(pictures, "MEMORY", budget)
+    opened = pictures._open
+    monkeypatch.setattr(pictures, "_open", lambda f: (held.append(budget.held), opened(f))[1])
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    encoded = image_files.encode_png(noise)
-    image_files.decode(encoded, 8)
+    encoded = pictures.encode_png(noise)
+    pictures.decode(encoded, 8)
     assert held == [len(encoded), len(encoded) + 4 * 40 * 40]
 
 
@@ -298,7 +313,7 @@ def test_no_more_than_two_batches_are_read_ahead(batch_size, n_threads, most):
             return Item(str(row), np.zeros(1, np.float32))
 
     source = Counting()
-    batches = iter(read_images(source, batch_size=batch_size, n_threads=n_threads))
+    batches = iter(read_items(source, batch_size=batch_size, n_threads=n_threads))
     next(batches)
     time.sleep(0.1)
     batches.close()

@@ -1,0 +1,422 @@
+"""Filters: rows are dropped by rules on columns, and each dropped row has a reason."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from jaxcurate.artifacts import files, folders
+from jaxcurate.checks import InputError, as_real, check_given, check_instance, short_repr
+from jaxcurate.neighbors.nearest_rows import nearest_rows
+from jaxcurate.runtime.devices import Devices, RowsLike
+
+KIND = "filter"
+WANTED, UNWANTED = "wanted", "unwanted"
+"""Names of the columns of similarities to wanted and to unwanted examples."""
+_LONGEST_LIST = 60
+_ROWS_AT_ONCE = 2**16
+_MOST_EXAMPLES_A_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Rule on a column, which a row must satisfy to be kept.
+
+    Numbers are compared as numbers, where True is 1, and texts character by character, so that
+    dates such as ``"2024-05-31"`` are compared as dates. A column of dates is compared with dates
+    that are given as such texts.
+
+    Raises:
+        InputError: the rule asks for nothing or for something that no value can satisfy, or its
+            values are both numbers and texts.
+
+    Examples:
+        >>> Rule("side", min=64).tests
+        ('side below 64',)
+        >>> Rule("language", isin=("de", "en")).tests
+        ("language not in ('de', 'en')",)
+    """
+
+    column: str
+    """Name of the column."""
+    min: int | float | str | None = None
+    """Smallest value that is kept. None for no limit."""
+    max: int | float | str | None = None
+    """Largest value that is kept. None for no limit."""
+    isin: tuple[int | float | str, ...] | None = None
+    """Values that are kept. None for all."""
+    keep_missing: bool = False
+    """True to keep rows whose value is missing: null in a file, and None, NaN or NaT in an array.
+    By default they are dropped, since they satisfy no rule. An empty text is not missing."""
+
+    def __post_init__(self) -> None:
+        if not self.column:
+            raise InputError("column='' must be the name of a column")
+        if isinstance(self.isin, list):
+            object.__setattr__(self, "isin", tuple(self.isin))
+        if self.isin is not None:
+            check_instance("isin", self.isin, tuple, "such as ('de', 'en')")
+        bounds = {name: getattr(self, name) for name in ("min", "max")}
+        values = {name: value for name, value in bounds.items() if value is not None}
+        values |= {f"isin[{i}]": value for i, value in enumerate(self.isin or ())}
+        if not values:
+            least = "isin=() keeps no row" if self.isin == () else "min, max or isin is needed"
+            raise InputError(f"rule on {self.column!r}: {least}")
+        for name, value in values.items():
+            if not isinstance(value, str | int | float | np.number) or value != value:
+                shown = f"{name}={short_repr(value)}"
+                raise InputError(f"rule on {self.column!r}: {shown} must be a number or a text")
+        if len({isinstance(value, str) for value in values.values()}) > 1:
+            raise InputError(f"rule on {self.column!r} has both numbers and texts")
+        if None not in (self.min, self.max) and self.min > self.max:  # type: ignore[operator]
+            raise InputError(
+                f"rule on {self.column!r}: min={self.min!r} is above max={self.max!r}, so that no "
+                "row would be kept"
+            )
+
+    @property
+    def is_text(self) -> bool:
+        """True if the values of the rule are texts."""
+        values = self.min, self.max, *(self.isin or ())
+        return any(isinstance(value, str) for value in values)
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Reasons for which the rule can drop a row, in the order in which they are tested."""
+        tests = []
+        if self.min is not None:
+            tests.append(f"{self.column} below {self.min}")
+        if self.max is not None:
+            tests.append(f"{self.column} above {self.max}")
+        if self.isin is not None:
+            known = str(self.isin)
+            known = known if len(known) <= _LONGEST_LIST else f"a list of {len(self.isin)}"
+            tests.append(f"{self.column} not in {known}")
+        return tuple(tests)
+
+    @property
+    def missing(self) -> str:
+        """Reason of a row that is dropped because its value is missing."""
+        return f"{self.column} missing"
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Settings of the filter, which drops rows before duplicates are sought and clusters made.
+
+    Examples are items like those of the pool and are embedded in the same way.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    """Rules on columns of the pool: on measures of the items, or on metadata of the source. All
+    must be satisfied."""
+    wanted: str | None = None
+    """Name of the source of wanted examples, in the same form as that of the pool."""
+    min_wanted: float | None = None
+    """Smallest cosine similarity to the nearest wanted example at which a row is kept."""
+    unwanted: str | None = None
+    """Name of the source of unwanted examples, in the same form as that of the pool."""
+    max_unwanted: float | None = None
+    """Largest cosine similarity to the nearest unwanted example at which a row is kept."""
+    split: str = "train"
+    """Split of a TFDS dataset that holds the examples."""
+
+    def __post_init__(self) -> None:
+        for source, limit in ((WANTED, "min_wanted"), (UNWANTED, "max_unwanted")):
+            name, value = getattr(self, source), getattr(self, limit)
+            check_given(source, name, "compares with no examples")
+            if (name is None) != (value is None):
+                given, needed = (limit, source) if name is None else (source, limit)
+                raise InputError(f"{given} is given without {needed}, and has no effect alone")
+            if value is not None and not -1 <= value <= 1:
+                raise InputError(f"{limit}={value} must be within [-1, 1], as a cosine is")
+            if name is not None and any(rule.column == source for rule in self.rules):
+                raise InputError(
+                    f"rules names a column {source!r}, which holds the similarity to {name}: "
+                    f"{limit} is the rule on it"
+                )
+
+    @property
+    def enabled(self) -> bool:
+        """True if any row could be dropped."""
+        return bool(self.all_rules)
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Names of the sources of examples, by the columns of their similarities."""
+        names = {WANTED: self.wanted, UNWANTED: self.unwanted}
+        return {column: name for column, name in names.items() if name is not None}
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """Rules on columns, and then those on similarities to examples."""
+        rules = list(self.rules)
+        if self.min_wanted is not None:
+            rules.append(Rule(WANTED, min=self.min_wanted))
+        if self.max_unwanted is not None:
+            rules.append(Rule(UNWANTED, max=self.max_unwanted))
+        return tuple(rules)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Rows that satisfy all rules, and for each other row the first test that it failed."""
+
+    kept: np.ndarray
+    """int64 ``[m]``, sorted: rows that satisfy all rules."""
+    reasons: tuple[str, ...]
+    """Reasons for which rows could be dropped, in the order of the rules."""
+    codes: np.ndarray
+    """int32 ``[n]``: position of the reason of each row in ``reasons``, -1 for kept rows."""
+    dropped: np.ndarray
+    """int64 ``[n - m]``, sorted: rows that were dropped."""
+    values: np.ndarray
+    """Unicode ``[n - m]``: value of each dropped row in the column of its reason, "" if missing."""
+
+    @property
+    def reason(self) -> np.ndarray:
+        """Reason of each row, unicode ``[n]``, "" for kept rows."""
+        return np.asarray((*self.reasons, ""))[self.codes]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of rows that were dropped for each reason, including reasons of no row."""
+        numbers = np.bincount(self.codes[self.dropped], minlength=len(self.reasons))
+        return dict(zip(self.reasons, numbers.tolist(), strict=True))
+
+    def save(
+        self,
+        path: epath.PathLike,
+        ids: np.ndarray,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes ``kept.npy``, ``dropped.parquet`` and ``card.json`` to a folder.
+
+        The folder appears whole or not at all. The table lists the id, row, reason and value of
+        each dropped row.
+
+        Args:
+            path: path of the folder.
+            ids: ids of all rows, unicode ``[n]``.
+            about: further entries of its card.
+
+        Raises:
+            InputError: there is not an id for each row, or the folder must not be replaced.
+        """
+        if len(ids) != len(self.codes):
+            raise InputError(f"ids has {len(ids)} entries, but {len(self.codes)} rows were judged")
+        codes = pa.array(self.codes[self.dropped], pa.int32())
+        columns = {
+            "id": pa.array(ids[self.dropped], pa.string()),
+            "row": pa.array(self.dropped, pa.int64()),
+            "reason": pa.DictionaryArray.from_arrays(codes, pa.array(self.reasons, pa.string())),
+            "value": pa.array(self.values, pa.string()),
+        }
+        # Pairs keep the order of the rules, which the names in a card do not.
+        dropped = [[reason, count] for reason, count in self.counts.items()]
+        numbers = {"n": len(self.codes), "kept": len(self.kept), "dropped": dropped}
+        with folders.new_folder(path, {**(about or {}), **numbers}, KIND) as folder:
+            folder.save_array("kept.npy", self.kept)
+            with folder.create("dropped.parquet") as file:
+                pq.write_table(pa.table(columns), file)
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "Filtered":
+        """Reads the folder that :meth:`save` wrote.
+
+        Raises:
+            DamagedError: a file is missing, truncated or altered; the message names it.
+        """
+        card, folder = folders.check_files(path), epath.Path(path)
+        kept = files.load_array(folder / "kept.npy")
+        with (folder / "dropped.parquet").open("rb") as file:
+            table = pq.read_table(file)  # type: ignore[arg-type]
+        dropped = table["row"].to_numpy().astype(np.int64)
+        numbered = {reason: i for i, (reason, _) in enumerate(card["dropped"])}
+        codes = np.full(card["n"], -1, np.int32)
+        codes[dropped] = [numbered[reason] for reason in table["reason"].to_pylist()]
+        values = np.asarray(table["value"].to_pylist(), np.str_)
+        return cls(kept, tuple(numbered), codes, dropped, values)
+
+
+def filter_rows(columns: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> Filtered:
+    """Drops the rows that fail a rule, each for the first rule that it fails.
+
+    A missing value (NaN, None or NaT) satisfies no rule, unless the rule keeps missing values.
+
+    Args:
+        columns: values ``[n]`` by the name of the column: numbers, bools, texts, dates, or Python
+            objects that are either numbers or texts.
+        rules: rules in the order in which they are tried.
+
+    Raises:
+        InputError: a rule names an unknown column, or compares numbers with texts, or the columns
+            differ in length.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.curation import Rule, filter_rows
+        >>> side, language = np.array([32, 200, 300]), np.array(["de", "en", "fr"])
+        >>> rules = Rule("side", min=64), Rule("language", isin=("de", "en"))
+        >>> filtered = filter_rows({"side": side, "language": language}, rules)
+        >>> filtered.kept, filtered.counts["side below 64"]
+        (array([1]), 1)
+        >>> filtered.reason[2], filtered.values[1]
+        (np.str_("language not in ('de', 'en')"), np.str_('fr'))
+    """
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) != 1:
+        raise InputError(f"columns must be of one length, not {short_repr(sizes)}")
+    n = next(iter(sizes.values()))
+    codes, reasons = np.full(n, -1, np.int32), dict[str, int]()
+    rows_of, values_of = [np.zeros(0, np.int64)], [np.zeros(0, np.str_)]
+    for rule in rules:
+        column = _prepared(columns, rule)
+        for reason, failed in _failures(rule, column):
+            code = reasons.setdefault(reason, len(reasons))
+            rows = np.flatnonzero(failed & (codes < 0))
+            codes[rows] = code
+            shown = column.values[rows].astype(np.str_)
+            rows_of.append(rows)
+            values_of.append(np.where(column.missing[rows], "", shown))
+    values = np.concatenate(values_of)[np.argsort(np.concatenate(rows_of))]
+    kept, dropped = np.flatnonzero(codes < 0), np.flatnonzero(codes >= 0)
+    return Filtered(kept, tuple(reasons), codes, dropped, values)
+
+
+def similarity_to(
+    embeddings: RowsLike, examples: np.ndarray, *, devices: Devices | None = None
+) -> np.ndarray:
+    """Returns the cosine similarity of each row to the nearest example, float32 ``[n]``.
+
+    Some ten thousand rows are in memory at a time. A row of zeros has similarity 0 to all others.
+
+    Args:
+        embeddings: rows ``[n, d]``: an array, a memory map, or a
+            :class:`~jaxcurate.kmeans.row_view.RowView`.
+        examples: embeddings of the examples ``[e, d]``.
+        devices: the devices to use. All by default.
+
+    Raises:
+        InputError: an argument cannot be used.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.curation import similarity_to
+        >>> rows = np.array([[3.0, 0], [0, 1], [-2, 0]])
+        >>> similarity_to(rows, np.array([[1.0, 0], [0, 5]]))
+        array([1., 1., 0.], dtype=float32)
+    """
+    examples = as_real(examples, "examples")
+    devices = Devices.all() if devices is None else devices
+    # Few examples are not padded to a block of many rows.
+    block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / devices.count)))
+    result = np.empty(len(embeddings), np.float32)
+    for begin in range(0, len(embeddings), _ROWS_AT_ONCE):
+        rows = embeddings[begin : begin + _ROWS_AT_ONCE]
+        nearest = nearest_rows(examples, rows, 1, "cosine", devices=devices, block=block)
+        result[begin : begin + len(rows)] = 1 - nearest.distances[:, 0]
+    return result
+
+
+class _Column(NamedTuple):
+    """Column in a form that can be compared with the values of a rule."""
+
+    values: np.ndarray
+    """Numbers, bools, unicode or datetime64 ``[n]``, with some value in place of a missing one."""
+    missing: np.ndarray
+    """bool ``[n]``: True for missing values."""
+
+
+def _prepared(columns: Mapping[str, np.ndarray], rule: Rule) -> _Column:
+    """Returns the column of a rule.
+
+    Raises:
+        InputError: there is no such column, or its values cannot be compared with the rule's.
+    """
+    name = rule.column
+    if name not in columns:
+        near = difflib.get_close_matches(name, columns, 3)
+        known = f"nearest are {', '.join(near)}" if near else f"known are {', '.join(columns)}"
+        raise InputError(f"rule on {name!r}: there is no such column; {known}")
+    values = np.asarray(columns[name])
+    if values.ndim != 1:
+        raise InputError(f"column {name!r} has shape {values.shape}, not a value for each row")
+    if values.dtype.kind in "OT":
+        column = _from_objects(values.astype(object), name)
+    else:
+        column = _Column(values, values != values)  # NaN and NaT alone differ from themselves
+    if column.missing.all():
+        return column  # without a value there is nothing to compare
+    if (kind := column.values.dtype.kind) not in "biufUM":
+        raise InputError(f"column {name!r} is of type {values.dtype}, which no rule can compare")
+    if (kind in "UM") != rule.is_text:
+        has, given = ("numbers", "texts") if rule.is_text else ("texts or dates", "numbers")
+        raise InputError(f"rule on {name!r}: the column has {has}, but the rule has {given}")
+    return column
+
+
+def _from_objects(values: np.ndarray, name: str) -> _Column:
+    """Returns Python objects as a column of unicode or float64.
+
+    Raises:
+        InputError: the objects are not all texts or all numbers; the message names the column.
+    """
+    missing = np.fromiter((value is None or value != value for value in values), bool, len(values))
+    present = values[~missing]
+    if all(isinstance(value, str) for value in present):
+        filled = np.zeros(len(values), f"U{max(1, max(map(len, present), default=1))}")
+    elif all(isinstance(value, int | float | np.number | np.bool_) for value in present):
+        filled = np.zeros(len(values), np.float64)
+    else:
+        kinds = sorted({type(value).__name__ for value in present})
+        raise InputError(
+            f"column {name!r} must have numbers or texts alone, not {', '.join(kinds)}"
+        )
+    filled[~missing] = present
+    return _Column(filled, missing)
+
+
+def _failures(rule: Rule, column: _Column) -> list[tuple[str, np.ndarray]]:
+    """Returns each reason of a rule with the rows, bool ``[n]``, that fail its test."""
+    values, missing = column
+    failed = [np.zeros(len(values), bool)] * len(rule.tests)
+    if not missing.all():
+        failed = [test & ~missing for test in _tests(rule, values)]
+    failures = [*zip(rule.tests, failed, strict=True)]
+    return failures if rule.keep_missing else [*failures, (rule.missing, missing)]
+
+
+def _tests(rule: Rule, values: np.ndarray) -> list[np.ndarray]:
+    """Returns for each test of a rule whether a value fails it, bool ``[n]``."""
+    tests = []
+    # A limit beyond float16 or float32 becomes infinite, which compares as it should.
+    with np.errstate(over="ignore"):
+        if rule.min is not None:
+            tests.append(values < _comparable(rule, rule.min, values))
+        if rule.max is not None:
+            tests.append(values > _comparable(rule, rule.max, values))
+        if rule.isin is not None:
+            known = np.asarray([_comparable(rule, value, values) for value in rule.isin])
+            # 0.1 in float32 is not 0.1 in float64, but is meant.
+            known = known.astype(values.dtype) if values.dtype.kind == "f" else known
+            tests.append(~np.isin(values, known))
+    return tests
+
+
+def _comparable(rule: Rule, value: Any, values: np.ndarray) -> Any:
+    """Returns a value of a rule in the type of a column: a date if the column has dates."""
+    if values.dtype.kind != "M":
+        return value
+    try:
+        return np.datetime64(value)
+    except ValueError as error:
+        raise InputError(
+            f"rule on {rule.column!r}: {value!r} is no date, such as '2024-05-31'"
+        ) from error
