@@ -1,4 +1,4 @@
-"""Features of a pretrained Vision Transformer, from a folder of published weights, as an encoder."""
+"""Features of a pretrained Vision Transformer, from a folder of weights, as an encoder."""
 
 import functools
 from typing import Any, cast

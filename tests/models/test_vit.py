@@ -13,6 +13,7 @@ from flax import nnx
 from jaxcurate.checks import InputError
 from jaxcurate.models import ViT, ViTArchitecture, ViTConfig
 from jaxcurate.models.positions import bicubic, resize_table, rotate, rotations, sine_cosine
+from jaxcurate.models.vit import patches
 
 SMALL = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, n_heads=2)
 FULL = ViTArchitecture(
@@ -62,6 +63,34 @@ def test_training_keeps_its_initial_weights():
     content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
     # Of the model before it knew any published layout.
     assert hashlib.sha256(content).hexdigest()[:16] == "55b4f6a1ffb6b4ad"
+
+
+def as_before(model: ViT, x: jax.Array) -> jax.Array:
+    """Features by the operations of the model before it knew any published layout."""
+    c, n_tokens = model.config, 4
+    tokens = model.embed(patches(x, c.patch_size))
+    tokens = tokens + jnp.tile(jnp.asarray(sine_cosine(2, 2, c.width)), (len(x), 1))
+    for block in model.blocks:
+        qkv = block.qkv(block.norm_1(tokens)).reshape(-1, n_tokens, 3, c.n_heads, block.head)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        score = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision="highest")
+        weight = nnx.softmax(score / np.sqrt(block.head), axis=-1)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weight, v, precision="highest")
+        tokens = tokens + block.out(mixed.reshape(tokens.shape))
+        tokens = tokens + block.down(nnx.gelu(block.up(block.norm_2(tokens))))
+    return jnp.mean(model.norm(tokens).reshape(-1, n_tokens, c.width), axis=1)
+
+
+def test_training_keeps_its_bits():
+    model = randomized(ViT(dataclasses.replace(SMALL, depth=2), rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+
+    def run(forward):
+        loss = lambda state: jnp.sum(forward(nnx.merge(graph, state), images(16)) ** 3)
+        return jax.jit(jax.value_and_grad(loss))(state)
+
+    now, before = run(lambda model, x: model(x)), run(as_before)
+    jax.tree.map(np.testing.assert_array_equal, now, before)
 
 
 def features(model: ViT, *arguments: jax.Array) -> jax.Array:
