@@ -84,8 +84,8 @@ class NewFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_errors(path):
             os.symlink(target, path)
-        n_bytes = len(os.fsencode(target))
-        self.files[name] = {"bytes": n_bytes, "sha256": _target_sha256(path), "link": True}
+        size, digest = len(os.fsencode(target)), _target_sha256(path)
+        self.files[name] = {"bytes": size, "sha256": digest, "link": True}
 
     @contextmanager
     def subfolder(self, name: str, about: Mapping[str, Any], kind: str) -> Iterator["NewFolder"]:
@@ -351,7 +351,7 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
-        digest = _target_sha256 if entry.get("link") else sha256
+        digest = _target_sha256 if entry.get("link") and os.path.islink(path / name) else sha256
         if digest(path / name) != entry["sha256"]:
             raise DamagedError(
                 f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"
@@ -360,8 +360,7 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
 
 
 def _target_sha256(path: epath.Path) -> str:
-    target = os.readlink(path) if os.path.islink(path) else ""
-    return hashlib.sha256(os.fsencode(target)).hexdigest()
+    return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
 
 
 def sizes_in(folder: epath.Path) -> dict[str, int]:

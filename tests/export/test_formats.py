@@ -18,6 +18,7 @@ from jaxcurate.artifacts.files import DamagedError
 from jaxcurate.artifacts.folders import check_files
 from jaxcurate.checks import InputError
 from jaxcurate.export import FORMATS, ExportItem, export_items, id_of, id_of_key
+from jaxcurate.sources import open_source
 
 HOSTILE = [
     "", "a", "a.png", "cats/0001.JPG", "../../etc/passwd", "..", "/abs", "card.json",
@@ -116,7 +117,6 @@ def test_grain_iterates_over_tfds_without_copies(tmp_path):
 
 def test_a_pool_can_be_read_from_an_export(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources import open_source
     from jaxcurate.sources.prepared import open_folder
     from jaxcurate.sources.tfds import DatasetSource
 
@@ -286,6 +286,8 @@ def test_links_lead_to_the_original_files(tmp_path):
 def test_links_are_refused_where_there_is_nothing_to_link(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="item '' is no local file"):
         write(tmp_path / "out", PICTURES, "picture", "link")
+    with pytest.raises(InputError, match="item '' is no local file"):
+        write(tmp_path / "out", [PICTURES[0]._replace(path="gs://b/x")], "picture", "link")
 
     def unsupported(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -328,6 +330,15 @@ def test_arrays_keep_their_type(tmp_path, dtype):
     assert np.load(folder / "ids.npy").tolist() == HOSTILE
     assert np.load(folder / "rows.npy").tolist() == [item.row for item in items]
     assert np.load(folder / "counts.npy").tolist() == [item.count for item in items]
+
+
+def test_arrays_of_bfloat16_are_read_again(tmp_path):
+    items = vectors(ml_dtypes.bfloat16)
+    folder = write(tmp_path / "out", items, "vector", "npy")
+    source = open_source(f"npy:{folder}/items.npy")
+    for row, item in enumerate(items):
+        assert source.read(row).content.dtype == item.content.dtype
+        np.testing.assert_array_equal(source.read(row).content, item.content)
 
 
 @pytest.mark.parametrize("format", FORMATS)
