@@ -12,12 +12,21 @@ import ml_dtypes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 from PIL import Image
 
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.artifacts.folders import check_files
+from jaxcurate.artifacts.folders import NewFolder, check_files
 from jaxcurate.checks import InputError
-from jaxcurate.export import FORMATS, ExportItem, export_items, id_of, id_of_key
+from jaxcurate.export import (
+    FORMATS,
+    ExportItem,
+    Plan,
+    Shard,
+    export_items,
+    id_of,
+    id_of_key,
+)
 from jaxcurate.sources import open_source
 
 HOSTILE = [
@@ -381,20 +390,24 @@ def test_items_are_read_while_they_are_written(tmp_path, format):
     assert 0 < most <= 2100
 
 
-def test_a_shard_is_written_alone(tmp_path):
-    """A shard that is written again, by another process, has the same bytes."""
-    from etils import epath
-
-    from jaxcurate.artifacts.folders import NewFolder
-    from jaxcurate.export import Shard
-
-    whole = check_files(write(tmp_path / "whole", PICTURES, "picture", "webdataset"))["files"]
-    folder = NewFolder(epath.Path(tmp_path / "again"), "export")
-    folder.path.mkdir()
-    n = FORMATS["webdataset"].write_shard(folder, Shard(2, 4, "picture", iter(PICTURES[8:12])))
-    (name,) = folder.files
-    assert n == sum(item.count for item in PICTURES[8:12])
-    assert folder.files[name] == whole[name]
+@pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].in_shards])
+def test_shards_are_written_alone(tmp_path, format):
+    """Shards that other processes write, in any order, make the same export."""
+    items = on_disk(tmp_path / "originals") if format == "link" else PICTURES
+    whole = check_files(write(tmp_path / "whole", items, "picture", format))["files"]
+    writer, n_records, entries = FORMATS[format], {}, {}
+    path = epath.Path(tmp_path / "again")
+    path.mkdir()
+    for index in (2, 0, 3, 1):
+        folder = NewFolder(path, "export")
+        part = iter(items[4 * index : 4 * index + 4])
+        n_records[index] = writer.write_shard(folder, Shard(index, 4, "picture", part))
+        entries |= folder.files
+    last = NewFolder(path, "export")
+    last.files |= entries
+    plan = Plan("curated", "picture", tuple(n_records[index] for index in range(4)))
+    writer.finish(last, plan)
+    assert last.files == whole
 
 
 @pytest.mark.parametrize("format", ["tfds", "huggingface", "parquet", "copy", "list"])
