@@ -362,12 +362,11 @@ def test_bytes_of_an_export_depend_on_the_items_alone(tmp_path, format):
     assert first == second
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"npy"}))
 def test_items_are_read_while_they_are_written(tmp_path, format):
     """No format takes the next item of a shard, or a batch of items, before it is written."""
-    kind = "vector" if format == "npy" else "picture"
     (tmp_path / "a.png").write_bytes(PICTURES[0].content)
-    content = np.zeros(4, np.float32) if kind == "vector" else PICTURES[0].content
+    content = PICTURES[0].content
     alive: set[int] = set()
     most = 0
 
@@ -384,9 +383,9 @@ def test_items_are_read_while_they_are_written(tmp_path, format):
             most = max(most, len(alive))
             yield ExportItem(f"{i}", content, str(tmp_path / "a.png"), Row(i), 1)
 
-    if format == "npy":  # keeps the numbers of all rows, and no content
-        pytest.skip("rows are held as numbers by design")
-    export_items(tmp_path / "out", items(), kind, format, {}, items_per_shard=2500, n_items=5000)
+    export_items(
+        tmp_path / "out", items(), "picture", format, {}, items_per_shard=2500, n_items=5000
+    )
     assert 0 < most <= 2100
 
 
