@@ -1,6 +1,7 @@
 """Loading of a subset from a work directory, for training loops that read the items themselves."""
 
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ _MADE = "tfds:weblike"
 """Name of the only source that is made from a recipe."""
 _KEYS = ("content_key", "id_key", "label_key", "domain_key")
 _FINGERPRINT = "fingerprint"
+_LOCKS: dict[int, threading.Lock] = {}
+"""Lock of each process. A process may be forked while a thread of its parent holds a lock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +94,21 @@ class CuratedItems:
         # Files that are open in a process cannot be used by a process that was forked from it.
         process = os.getpid()
         if process not in self._opened:
-            settings = dict(self.settings)
-            source = open_source(settings.pop("spec"), **settings)
-            if _FINGERPRINT not in self._opened and self.made_from is not None:
-                if source.fingerprint != self.made_from:
-                    raise InputError(
-                        f"{source.name} has changed since the pool was made from it: run `embed` "
-                        "again"
-                    )
-                self._opened[_FINGERPRINT] = True
-            self._opened[process] = source
+            with _LOCKS.setdefault(process, threading.Lock()):  # threads open it once together
+                if process not in self._opened:
+                    self._opened[process] = self._open()
         return self._opened[process]
+
+    def _open(self) -> Source:
+        settings = dict(self.settings)
+        source = open_source(settings.pop("spec"), **settings)
+        if _FINGERPRINT not in self._opened and self.made_from is not None:
+            if source.fingerprint != self.made_from:
+                raise InputError(
+                    f"{source.name} has changed since the pool was made from it: run `embed` again"
+                )
+            self._opened[_FINGERPRINT] = True
+        return source
 
 
 def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
