@@ -17,8 +17,8 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     ``jax.nn.gelu`` uses the complementary error function, which takes longer on a CPU.
 
     Examples:
-        >>> print(exact_gelu(jnp.array([-1.0, 0.0, 1.0])).round(4))
-        [-0.1587  0.      0.8413]
+        >>> round(exact_gelu(jnp.array(1.0)).item(), 4)
+        0.8413
     """
     return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
