@@ -64,7 +64,7 @@ def bytes_per_item(config: ViTArchitecture, size: int) -> int:
 
     Examples:
         >>> bytes_per_item(ViTArchitecture(width=64, n_heads=2), size=32)
-        73728
+        65536
     """
     n_tokens = (size // config.patch_size) ** 2 + config.n_prefix
     widest = max(2 * config.n_heads * n_tokens, 3 * config.width, 2 * config.n_hidden)

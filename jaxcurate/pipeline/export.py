@@ -114,8 +114,9 @@ class _Subset(NamedTuple):
     @classmethod
     def of_run(cls, context: Context) -> "_Subset":
         """Returns the subset of a run."""
-        pool, tree = context.pool(), context.tree()
+        pool = context.pool()
         rows, counts = np.unique(context.subset(pool).indices, return_counts=True)
+        tree = context.tree()
         extra = {
             f"cluster_l{level}": tree.point_labels(level)[rows]
             for level in range(1, len(tree.levels) + 1)
