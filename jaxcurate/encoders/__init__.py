@@ -1,7 +1,14 @@
 """Encoders of items as embeddings: pixels, their principal components, pretrained networks."""
 
 from jaxcurate.encoders import efficientnet, function, identity, pca, pixels, text, vit
-from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
+from jaxcurate.encoders.base import (
+    ENCODERS,
+    EmbedConfig,
+    Encoder,
+    embed,
+    make_encoder,
+    weights_fingerprint,
+)
 from jaxcurate.encoders.pca import PCA, fit_pca
 
 ENCODERS |= {
@@ -14,4 +21,13 @@ ENCODERS |= {
     "function": function.make,
 }
 
-__all__ = ["ENCODERS", "PCA", "EmbedConfig", "Encoder", "embed", "fit_pca", "make_encoder"]
+__all__ = [
+    "ENCODERS",
+    "PCA",
+    "EmbedConfig",
+    "Encoder",
+    "embed",
+    "fit_pca",
+    "make_encoder",
+    "weights_fingerprint",
+]

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 
+from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError, check_choice, check_given
 from jaxcurate.encoders.buckets import bucketed
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
@@ -92,6 +94,24 @@ class Encoder(NamedTuple):
     which items are grouped; None if all use all."""
     is_jax: bool = True
     """False if ``encode`` is any function of a list of items, which is not jitted."""
+
+
+def weights_fingerprint(settings: EmbedConfig) -> str | None:
+    """Returns a fingerprint of the files with the weights of an encoder, or None if none are named.
+
+    It is made of names, sizes and times of change, since weights take gigabytes. Weights of the
+    Hugging Face hub are known by their name alone.
+
+    Examples:
+        >>> weights_fingerprint(EmbedConfig("pca")) is None
+        True
+    """
+    if settings.weights is None:
+        return None
+    path = Path(settings.weights).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files if file.is_file()]
+    return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
 Batches = Callable[[Callable[[Any], Any] | None], Iterable[Any]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from jaxcurate import sources
+from jaxcurate import encoders, sources
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import KIND, Block, fill_pool, stored_blocks, write_pool
@@ -53,12 +53,14 @@ class Embed(Stage):
             self._check_strict(context)
 
     def inputs(self, context: Context) -> dict[str, Any]:
-        """Returns the source, the encoder, and the names of the columns."""
+        """Returns the source, the encoder with its weights, and the names of the columns."""
         columns = context.settings.columns
+        weights = encoders.weights_fingerprint(context.settings.embed)
         return {
             "source": context.items.source.fingerprint,
             "embed": context.plain("embed"),
             **({"columns": columns} if columns else {}),
+            **({"weights": weights} if weights else {}),
         }
 
     def is_current(self, context: Context, card: dict[str, Any]) -> bool:
