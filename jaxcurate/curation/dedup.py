@@ -84,7 +84,8 @@ def deduplicate(
             distinct rows by default.
         n_neighbors: number of neighboring clusters that each cluster is compared with.
         max_pairs: largest number of pairs of near-duplicates, for each takes 20 bytes of memory
-            and about twice as much in passing. None for no limit.
+            and about twice as much in passing. None for no limit. More pairs are refused as soon
+            as they are found, which is early because large clusters are searched first.
         seed: seed of the quick k-means.
         memory_limit: bytes of memory that rows may take in the quick k-means. If they take more,
             they are streamed from a temporary file, and seeded by ``"k-means||"``, which needs

@@ -204,7 +204,9 @@ def _allocate(
     level[n_open == 0], left_over[n_open == 0] = most, 0
     level_of_child = level[parents]
     quotas = np.minimum(capacities, level_of_child)
-    # The remainder goes one each to open children, by priority.
+    # The remainder goes one each to open children, by priority. Rules by size or by distance are
+    # better on some pools and worse on others (scripts/bench/leftovers.py), and random ones favor
+    # no child.
     open_ = np.flatnonzero(capacities > level_of_child)
     order = short_priorities(open_, seed, stream)
     ties = lambda members: priorities(open_[members], seed, stream)

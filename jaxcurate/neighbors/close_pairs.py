@@ -88,7 +88,9 @@ def close_pairs(
     Blocks of rows are compared with each other, so that memory does not grow with the number of
     rows. The similarities are computed in float64, rounded, and compared with the threshold in
     float32, so that the pairs depend neither on the blocks nor on the devices, and those at a
-    higher threshold can be told from their similarities.
+    higher threshold can be told from their similarities. Large clusters are searched first, and
+    neighboring ones last, so that too many pairs are noticed early: no more than ``max_pairs``
+    pairs and those of two blocks are ever held.
 
     Args:
         unit: Rows of length 1 or 0, float32 ``[n, d]``, possibly a memory map.
@@ -103,7 +105,9 @@ def close_pairs(
         The close pairs and their similarities.
 
     Raises:
-        InputError: More than ``max_pairs`` pairs are close.
+        InputError: More than ``max_pairs`` pairs are close. The message says how many were found
+            so far, how many of them a higher threshold would leave, and how large the largest
+            cluster is.
 
     Examples:
         >>> import numpy as np
@@ -117,6 +121,8 @@ def close_pairs(
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels, minlength=int(cluster_pairs.max()) + 1)
     starts = np.cumsum(counts) - counts
+    left, right = cluster_pairs.T
+    cluster_pairs = cluster_pairs[np.lexsort((-counts[left], left != right))]
     mean_count = np.mean(counts[counts > 0])
     block = int(np.clip(2 ** np.ceil(np.log2(mean_count)), _SMALLEST_BLOCK, block_rows()))
     n_blocks = -(-counts // block)
@@ -153,20 +159,43 @@ def close_pairs(
         for i in hits:
             parts.append(_exact(blocks[:, i], compared[i], bits[i], threshold))
             n_pairs += len(parts[-1].rows)
+            if max_pairs is not None and n_pairs > max_pairs:
+                fraction = (done + int(i) + 1) / total
+                raise InputError(_too_many(parts, max_pairs, threshold, fraction, counts[left]))
         done += len(compared)
-        if max_pairs is not None and n_pairs > max_pairs:
-            raise InputError(
-                f"more than max_pairs={max_pairs} pairs reach threshold={threshold}, after "
-                f"{done / total:.0%} of the search: a higher threshold has fewer pairs"
-            )
         if progress is not None:
             progress(done, total)
     return _joined(parts)
 
 
+def _too_many(
+    parts: list[Pairs], max_pairs: int, threshold: float, fraction: float, counts: np.ndarray
+) -> str:
+    """Returns the message that refuses too many pairs.
+
+    Args:
+        parts: Pairs that were found so far.
+        max_pairs: Largest number of pairs.
+        threshold: Smallest dot product of a close pair.
+        fraction: Fraction of the search that is done.
+        counts: Number of rows of each searched cluster.
+    """
+    higher = 1 - (1 - threshold) / 2
+    n_pairs = sum(len(pairs.rows) for pairs in parts)
+    reach = sum(int((pairs.similarity >= np.float32(higher)).sum()) for pairs in parts)
+    return (
+        f"more than max_pairs={max_pairs} pairs reach threshold={threshold}: {n_pairs} after "
+        f"{fraction:.1%} of the search, of which {reach} reach {higher:g}. Give a higher "
+        "threshold, because the rows are too alike for this one; or in Python a larger max_pairs, "
+        f"for which each pair takes 20 bytes. The largest cluster has {counts.max()} rows"
+    )
+
+
 def _joined(parts: list[Pairs]) -> Pairs:
+    """Returns all pairs in lexicographic order, and clears the list to make room for them."""
     rows = np.concatenate([pairs.rows for pairs in parts])
     similarity = np.concatenate([pairs.similarity for pairs in parts])
+    parts.clear()
     order = np.lexsort((rows[:, 1], rows[:, 0]))
     return Pairs(rows[order], similarity[order])
 

@@ -17,6 +17,8 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
 _QUERIES = 4096
 """Number of queries at a time: a device holds as many scores for each row of a block."""
+_DISTANCE_BYTES = 2**20
+"""Bytes of the chosen rows, in float64, whose distances are computed at a time."""
 
 
 class Neighbors(NamedTuple):
@@ -189,13 +191,23 @@ def directions(x: np.ndarray) -> np.ndarray:
 def _distances(
     embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
-    """Returns the distances of the chosen rows ``[q, c]``, worked out in float64, as float32."""
+    """Returns the distances of the chosen rows ``[q, c]``, computed in float64, as float32.
+
+    Blocks of queries are measured at a time, so that neither a call for each query nor a copy of
+    all chosen rows is needed.
+    """
+    n_queries, n_best = rows.shape
+    width = queries.shape[1]
+    block = max(_DISTANCE_BYTES // max(8 * n_best * width, 1), 1)
     out = np.empty(rows.shape, np.float32)
-    for i, query in enumerate(np.asarray(queries, np.float64)):
-        near = np.asarray(embeddings[rows[i]], np.float64)
+    for begin in range(0, n_queries, block):
+        part = slice(begin, min(begin + block, n_queries))
+        near = np.asarray(embeddings[rows[part].ravel()], np.float64)
+        query = np.asarray(queries[part], np.float64)
         if metric == "euclidean":
             with np.errstate(over="ignore"):  # a distance beyond float32 is infinite
-                out[i] = ((near - query) ** 2).sum(axis=1)
+                out[part] = ((near.reshape(-1, n_best, width) - query[:, None]) ** 2).sum(axis=2)
         else:
-            out[i] = 1 - directions(near) @ directions(query[None])[0]
+            near = directions(near).reshape(-1, n_best, width)
+            out[part] = 1 - (near @ directions(query)[:, :, None])[:, :, 0]
     return out

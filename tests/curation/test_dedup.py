@@ -125,6 +125,46 @@ def test_too_many_pairs_are_refused(x):
         deduplicate(x, 0.9, n_clusters=1, max_pairs=n - 1)
 
 
+def test_too_many_pairs_are_refused_early_and_before_they_are_held(monkeypatch):
+    """One cluster of 200 rows, numbered last, has more pairs than the 300 others together."""
+    rng = np.random.default_rng(0)
+    n_small, n_large = 600, 200
+    unit = np.zeros((n_small + n_large, 8), np.float32)
+    unit[:n_small] = rng.normal(size=(n_small, 8))
+    unit[n_small:] = np.eye(8)[0] + 0.05 * rng.normal(size=(n_large, 8))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    labels = np.concatenate([np.arange(n_small) // 2, np.full(n_large, 300)])
+    within = np.repeat(np.arange(301), 2).reshape(-1, 2)
+    across = np.stack([np.arange(300), np.arange(1, 301)], 1)
+    clusters = np.concatenate([within[:-1], across, within[-1:]])
+    similarity = unit[n_small:].astype(np.float64) @ unit[n_small:].T
+    close = similarity[np.triu_indices(n_large, 1)]
+    held = []
+    exact = pairs_module._exact
+
+    def counted(*args):
+        held.append(exact(*args))
+        return held[-1]
+
+    monkeypatch.setattr(pairs_module, "_exact", counted)
+    limit = 5000  # the first block has 32 rows, and those of a pair of blocks 1024 pairs at most
+    with pytest.raises(jc.InputError) as caught:
+        close_pairs(unit, labels, clusters, 0.9, max_pairs=limit)
+    n_held = sum(len(pairs.rows) for pairs in held)
+    assert limit < n_held <= limit + 32 * 32
+    assert all((pairs.rows >= n_small).all() for pairs in held)  # the large cluster came first
+    reach = sum(int((pairs.similarity >= np.float32(0.95)).sum()) for pairs in held)
+    message = str(caught.value)
+    assert f"max_pairs={limit} pairs reach threshold=0.9: {n_held} after" in message
+    assert f"of which {reach} reach 0.95" in message and 0 < reach < n_held
+    assert "higher threshold" in message and "The largest cluster has 200 rows" in message
+    assert float(message.split("after ")[1].split("%")[0]) < 5
+    held.clear()
+    found = close_pairs(unit, labels, clusters, 0.9)
+    assert (close >= 0.9).sum() <= len(found.rows)
+    assert (np.diff(found.rows[:, 0]) >= 0).all()
+
+
 def test_neighbors_across_clusters_are_found(x):
     alone = agreement(deduplicate(x, 0.97, n_neighbors=0, n_clusters=300), x, 0.97)
     with_neighbors = agreement(deduplicate(x, 0.97, n_neighbors=8, n_clusters=300), x, 0.97)

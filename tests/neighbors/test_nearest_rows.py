@@ -2,7 +2,10 @@ import importlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors import nearest_rows
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
@@ -68,6 +71,47 @@ def test_many_queries_are_searched_in_chunks(monkeypatch):
     module = importlib.import_module("jaxcurate.neighbors.nearest_rows")
     monkeypatch.setattr(module, "_QUERIES", 16)
     np.testing.assert_array_equal(nearest_rows(x, q, 3).rows, whole.rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 30),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.sampled_from(["cosine", "euclidean"]),
+    st.sampled_from([1, 200, 2**20]),
+    st.booleans(),
+)
+def test_distances_in_blocks_equal_those_of_one_query_at_a_time(
+    seed, n_queries, n_best, width, metric, n_bytes, as_view
+):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(50, width)).astype(np.float32)
+    x[:5] = 0
+    queries = np.concatenate([x[:1], rng.normal(size=(n_queries, width))]).astype(np.float32)
+    rows = rng.integers(0, len(x), (len(queries), n_best))
+    module = importlib.import_module("jaxcurate.neighbors.nearest_rows")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_DISTANCE_BYTES", n_bytes)
+        pool = RowView(x[::-1], np.arange(len(x))[::-1]) if as_view else x
+        found = module._distances(pool, queries, rows, metric)
+    assert found.shape == rows.shape and found.dtype == np.float32
+    for i, query in enumerate(queries.astype(np.float64)):
+        near = x[rows[i]].astype(np.float64)
+        if metric == "euclidean":
+            expected = ((near - query) ** 2).sum(axis=1)
+        else:
+            lengths = np.linalg.norm(near, axis=1) * np.linalg.norm(query)
+            expected = 1 - (near @ query) / np.where(lengths > 0, lengths, 1)
+        np.testing.assert_allclose(found[i], expected, rtol=1e-6, atol=1e-14)
+
+
+def test_distances_beyond_float32_are_infinite_and_do_not_warn():
+    module = importlib.import_module("jaxcurate.neighbors.nearest_rows")
+    x = np.array([[3e38, 0], [-3e38, 0]], np.float32)
+    found = module._distances(x, x, np.array([[0, 1], [1, 0]]), "euclidean")
+    np.testing.assert_array_equal(found, [[0, np.inf], [0, np.inf]])
 
 
 @pytest.mark.parametrize(
