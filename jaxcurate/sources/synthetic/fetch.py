@@ -16,7 +16,7 @@ def fetch_raw(names: Sequence[str], data_dir: str | os.PathLike | None = None) -
     Data that are already there are kept. Root is not needed.
 
     Args:
-        names: names that `scripts/fetch` knows, such as ``clipart`` (Open Clip Art, 8,121 pictures).
+        names: names that `scripts/fetch` knows, such as ``clipart`` (Open Clip Art).
         data_dir: folder of the data. By default ``$JAXCURATE_DATA``, or else ``data`` in the
             checkout of the repository, or in the current folder if there is no checkout.
 
