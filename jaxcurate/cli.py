@@ -12,6 +12,7 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -127,6 +128,8 @@ def _names(error: OSError) -> list[Any]:
 
 def _command(argv: Sequence[str]) -> None:
     command, config, path, quiet, wait = _parsed(argv)
+    # Pictures of too many pixels are left out and listed; Pillow would warn of each of them too.
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import to_dataclass
 

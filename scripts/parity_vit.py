@@ -25,9 +25,15 @@ from flax import nnx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "models"))
 
-import golden_vit
+import golden_vit  # noqa: E402  from a folder of tests
 
-from jaxcurate.models import ViT, ViTArchitecture, ViTConfig, load_vit, save_vit
+from jaxcurate.models import (  # noqa: E402
+    ViT,
+    ViTArchitecture,
+    ViTConfig,
+    load_vit,
+    save_vit,
+)
 
 RECORD = flags.DEFINE_bool("record", False, "Write tests/data/vit_golden.npz.")
 LARGE = flags.DEFINE_bool("large", False, "Add models of the published widths, which is slower.")

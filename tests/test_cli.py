@@ -111,8 +111,24 @@ def test_run_writes_the_work_directory(jaxcurate, place):
     assert card["pool"] == json.loads((work / "pool/card.json").read_text())["pool"]
     assert card["shortfall"] == 0
     assert {"jax", "numpy"} <= set(card["versions"])
-    exported = np.load(work / "exports/curated/items.npy")
+    listed = pq.read_table(work / "exports/curated/list/items.parquet").to_pydict()
+    assert (listed["id"], listed["row"], listed["count"]) == tuple(
+        table[name] for name in ("id", "row", "count")
+    )
+    assert listed["cluster_l2"] == table["cluster_l2"]
+
+
+def test_items_are_exported_in_several_formats(jaxcurate, place):
+    code, _, err = jaxcurate("run", "--config.export.format=npy,parquet")
+    assert code == 0, err
+    indices = np.load(place / "work/subsets/curated/indices.npy")
+    exported = np.load(place / "work/exports/curated/npy/items.npy")
     np.testing.assert_array_equal(exported, np.load(place / "x.npy")[indices])
+    (file,) = (place / "work/exports/curated/parquet").glob("*.parquet")
+    table = pq.read_table(file)
+    np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), exported)
+    assert not (place / "work/exports/curated.parts").exists()
+    refused(jaxcurate("run", "--config.export.format=npy,link"), "'link'", "kind 'vector'")
 
 
 def test_a_second_run_does_nothing(jaxcurate, place):
@@ -202,16 +218,20 @@ def test_a_folder_of_pictures(jaxcurate, place):
         Image.fromarray(pixels).save(place / f"pictures/below/{i:02}.png")
     (place / "pictures/broken.png").write_bytes(b"no picture")
     source = f"folder:{place}/pictures"
-    code, _, err = jaxcurate("run", source=source)
+    code, _, err = jaxcurate("run", "--config.export.format=link,copy", source=source)
     assert code == 0, err
-    assert "1 item(s) could not be read" in err
+    assert "1 item(s) or file(s) could not be used" in err
     assert "'broken.png'" in err
     card = json.loads((place / "work/pool/card.json").read_text())
     assert [item[0] for item in card["unreadable"]] == ["broken.png"]
     assert card["n"] == 40
     ids = pq.read_table(place / "work/subsets/curated/manifest.parquet")["id"].to_pylist()
-    files = sorted(place.glob("work/exports/curated/below/*.png"))
-    assert [f"below/{file.name.removesuffix('.png')}" for file in files] == ids
+    for kind in ("link", "copy"):
+        files = sorted(place.glob(f"work/exports/curated/{kind}/below/*.png"))
+        assert [f"below/{file.name}" for file in files] == ids
+        assert all(file.is_symlink() == (kind == "link") for file in files)
+        for file in files:
+            assert file.read_bytes() == (place / "pictures/below" / file.name).read_bytes()
 
 
 @pytest.fixture
@@ -267,8 +287,6 @@ def test_stages_want_the_duplicates_first(jaxcurate, place, duplicates):
     jaxcurate("embed")
     refused(jaxcurate("dedup"), "deduplication is off", "config.dedup.enabled=True")
     refused(jaxcurate("cluster", DEDUP), "`cluster` needs `dedup` first")
-    np.save(place / "other.npy", np.zeros((200, 6), np.float32))
-    refused(jaxcurate("dedup", DEDUP, source=f"npy:{place}/other.npy"), "other.npy is now")
     by_embedding = [DEDUP, "--config.dedup.content=embeddings", "--config.dedup.threshold=None"]
     code, _, err = jaxcurate("dedup", *by_embedding)
     assert code == 0
@@ -462,10 +480,8 @@ def test_new_items_join_the_pool_and_its_tree(jaxcurate, place):
     before = everything_in(folder)
     for command in ("run", "embed", "export", "report"):
         assert cli.main([command, config, f"--workdir={folder}"]) == 2
-    dedup = ["dedup", config, f"--workdir={folder}", DEDUP, "--config.dedup.threshold=None"]
-    assert cli.main(dedup) == 2
     assert everything_in(folder) == before
-    assert cli.main([*dedup, "--config.dedup.content=embeddings"]) == 0
+    assert cli.main(["dedup", config, f"--workdir={folder}", DEDUP]) == 0
 
 
 def test_branches_that_new_items_do_not_fit_are_refitted(jaxcurate, place):
@@ -544,7 +560,7 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         (["--config.n_devices=0"], ["n_devices=0 must be at least 1; None takes all devices"]),
         (["--config.memory_limit=0"], ["memory_limit=0 must be at least 1; None sets no limit"]),
         (["--config.dedup.n_clusters=0"], ["n_clusters=0", "None takes the square root"]),
-        (["--config.embed.resolution=0"], ["resolution=0", "None keeps the size"]),
+        (["--config.embed.resolution=0"], ["resolution=0", "None takes that of the encoder"]),
         (["--config.data_dir="], ["config.data_dir='' must not be empty; config.data_dir=None"]),
         (["--config.platform="], ["config.platform='' must not be empty"]),
         (["--config.grow.source="], ["config.grow.source='' must not be empty"]),
@@ -592,7 +608,7 @@ def test_a_plain_config_will_do(jaxcurate, place):
         "from ml_collections import ConfigDict\n"
         "def get_config(source):\n"
         "    return ConfigDict({'source': source, 'sample': {'size': 9},\n"
-        "        'embed': {'encoder': 'pixels'}, 'evaluate': {'arms': ()},\n"
+        "        'evaluate': {'arms': ()},\n"
         "        'cluster': {'levels': ({'n_clusters': 9},)}})\n"
     )
     assert jaxcurate("run")[0] == 0
@@ -675,8 +691,8 @@ def test_no_arguments_and_help(capsys):
     assert "usage" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert "usage" in out and "dedup.threshold: float or None = 0.95" in out
-    assert "embed.encoder: pixels or pca or efficientnet_lite0 = 'pca'" in out
+    assert "usage" in out and "dedup.threshold: float or None\n" in out
+    assert "embed.encoder: identity or pixels or pca or efficientnet_lite0 or vit or bert" in out
     assert cli.main(["cluster", "--help"]) == 0
     out = capsys.readouterr().out
     assert "  cluster.levels[0].n_clusters: int\n      Number of clusters" in out
@@ -756,7 +772,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(jaxcurate, place):
     np.save(place / "x.npy", with_value(np.nan)(array(lambda x: x)))
     code, _, err = jaxcurate("embed")
     assert code == 0, err
-    assert "1 item(s) could not be read or used" in err and "'7'" in err
+    assert "1 item(s) or file(s) could not be used" in err and "'7'" in err
     card = json.loads((place / "work/pool/card.json").read_text())
     assert card["n"] == 99
     assert card["unreadable"] == [["7", "has a NaN or an infinity as float32"]]
@@ -856,15 +872,15 @@ def test_a_pool_that_was_saved_by_hand(jaxcurate, place):
     jc.make_pool(np.load(place / "x.npy")).save(place / "work/pool")
     assert jaxcurate("cluster")[0] == jaxcurate("sample")[0] == 0
     before = everything_in(place)
-    for stage in ("export", "evaluate", "report", "grow", "dedup"):
-        flags = [DEDUP] if stage == "dedup" else [f"--config.grow.source=npy:{place}/x.npy"]
-        refused(jaxcurate(stage, *flags), "made from source None", "run `embed` first")
+    for stage in ("export", "evaluate", "report", "grow"):
+        flag = f"--config.grow.source=npy:{place}/x.npy"
+        refused(jaxcurate(stage, flag), "made from source None", "run `embed` first")
     assert everything_in(place) == before
 
 
 def test_more_neighborhoods_than_items_change_nothing(jaxcurate, place):
     before = everything_in(place)
-    flags = [DEDUP, "--config.dedup.n_clusters=201"]
+    flags = [DEDUP, "--config.dedup.threshold=0.9", "--config.dedup.n_clusters=201"]
     for command in ("run", "embed"):  # later stages are asked before a pool is made for them
         refused(jaxcurate(command, *flags), "dedup.n_clusters asks for 201", "200 item")
     assert everything_in(place) == before
@@ -885,7 +901,10 @@ def test_names_that_no_export_can_have_change_nothing(jaxcurate, place, command,
         Image.new("RGB", (4, 4)).save(place / f"pictures/{i:02}.png")
     monkeypatch.setattr("jaxcurate.export.names._LONGEST_PATH", 10)
     before = everything_in(place)
-    refused(jaxcurate(command, source=f"folder:{place}/pictures"), "'00.png'", "exports/curated")
+    outcome = jaxcurate(
+        command, "--config.export.format=list,copy", source=f"folder:{place}/pictures"
+    )
+    refused(outcome, "'00.png'", "exports/curated/copy")
     assert everything_in(place) == before
 
 

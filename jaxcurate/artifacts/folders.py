@@ -267,7 +267,8 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
-        digest = target_sha256 if entry.get("link") else sha256
+        is_link = entry.get("link") and os.path.islink(path / name)
+        digest = target_sha256 if is_link else sha256
         if digest(path / name) != entry["sha256"]:
             raise DamagedError(
                 f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"

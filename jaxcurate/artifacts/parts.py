@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts import files, folders, temporary
 from jaxcurate.checks import InputError
 
 KIND = "part"
@@ -71,11 +71,8 @@ class Parts:
         for path in self.path.iterdir():
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
-                # The card goes last, so that a kill leaves nothing that nobody can tell.
-                names = sorted(folders.sizes_in(path), key=lambda name: name == folders.CARD)
-                for name in names:
-                    (path / name).unlink()
-                path.rmdir()
+                with temporary.beside(path) as place:
+                    path.rename(place / path.name)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 

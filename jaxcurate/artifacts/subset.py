@@ -32,6 +32,7 @@ def save_subset(
     tree: ClusterTree,
     about: Mapping[str, Any],
     why: Mapping[str, np.ndarray] | None = None,
+    metadata: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes ``manifest.parquet``, ``indices.npy`` and ``card.json`` to a folder.
 
@@ -46,6 +47,7 @@ def save_subset(
         why: rows that were kept for each reason, such as the result of
             :func:`jaxcurate.curation.mixing.mix`. The manifest then lists the reason of each row,
             and the card has the number of rows of each reason.
+        metadata: values ``[n]`` of further columns of the manifest, for all rows of the pool.
 
     Raises:
         InputError: the tree is over another pool, or ``why`` does not name each row once.
@@ -71,6 +73,7 @@ def save_subset(
     for level in range(1, len(tree.levels) + 1):
         columns[f"cluster_l{level}"] = tree.point_labels(level)[rows]
     columns["distance"] = tree.levels[0].distances[rows]
+    columns |= {name: values[rows] for name, values in (metadata or {}).items()}
     if why is not None:
         columns["why"] = _reasons(rows, why)
         about = {**about, "why": {reason: len(kept) for reason, kept in why.items()}}

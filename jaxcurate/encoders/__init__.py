@@ -1,6 +1,6 @@
 """Encoders of items as embeddings: pixels, their principal components, pretrained networks."""
 
-from jaxcurate.encoders import efficientnet, function, identity, pca, pixels, text
+from jaxcurate.encoders import efficientnet, function, identity, pca, pixels, text, vit
 from jaxcurate.encoders.base import ENCODERS, EmbedConfig, Encoder, embed, make_encoder
 from jaxcurate.encoders.pca import PCA, fit_pca
 
@@ -9,6 +9,7 @@ ENCODERS |= {
     "pixels": pixels.make,
     "pca": pca.make,
     "efficientnet_lite0": efficientnet.make,
+    "vit": vit.make,
     "bert": text.make,
     "function": function.make,
 }

@@ -72,9 +72,9 @@ class Format(Protocol):
     """Protocol of an export format.
 
     Every file of a shard depends on the shard alone, and its bytes on the items alone. An export
-    that was killed can therefore go on at the first shard that is not whole, once the files of
-    that shard are removed. The memory that a format takes does not grow with the number of items,
-    but for a few bytes an item where a format writes a single array.
+    that was killed can therefore go on at the first shard that is not whole, once all files that
+    `NewFolder.files` does not list are removed. The memory that a format takes does not grow with
+    the number of items, but for a few bytes an item where a format writes a single array.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """Export of items as files of their own: links to the original files, or copies of their bytes."""
 
+import os
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from jaxcurate.artifacts.folders import NewFolder
 from jaxcurate.checks import InputError
 from jaxcurate.export import tables
 from jaxcurate.export.base import ExportItem, Plan, Shard, batches, encoded
-from jaxcurate.export.names import UNKNOWN, path_of, suffix_of
+from jaxcurate.export.names import TEXT, UNKNOWN, path_of, suffix_of
 from jaxcurate.sources.base import Kind
 from jaxcurate.sources.files import open_regular
 
@@ -88,7 +89,7 @@ def _write(
 
 
 def _link(folder: NewFolder, item: ExportItem, kind: Kind) -> str:
-    if item.path is None:
+    if item.path is None or not is_local(item.path):
         raise InputError(
             f"item {item.id!r} is no local file, so that export.format='link' has nothing to link "
             "to: 'copy' writes the items"
@@ -100,14 +101,14 @@ def _link(folder: NewFolder, item: ExportItem, kind: Kind) -> str:
                 beginning = file.read(_FIRST_BYTES)
         except (OSError, InputError) as error:
             raise InputError(f"{item.path} cannot be read ({error})") from error
-        name = path_of(item.id, suffix_of("" if kind == "text" else beginning))
-    folder.link(name, item.path)
+        name = path_of(item.id, TEXT if kind == "text" else suffix_of(beginning))
+    folder.link(name, os.path.abspath(item.path))
     return name
 
 
 def _copy(folder: NewFolder, item: ExportItem, kind: Kind) -> str:
     data = encoded(item)
-    name = path_of(item.id, suffix_of(item.content if kind == "text" else data))
+    name = path_of(item.id, TEXT if kind == "text" else suffix_of(data))
     with folder.create(name) as file:
         file.write(data)
     return name

@@ -30,10 +30,10 @@ _ADDED = "%"
 _OURS = re.compile(r"card\.json|items-[^/]*\.parquet")
 """Names of files of an export that are no items."""
 _ENDING = re.compile(r"(.*[^/])(\.[A-Za-z0-9]+)", re.DOTALL)
-_REPEAT = re.compile(r"(?<=.)%%([0-9]+)\Z", re.DOTALL)
+_REPEAT = re.compile(r"%-([0-9]+)\Z")
 _RESERVED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]"  # not allowed in a name, or special in it
-    r"|%(?=[0-9A-Fa-f]{2}|%|\Z)"  # would be taken for an escape
+    r"|%(?=[0-9A-Fa-f]{2}|%|-|\Z)"  # would be taken for an escape or a mark
 )
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 
@@ -129,10 +129,10 @@ def key_of(id: str, repeat: int = 0) -> str:
 
     Examples:
         >>> key_of("v1.0/cat.png"), key_of("cat", repeat=1)
-        ('v1.0/cat%2Epng', 'cat%%1')
+        ('v1.0/cat%2Epng', 'cat%-1')
     """
     above, name = _above(id)
-    end = f"%%{repeat}" if repeat else ""
+    end = f"%-{repeat}" if repeat else ""
     key = "/".join([*above, *_split(_escaped(name) or _EMPTY, _LONGEST_NAME - len(end))])
     folder, slash, last = key.rpartition("/")
     key = folder + slash + last.replace(".", _code("."))
@@ -146,7 +146,7 @@ def id_of_key(key: str) -> str:
         InputError: :func:`key_of` returns this key for no id.
 
     Examples:
-        >>> id_of_key("v1.0/cat%2Epng"), id_of_key("cat%%1")
+        >>> id_of_key("v1.0/cat%2Epng"), id_of_key("cat%-1")
         ('v1.0/cat.png', 'cat')
     """
     repeat = _REPEAT.search(key)

@@ -44,7 +44,7 @@ class WebDatasetFormat:
                     _add(archive, key + suffix, data)
                     _add(archive, f"{key}.json", about.encode())
                     n += 1
-                archive.members.clear()  # otherwise it holds the header of every member
+                archive.getmembers().clear()  # otherwise it holds the header of every member
         return n
 
     def finish(self, folder: NewFolder, plan: Plan) -> None:

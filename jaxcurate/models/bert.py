@@ -80,7 +80,8 @@ class BertLayer(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         width, self.n_heads = config.width, config.n_heads
-        self.precision, self.activation = config.precision, config.activation
+        self.precision: Precision = config.precision
+        self.activation = config.activation
         self.qkv = _linear(width, 3 * width, config, rngs)
         self.out = _linear(width, width, config, rngs)
         self.norm_1 = _norm(config, rngs)

@@ -138,9 +138,13 @@ class Dedup(Stage):
             found = Duplicates.load(context.folder(self.name))
         except InputError:  # damaged, or of an older release
             return None
-        same_rows = (valid is None and found.rows is None) or np.array_equal(found.rows, valid)
-        low = threshold is not None and found.threshold is not None
-        return found if same_rows and low and threshold >= found.threshold else None
+        if valid is None or found.rows is None:
+            same_rows = valid is found.rows
+        else:
+            same_rows = np.array_equal(found.rows, valid)
+        if not same_rows or threshold is None or found.threshold is None:
+            return None
+        return found if threshold >= found.threshold else None
 
 
 def _search(inputs: dict[str, Any]) -> dict[str, Any]:

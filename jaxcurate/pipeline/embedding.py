@@ -215,5 +215,8 @@ def _known(names: Sequence[str], source: sources.Source) -> Sequence[str]:
 
 def digest_of(content: sources.Content) -> bytes:
     """Returns 16 bytes of the hash of the content of an item, as the column `DIGEST` has it."""
-    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    if isinstance(content, np.ndarray):
+        data = np.ascontiguousarray(content).tobytes()
+    else:
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -114,8 +114,9 @@ class _Subset(NamedTuple):
     @classmethod
     def of_run(cls, context: Context) -> "_Subset":
         """Returns the subset of a run."""
-        pool, tree = context.pool(), context.tree()
+        pool = context.pool()
         rows, counts = np.unique(context.subset(pool).indices, return_counts=True)
+        tree = context.tree()
         extra = {
             f"cluster_l{level}": tree.point_labels(level)[rows]
             for level in range(1, len(tree.levels) + 1)
@@ -183,14 +184,11 @@ def _write_shards(context: Context, subset: _Subset, parts: Parts) -> dict[str, 
                     )
             records.append(parts.cards[index]["n"])
             begin, index = begin + size, index + 1
-        is_vector = isinstance(context.items.source, sources.InBlocks)
-        plans[name] = export.Plan(
-            settings.sample.name,
-            kind,
-            tuple(records),
-            context.items.source.width if is_vector else None,
-            context.items.source.dtype.name if is_vector else None,
-        )
+        source = context.items.source
+        width, dtype = None, None
+        if isinstance(source, sources.InBlocks):
+            width, dtype = source.width, source.dtype.name
+        plans[name] = export.Plan(settings.sample.name, kind, tuple(records), width, dtype)
     return plans
 
 

@@ -65,7 +65,7 @@ class Items:
     def examples(self) -> dict[str, sources.Source]:
         """Sources of wanted and unwanted examples of the filter, by their names, if any."""
         settings = self.settings.filter
-        return {name: self._alike(settings.split, spec) for name, spec in settings.examples.items()}
+        return {name: self.alike(settings.split, spec) for name, spec in settings.examples.items()}
 
     @cached_property
     def newcomers(self) -> sources.Source:
@@ -229,7 +229,7 @@ class Items:
             InputError: an item can no longer be read, or the items are no pictures.
         """
         reading = self.reading(task, rows, 1024, prepare=_squared(self.source, side))
-        images = [np.stack(batch.contents) for batch in reading]
+        images = [np.stack(list(batch.contents)) for batch in reading]
         check_all_read(reading)
         return np.concatenate(images)
 
@@ -329,5 +329,5 @@ def read_held_out(
     if not batches:
         raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([np.stack(batch.contents) for batch in batches])
+    images = np.concatenate([np.stack(list(batch.contents)) for batch in batches])
     return compare.HeldOut(images, notes.label, notes.domain)

@@ -1,6 +1,7 @@
 """Loading of a subset from a work directory, for training loops that read the items themselves."""
 
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ _MADE = "tfds:weblike"
 """Name of the only source that is made from a recipe."""
 _KEYS = ("content_key", "id_key", "label_key", "domain_key")
 _FINGERPRINT = "fingerprint"
+_LOCKS: dict[int, threading.Lock] = {}
+"""Lock of each process. A process may be forked while a thread of its parent holds a lock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,9 @@ class CuratedItems:
             item = self.source.read(int(self.positions[index]))
         except UnreadableItem as error:
             raise InputError(f"item {error.id!r} of {self.source.name}: {error.reason}") from error
-        if item.id != (expected := str(self.ids[index])):
+        expected = str(self.ids[index])
+        # Of items whose ids are hashes, those of equal content have a number at the end.
+        if item.id != expected and not expected.startswith(f"{item.id}~"):
             raise InputError(
                 f"{self.source.name} has item {item.id!r} in the place of {expected!r}: it "
                 "has changed since the pool was made from it"
@@ -91,17 +96,21 @@ class CuratedItems:
         # Files that are open in a process cannot be used by a process that was forked from it.
         process = os.getpid()
         if process not in self._opened:
-            settings = dict(self.settings)
-            source = open_source(settings.pop("spec"), **settings)
-            if _FINGERPRINT not in self._opened and self.made_from is not None:
-                if source.fingerprint != self.made_from:
-                    raise InputError(
-                        f"{source.name} has changed since the pool was made from it: run `embed` "
-                        "again"
-                    )
-                self._opened[_FINGERPRINT] = True
-            self._opened[process] = source
+            with _LOCKS.setdefault(process, threading.Lock()):  # threads open it once together
+                if process not in self._opened:
+                    self._opened[process] = self._open()
         return self._opened[process]
+
+    def _open(self) -> Source:
+        settings = dict(self.settings)
+        source = open_source(settings.pop("spec"), **settings)
+        if _FINGERPRINT not in self._opened and self.made_from is not None:
+            if source.fingerprint != self.made_from:
+                raise InputError(
+                    f"{source.name} has changed since the pool was made from it: run `embed` again"
+                )
+            self._opened[_FINGERPRINT] = True
+        return source
 
 
 def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
@@ -163,6 +172,7 @@ def _settings(work: epath.Path) -> dict[str, Any]:
         settings = {"spec": config["source"], "split": config["split"]}
         settings |= {"data_dir": config["data_dir"], "leave_out": os.fspath(work)}
         settings |= {key: config.get(key) for key in _KEYS}
+        settings["verify"] = config.get("verify", "stat")
         recipe = config.get("recipe")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise files.DamagedError(f"{path} is damaged ({error!r})") from error

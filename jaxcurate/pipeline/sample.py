@@ -62,7 +62,8 @@ class Sample(Stage):
         about = card(shortfall=missing, measures=_measures(context, arms, indices))
         mixed = settings.sample.mix.is_mixed
         folder = context.folder(self.name)
-        export.save_subset(folder, indices, pool, tree, about, parts if mixed else None)
+        metadata = context.columns(settings.columns) if settings.columns else {}
+        export.save_subset(folder, indices, pool, tree, about, parts if mixed else None, metadata)
         sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
         return {"taken": len(indices), **sizes, "missing": missing}
 

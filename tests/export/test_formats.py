@@ -12,12 +12,22 @@ import ml_dtypes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 from PIL import Image
 
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.artifacts.folders import check_files
+from jaxcurate.artifacts.folders import NewFolder, check_files
 from jaxcurate.checks import InputError
-from jaxcurate.export import FORMATS, ExportItem, export_items, id_of, id_of_key
+from jaxcurate.export import (
+    FORMATS,
+    ExportItem,
+    Plan,
+    Shard,
+    export_items,
+    id_of,
+    id_of_key,
+)
+from jaxcurate.sources import open_source
 
 HOSTILE = [
     "", "a", "a.png", "cats/0001.JPG", "../../etc/passwd", "..", "/abs", "card.json",
@@ -116,7 +126,6 @@ def test_grain_iterates_over_tfds_without_copies(tmp_path):
 
 def test_a_pool_can_be_read_from_an_export(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources import open_source
     from jaxcurate.sources.prepared import open_folder
     from jaxcurate.sources.tfds import DatasetSource
 
@@ -286,6 +295,8 @@ def test_links_lead_to_the_original_files(tmp_path):
 def test_links_are_refused_where_there_is_nothing_to_link(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="item '' is no local file"):
         write(tmp_path / "out", PICTURES, "picture", "link")
+    with pytest.raises(InputError, match="item '' is no local file"):
+        write(tmp_path / "out", [PICTURES[0]._replace(path="gs://b/x")], "picture", "link")
 
     def unsupported(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -330,6 +341,15 @@ def test_arrays_keep_their_type(tmp_path, dtype):
     assert np.load(folder / "counts.npy").tolist() == [item.count for item in items]
 
 
+def test_arrays_of_bfloat16_are_read_again(tmp_path):
+    items = vectors(ml_dtypes.bfloat16)
+    folder = write(tmp_path / "out", items, "vector", "npy")
+    source = open_source(f"npy:{folder}/items.npy")
+    for row, item in enumerate(items):
+        assert source.read(row).content.dtype == item.content.dtype
+        np.testing.assert_array_equal(source.read(row).content, item.content)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_bytes_of_an_export_depend_on_the_items_alone(tmp_path, format):
     items, kind = PICTURES, "picture"
@@ -342,12 +362,11 @@ def test_bytes_of_an_export_depend_on_the_items_alone(tmp_path, format):
     assert first == second
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"npy"}))
 def test_items_are_read_while_they_are_written(tmp_path, format):
     """No format takes the next item of a shard, or a batch of items, before it is written."""
-    kind = "vector" if format == "npy" else "picture"
     (tmp_path / "a.png").write_bytes(PICTURES[0].content)
-    content = np.zeros(4, np.float32) if kind == "vector" else PICTURES[0].content
+    content = PICTURES[0].content
     alive: set[int] = set()
     most = 0
 
@@ -364,26 +383,30 @@ def test_items_are_read_while_they_are_written(tmp_path, format):
             most = max(most, len(alive))
             yield ExportItem(f"{i}", content, str(tmp_path / "a.png"), Row(i), 1)
 
-    if format == "npy":  # keeps the numbers of all rows, and no content
-        pytest.skip("rows are held as numbers by design")
-    export_items(tmp_path / "out", items(), kind, format, {}, items_per_shard=2500, n_items=5000)
+    export_items(
+        tmp_path / "out", items(), "picture", format, {}, items_per_shard=2500, n_items=5000
+    )
     assert 0 < most <= 2100
 
 
-def test_a_shard_is_written_alone(tmp_path):
-    """A shard that is written again, by another process, has the same bytes."""
-    from etils import epath
-
-    from jaxcurate.artifacts.folders import NewFolder
-    from jaxcurate.export import Shard
-
-    whole = check_files(write(tmp_path / "whole", PICTURES, "picture", "webdataset"))["files"]
-    folder = NewFolder(epath.Path(tmp_path / "again"), "export")
-    folder.path.mkdir()
-    n = FORMATS["webdataset"].write_shard(folder, Shard(2, 4, "picture", iter(PICTURES[8:12])))
-    (name,) = folder.files
-    assert n == sum(item.count for item in PICTURES[8:12])
-    assert folder.files[name] == whole[name]
+@pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].in_shards])
+def test_shards_are_written_alone(tmp_path, format):
+    """Shards that other processes write, in any order, make the same export."""
+    items = on_disk(tmp_path / "originals") if format == "link" else PICTURES
+    whole = check_files(write(tmp_path / "whole", items, "picture", format))["files"]
+    writer, n_records, entries = FORMATS[format], {}, {}
+    path = epath.Path(tmp_path / "again")
+    path.mkdir()
+    for index in (2, 0, 3, 1):
+        folder = NewFolder(path, "export")
+        part = iter(items[4 * index : 4 * index + 4])
+        n_records[index] = writer.write_shard(folder, Shard(index, 4, "picture", part))
+        entries |= folder.files
+    last = NewFolder(path, "export")
+    last.files |= entries
+    plan = Plan("curated", "picture", tuple(n_records[index] for index in range(4)))
+    writer.finish(last, plan)
+    assert last.files == whole
 
 
 @pytest.mark.parametrize("format", ["tfds", "huggingface", "parquet", "copy", "list"])

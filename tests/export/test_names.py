@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jaxcurate.checks import InputError
-from jaxcurate.export import check_names, id_of, id_of_key, key_of, path_of
+from jaxcurate.export import (
+    ExportItem,
+    check_names,
+    export_items,
+    id_of,
+    id_of_key,
+    key_of,
+    path_of,
+)
+from jaxcurate.sources import open_source
 from jaxcurate.sources.names import original, printable
 
 AWKWARD = [
@@ -18,7 +28,8 @@ AWKWARD = [
     ".png", "..png", "....png", "a/.png", "C:\\x\\y", "\\", "\\xe9.png", "items-0.parquet/x",
     "\0", "a\nb", "\x7f", "\x85", "end. ", "end./x", "end /x", "%", "%%", "%/", "%%/x", "%41",
     "%4", "100%", "%2F", "%\x01", "\ud800", "\udce9/x", "\udcff", "é", "x" * 251, "x" * 252,
-    "x" * 251 + ".png", "x" * 252 + ".png", "x" * 254 + "." * 9 + ".png", "%%1", "a%%1", "%%%%1",
+    "x" * 251 + ".png", "x" * 252 + ".png", "x" * 254 + "." * 9 + ".png",
+    "%-1", "a%-1", "%%%-1", "2%\x01",
     "__a__", "__a__/b", "_", "x" * 300 + "/y", "v1.0/a.b.png", "a.b/c",
     "é" * 130, "x" * 249 + "%41", "%" * 300, "x" * 254 + "/y", "x" * 255 + "/y", "x" * 256 + "/y",
     "y" * 250 + "/" + "z" * 251, "\x01" * 90, "\U0001f600" * 70, "a" * 1000, "." * 300,
@@ -97,6 +108,26 @@ def test_a_path_that_no_system_takes_is_refused_beforehand(tmp_path):
     check_names(["d/" * 3000], "gs://bucket/exports")
     with pytest.raises(InputError, match=r"item 'd/d/.* cannot be exported to .* 4095 bytes"):
         check_names(["a", "d/" * 3000 + "x.png"], tmp_path)
+
+
+def test_files_of_different_names_have_different_ids_and_exports(tmp_path):
+    names = [b"caf\xe9.png", rb"caf\xe9.png", rb"caf\x5cxe9.png", b"\xff\\x41.png", rb"\xff.png"]
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(names):
+        Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / "x.png")
+        os.rename(os.fsencode(tmp_path / "x.png"), os.fsencode(tmp_path / "in") + b"/" + name)
+    source = open_source(f"folder:{tmp_path}/in")
+    items = [source.read(row) for row in range(len(source))]
+    assert {original(item.id) for item in items} == set(names)
+    assert list(source.ids) == [item.id for item in items]
+    for format in ("copy", "link"):
+        exported = [
+            ExportItem(item.id, item.content, source.path(row), row, 1)
+            for row, item in enumerate(items)
+        ]
+        out = tmp_path / format
+        export_items(out, exported, "picture", format, {}, n_items=len(items))
+        assert {id_of(path.name): path.read_bytes() for path in out.glob("*.png")} == dict(items)
 
 
 @given(st.binary(max_size=30).filter(lambda name: b"/" not in name))

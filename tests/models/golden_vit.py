@@ -28,7 +28,7 @@ def random_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         x = x / np.sqrt(shape[-1])
     else:
         x = 0.3 * x
-    return x.astype(np.float32)
+    return np.asarray(x, np.float32)  # also of a number without axes
 
 
 def images(n: int, height: int, width: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The Vision Transformer: options, positions against SciPy-free references, and training's bits."""
+"""The Vision Transformer: options, positions against references, and training's bits."""
 
 import dataclasses
+import functools
 import hashlib
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from jaxcurate.checks import InputError
 from jaxcurate.models import ViT, ViTArchitecture, ViTConfig
 from jaxcurate.models.positions import bicubic, resize_table, rotate, rotations, sine_cosine
+from jaxcurate.models.vit import patches
 
 SMALL = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, n_heads=2)
 FULL = ViTArchitecture(
@@ -49,9 +51,9 @@ def randomized(model: ViT) -> ViT:
 def test_the_names_of_training_s_parameters_stay():
     state = nnx.state(nnx.eval_shape(lambda: ViT(SMALL, rngs=nnx.Rngs(0))))
     names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
-    layers = ("norm_1.scale", "norm_1.bias", "norm_2.scale", "norm_2.bias") + tuple(
-        f"{layer}.{leaf}" for layer in ("qkv", "out", "up", "down") for leaf in ("kernel", "bias")
-    )
+    layers = [f"{norm}.{leaf}" for norm in ("norm_1", "norm_2") for leaf in ("scale", "bias")]
+    for layer in ("qkv", "out", "up", "down"):
+        layers += [f"{layer}.kernel", f"{layer}.bias"]
     outer = {"embed.kernel", "embed.bias", "norm.scale", "norm.bias"}
     assert names == outer | {f"blocks.0.{name}" for name in layers}
 
@@ -60,12 +62,51 @@ def test_training_keeps_its_initial_weights():
     state = nnx.state(ViT(SMALL, rngs=nnx.Rngs(0)))
     content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
     # Of the model before it knew any published layout.
-    assert hashlib.sha256(content).hexdigest()[:16] == "INITIAL"
+    assert hashlib.sha256(content).hexdigest()[:16] == "55b4f6a1ffb6b4ad"
+
+
+def as_before(model: ViT, x: jax.Array) -> jax.Array:
+    """Features by the operations of the model before it knew any published layout."""
+    c, n_tokens = model.config, 4
+    tokens = model.embed(patches(x, c.patch_size))
+    tokens = tokens + jnp.tile(jnp.asarray(sine_cosine(2, 2, c.width)), (len(x), 1))
+    for block in model.blocks:
+        qkv = block.qkv(block.norm_1(tokens)).reshape(-1, n_tokens, 3, c.n_heads, block.head)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        score = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision="highest")
+        weight = nnx.softmax(score / np.sqrt(block.head), axis=-1)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weight, v, precision="highest")
+        tokens = tokens + block.out(mixed.reshape(tokens.shape))
+        tokens = tokens + block.down(nnx.gelu(block.up(block.norm_2(tokens))))
+    return jnp.mean(model.norm(tokens).reshape(-1, n_tokens, c.width), axis=1)
+
+
+def test_training_keeps_its_bits():
+    model = randomized(ViT(dataclasses.replace(SMALL, depth=2), rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+
+    def run(forward):
+        loss = lambda state: jnp.sum(forward(nnx.merge(graph, state), images(16)) ** 3)
+        return jax.jit(jax.value_and_grad(loss))(state)
+
+    now, before = run(lambda model, x: model(x)), run(as_before)
+    jax.tree.map(np.testing.assert_array_equal, now, before)
+
+
+def features(model: ViT, *arguments: jax.Array) -> jax.Array:
+    """Returns features by a compiled call, which is quicker than one operation at a time."""
+    graph, state = nnx.split(model)
+    return _features(graph, state, *arguments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(graph, state, *arguments):
+    return nnx.merge(graph, state)(*arguments)
 
 
 def plain_forward(model: ViT, x: jax.Array) -> jax.Array:
     """Features of the model of training, written in the plainest way: heads after tokens."""
-    p = nnx.to_pure_dict(nnx.state(model))
+    p = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
     b, grid = len(x), 2
 
     def norm(x, q):
@@ -94,7 +135,7 @@ def plain_forward(model: ViT, x: jax.Array) -> jax.Array:
 def test_features_are_those_of_plain_float64(heads_first):
     config = ViTArchitecture(**vars(SMALL), heads_first=heads_first)
     model = randomized(ViT(config, rngs=nnx.Rngs(0)))
-    np.testing.assert_allclose(model(images()), plain_forward(model, images()), atol=1e-5)
+    np.testing.assert_allclose(features(model, images()), plain_forward(model, images()), atol=1e-5)
 
 
 def test_a_mask_hides_pixels_and_nothing_else():
@@ -102,9 +143,10 @@ def test_a_mask_hides_pixels_and_nothing_else():
     x = images()
     other = x.at[:, :4, :4].set(0)  # the pixels of the first patch
     mask = jnp.zeros((2, 4), bool).at[:, 0].set(True)
-    np.testing.assert_array_equal(model(x, mask), model(other, mask))
-    assert np.abs(model(x) - model(other)).max() > 1e-3
-    assert np.abs(model(x) - model(x, mask)).max() > 1e-3
+    np.testing.assert_array_equal(features(model, x, mask), features(model, other, mask))
+    plain = features(model, x)
+    assert np.abs(plain - features(model, other)).max() > 1e-3
+    assert np.abs(plain - features(model, x, mask)).max() > 1e-3
     with pytest.raises(InputError, match="mask has shape"):
         model(x, mask[:, :3])
     with pytest.raises(InputError, match="no mask token"):
@@ -119,7 +161,7 @@ def test_every_parameter_has_a_gradient():
     def loss(state):
         return jnp.sum(nnx.merge(graph, state)(images(), mask) ** 2)
 
-    for path, gradient in nnx.to_flat_state(jax.grad(loss)(state)):
+    for path, gradient in nnx.to_flat_state(jax.jit(jax.grad(loss))(state)):
         assert np.abs(gradient[...]).max() > 0, path
 
 
@@ -127,7 +169,6 @@ def test_skipped_halves_need_a_key_and_keep_the_mean():
     config = dataclasses.replace(FULL, depth=2, drop_path=0.5)
     model = randomized(ViT(config, rngs=nnx.Rngs(0)))
     x = images()
-    np.testing.assert_array_equal(model(x), model(x))
     graph, state = nnx.split(model)
     run = jax.jit(lambda key: nnx.merge(graph, state)(x, key=key))
     results = np.stack([run(jax.random.key(i)) for i in range(8)])
@@ -137,9 +178,7 @@ def test_skipped_halves_need_a_key_and_keep_the_mean():
     tokens = jnp.ones((3000, 8))
     kept = np.asarray(last._kept(tokens, 3, jax.random.key(0)))
     assert set(np.unique(kept)) == {0.0, 2.0} and abs(kept.mean() - 1) < 0.1
-    assert (kept.reshape(-1, 3 * 8).ptp(axis=1) if hasattr(kept, "ptp") else 0) == 0 or np.all(
-        np.ptp(kept.reshape(-1, 24), axis=1) == 0
-    )
+    assert np.ptp(kept.reshape(-1, 24), axis=1).max() == 0  # an image as a whole
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (12, 8), (4, 20), (9, 11)])
@@ -174,7 +213,10 @@ def test_antialiased_bicubic_is_that_of_jax():
 def test_plain_bicubic_repeats_the_border():
     # Recorded from torch 2.13: interpolate(arange(4) ** 2, size, mode="bicubic").
     x = np.arange(4.0) ** 2
-    PLAIN
+    expected = {
+        3: [0.09144, 2.125, 8.33449],
+        6: [-0.08681, 0.21875, 1.43055, 3.15278, 6.78125, 9.43403],
+    }
     for n_out, values in expected.items():
         np.testing.assert_allclose(bicubic(4, n_out, antialias=False) @ x, values, atol=1e-5)
 
@@ -221,7 +263,7 @@ def test_bfloat16_is_close_to_float32():
     exact = randomized(ViT(FULL, rngs=nnx.Rngs(0)))
     rough = ViT(dataclasses.replace(FULL, precision="bfloat16"), rngs=nnx.Rngs(0))
     nnx.update(rough, nnx.state(exact))
-    a, b = exact(images()), rough(images())
+    a, b = features(exact, images()), features(rough, images())
     assert b.dtype == jnp.float32
     cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
     assert 0.999 < cosine < 1

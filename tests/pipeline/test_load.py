@@ -77,6 +77,14 @@ def test_the_source_is_opened_late_and_again_after_a_pickle(work):
     assert repr(copy) == repr(items) and str(len(items)) in repr(items)
 
 
+def test_a_forked_process_opens_the_source_anew(work, monkeypatch):
+    items = load_subset(work)
+    parent = items.source
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert items.source is not parent and items.source is items.source
+    assert items[0].id == "1.img"
+
+
 def test_vectors_are_read_as_well(tmp_path):
     x = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float16)
     np.save(tmp_path / "x.npy", x)

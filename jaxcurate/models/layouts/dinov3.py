@@ -14,7 +14,7 @@ from jaxcurate.models.layouts.base import (
     stretched,
 )
 from jaxcurate.models.picture_input import IMAGENET_MEAN, IMAGENET_STD
-from jaxcurate.models.vit_config import ViTArchitecture
+from jaxcurate.models.vit_config import QKVBias, ViTArchitecture
 
 
 def _dinov3(s: Settings, names: Collection[str], shapes: Shapes) -> ViTArchitecture:
@@ -22,7 +22,11 @@ def _dinov3(s: Settings, names: Collection[str], shapes: Shapes) -> ViTArchitect
     for name in ("proj_bias", "mlp_bias"):
         s.only(name, True, True)
     biases = tuple(s.flag(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
-    kinds = {(True, True, True): "all", (True, False, True): "no_key", (False,) * 3: "none"}
+    kinds: dict[tuple[bool, ...], QKVBias] = {
+        (True, True, True): "all",
+        (True, False, True): "no_key",
+        (False,) * 3: "none",
+    }
     if biases not in kinds:
         raise InputError(f"query_bias, key_bias, value_bias={biases} is not supported")
     return ViTArchitecture(
