@@ -1,19 +1,31 @@
-"""The notebook is committed clean, runs top to bottom on a CPU, and shows what its text says."""
+"""The notebooks are committed clean, run top to bottom on a CPU, and show what their text says."""
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 
 from jaxcurate.sources.synthetic import raw
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "colab" / "quickstart.ipynb"
+NOTEBOOKS = ("quickstart", "your_data")
+LESS = {
+    "imports": {"ROUNDS = 10": "ROUNDS = 3"},
+    "images": {"decode(item.content, 32)": "decode(item.content, 16)"},
+    "cluster": {"n_resamples=ROUNDS, n_per_cluster=10": "n_resamples=1, n_per_cluster=10"},
+}
+"""Replacements that save time in the quickstart. What its text says holds with them as well."""
 PICTURES = {
     *("rings-pool", "trees", "why", "rings-sample"),
     *("allocate", "images", "cluster", "sample", "balance"),
@@ -34,28 +46,74 @@ print(json.dumps({
 """
 
 
-def read():
-    return nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+def read(name):
+    return nbformat.read(ROOT / "colab" / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
 
 
 def cell_of(notebook, id):
     return next(cell for cell in notebook.cells if cell.id == id)
 
 
+def replaced(source, replacements):
+    """Returns the source of a cell with other values of its parameters."""
+    for old, new in replacements.items():
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return source
+
+
+def data_with(names):
+    """Returns the folder of the raw images; a test that needs them is skipped without them."""
+    data = Path(os.environ.get("JAXCURATE_DATA") or ROOT / "data").resolve()
+    if not all((data / "raw" / name / ".whole").exists() for name in names):
+        pytest.skip("no raw images: run scripts/fetch")
+    return data
+
+
+def execute(notebook, folder, data, home):
+    """Runs a notebook in a fresh kernel, in a folder from which no file of the repository is seen.
+
+    Code that XLA compiled is shared with the other tests (`tests/conftest.py`).
+    """
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAXCURATE_DATA": str(data)}
+    env |= {"IPYTHONDIR": str(home), "JUPYTER_RUNTIME_DIR": str(home), "PYTHONPATH": str(ROOT)}
+    env.pop("JAX_NUM_CPU_DEVICES", None)  # the tests' four; a reader's machine has one
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=600, resources=where).execute(env=env)
+
+
+def printed(cell):
+    return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+
+
+def drawn(notebook):
+    return {
+        cell.id
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    }
+
+
+def warned(notebook):
+    return {
+        cell.id: output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+    }
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """The notebook after a run in a fresh kernel, and what its variables hold."""
-    data = Path(os.environ.get("JAXCURATE_DATA") or ROOT / "data").resolve()
-    if not all((data / "raw" / name / ".whole").exists() for name in raw.READERS):
-        pytest.skip("no raw images: run scripts/fetch")
-    notebook = read()
+    """The quickstart after a run in a fresh kernel, and what its variables hold."""
+    data = data_with(raw.READERS)
+    notebook = read("quickstart")
+    for id, replacements in LESS.items():
+        cell = cell_of(notebook, id)
+        cell.source = replaced(cell.source, replacements)
     notebook.cells.append(nbformat.v4.new_code_cell(TELL, id="tell"))
-    home = str(tmp_path_factory.mktemp("jupyter"))
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAXCURATE_DATA": str(data)}
-    env |= {"IPYTHONDIR": home, "JUPYTER_RUNTIME_DIR": home}
-    env.pop("JAX_NUM_CPU_DEVICES", None)  # the tests' four; a reader's machine has one
-    where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=600, resources=where).execute(env=env)
+    execute(notebook, tmp_path_factory.mktemp("here"), data, tmp_path_factory.mktemp("jupyter"))
     return notebook, json.loads(notebook.cells.pop().outputs[0].text)
 
 
@@ -67,8 +125,9 @@ def told(executed):
 # --- as committed -----------------------------------------------------------------------------
 
 
-def test_it_is_committed_clean():
-    notebook = read()
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_is_committed_clean(name):
+    notebook = read(name)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -80,42 +139,178 @@ def test_it_is_committed_clean():
             assert cell.outputs == [] and cell.execution_count is None, cell.id
 
 
-def test_setup_installs_only_where_it_has_to(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    commands = []
-    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
-    setup = cell_of(read(), "setup").source
-    filled_in = setup.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/it.git"')
-    exec(filled_in, there := {})
-    assert commands == [] and there["ROOT"] == Path("..")
+# --- the cell that installs -------------------------------------------------------------------
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+ADDRESS = "https://example.org/it.git"
+NEWEST = {"numpy": "2.5.5", "jax": "0.10.2", "jaxlib": "0.10.2", "flax": "0.12.8"}
+
+
+def setup(address=ADDRESS):
+    source = cell_of(read("quickstart"), "setup").source
+    return replaced(source, {'REPOSITORY = ""': f'REPOSITORY = "{address}"'})
+
+
+class Machine:
+    """Machine with some installed packages, and a pip that would like to have the newest ones."""
+
+    def __init__(self, installed, fails=False):
+        self.installed, self.fails = dict(installed), fails
+        self.commands, self.pins = [], None
+
+    def run(self, command, capture_output, text):
+        self.commands.append(command)
+        self.pins = set(Path(command[command.index("-c") + 1]).read_text().split())
+        if self.fails:
+            return SimpleNamespace(returncode=1, stderr="ERROR: no network")
+        pinned = {pin.partition("==")[0] for pin in self.pins}
+        self.installed |= {k: v for k, v in NEWEST.items() if k not in pinned}
+        self.installed["jaxcurate"] = "0.1.0"
+        return SimpleNamespace(returncode=0, stderr="")
+
+    def kernel(self, imported):
+        """Returns a function that runs the cell in a kernel that has imported some packages."""
+        variables = {}
+
+        def run_cell(source=None):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("subprocess.run", self.run)
+                patch.setattr("importlib.util.find_spec", self.installed.get)
+                patch.setattr("importlib.metadata.version", lambda name: self.installed[name])
+                patch.setattr(
+                    "importlib.metadata.packages_distributions",
+                    lambda: {name: [name] for name in self.installed},
+                )
+                patch.setattr("sys.modules", dict.fromkeys(imported))
+                exec(setup() if source is None else source, variables)
+
+        return run_cell
+
+
+def test_both_begin_with_the_same_cell():
+    assert cell_of(read("quickstart"), "setup") == cell_of(read("your_data"), "setup")
+    for name in NOTEBOOKS:
+        code = [cell.id for cell in read(name).cells if cell.cell_type == "code"]
+        assert code[0] == "setup"
+
+
+def test_floors_are_those_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    floors = {one.name: str(one.specifier) for one in map(Requirement, project["dependencies"])}
+    floors["jaxlib"] = floors["jax"]
+    variables = {}
+    exec(next(line for line in setup().splitlines() if line.startswith("NEEDED")), variables)
+    assert variables["NEEDED"] == {
+        name: floors[name] for name in ("numpy", "jax", "jaxlib", "flax")
+    }
+
+
+@pytest.mark.parametrize(
+    ("installed", "imported", "pins", "replaced"),
+    [
+        # Colab: an older numpy is imported, and jax is too old.
+        ({"numpy": "2.0.2", "jax": "0.7.2", "jaxlib": "0.7.2"}, ["numpy"], {"numpy==2.0.2"}, []),
+        ({"numpy": "2.0.2"}, ["numpy", "os"], {"numpy==2.0.2"}, []),
+        (
+            {"numpy": "2.0.2", "jax": "0.10.0", "jaxlib": "0.10.0", "flax": "0.12.1"},
+            ["numpy", "jax", "jaxlib", "flax"],
+            {"numpy==2.0.2", "jax==0.10.0", "jaxlib==0.10.0", "flax==0.12.1"},
+            [],
+        ),
+        ({"numpy": "1.26.4"}, ["numpy"], set(), ["numpy"]),
+        ({"numpy": "1.26.4"}, [], set(), []),
+        (
+            {"numpy": "2.0.2", "jax": "0.9.9", "jaxlib": "0.9.9"},
+            ["numpy", "jax", "jaxlib"],
+            {"numpy==2.0.2"},
+            ["jax", "jaxlib"],
+        ),
+        ({}, [], set(), []),
+    ],
+)
+def test_what_is_new_enough_stays(installed, imported, pins, replaced):
+    machine = Machine(installed)
+    run_cell = machine.kernel(imported)
+    if replaced:
+        with pytest.raises(SystemExit, match=f"^Restart now .*: {', '.join(replaced)} had been"):
+            run_cell()
+        # Without a restart, it is said again.
+        with pytest.raises(SystemExit, match=r"^Restart now"):
+            run_cell()
+    else:
+        run_cell()
+        run_cell()
+    assert machine.pins == pins
+    (command,) = machine.commands
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert command[-1] == f"jaxcurate[demo] @ git+{ADDRESS}"
+    assert {f"{name}=={machine.installed[name]}" for name in machine.installed} >= pins
+    # After a restart nothing is left to do, and the address is not needed any more.
+    machine.kernel([*imported, "jax"])(setup(""))
+    assert len(machine.commands) == 1
+
+
+def test_it_says_what_is_missing():
     with pytest.raises(ValueError, match="fill in REPOSITORY"):
-        exec(setup, {})
-    assert commands == []
-
-    exec(filled_in, there := {})
-    clone, install = commands
-    assert clone[:2] == ["git", "clone"]
-    assert clone[-2:] == ["https://example.org/it.git", there["ROOT"]]
-    assert install[:4] == [sys.executable, "-m", "pip", "install"]
-    assert install[-1] == f"./{there['ROOT']}"
+        Machine({}).kernel(())(setup(""))
+    with pytest.raises(RuntimeError, match="no network"):
+        Machine({}, fails=True).kernel(())()
 
 
-# --- as executed ------------------------------------------------------------------------------
+IN_A_KERNEL = """
+import json, numpy
+from importlib import metadata
+before = numpy.__version__
+{setup}
+{imports}
+{choose}
+print(json.dumps([before, metadata.version("numpy"), len(source), SIZE]))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_older_numpy_stays(tmp_path):
+    """Installs the package beside numpy 2.0.2, which the kernel has imported, as on Colab."""
+    data, python = data_with(["clipart"]), tmp_path / "venv" / "bin" / "python"
+    # Before Python 3.13, which numpy 2.0.2 has no wheel for.
+    if sys.version_info >= (3, 13):
+        pytest.skip("numpy 2.0.2 is older than this Python")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "numpy==2.0.2", "packaging"]
+    if subprocess.run(pip, capture_output=True).returncode:
+        pytest.skip("no network: pip cannot install numpy 2.0.2")
+    env = os.environ | {"JAXCURATE_DATA": str(data), "MPLBACKEND": "agg"}
+    env.pop("PYTHONPATH", None)
+
+    def kernel(address):
+        cells = {"setup": setup(address)}
+        cells["imports"] = cell_of(read("quickstart"), "imports").source
+        cells["choose"] = cell_of(read("your_data"), "choose").source
+        done = subprocess.run(
+            [python, "-W", "error", "-c", IN_A_KERNEL.format(**cells)],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    expected = ["2.0.2", "2.0.2", 8121, 500]
+    assert kernel(f"file://{ROOT}") == expected
+    assert kernel("") == expected  # after a restart
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 4)))
+    run = ["-m", "jaxcurate", "run", "--config=auto:x.npy,50", "--workdir=run"]
+    subprocess.run([python, *run], check=True, env=env, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+# --- the quickstart, as executed --------------------------------------------------------------
 
 
 def test_every_picture_is_drawn_and_nothing_warns(executed):
     notebook, _ = executed
-    drawn, warned = set(), {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                drawn.add(cell.id)
-            if output.get("name") == "stderr":
-                warned[cell.id] = output.text
-    assert drawn == PICTURES
-    assert warned == {}
+    assert drawn(notebook) == PICTURES
+    assert warned(notebook) == {}
     assert cell_of(notebook, "setup").outputs == []
 
 
@@ -165,3 +360,102 @@ def test_the_images_become_varied(told):
     assert entropy["random"] < 0.3
     assert entropy["curated"] > 0.85
     assert told["entropy"] == pytest.approx(entropy | {"pool": 0.1707}, abs=1e-4)
+
+
+# --- your data, as executed -------------------------------------------------------------------
+
+FAKE_COLAB = """
+import types
+
+files = types.SimpleNamespace(download=lambda path: print("sent", path))
+colab = types.SimpleNamespace(files=files)
+sys.modules["google.colab"] = colab
+sys.modules.setdefault("google", types.ModuleType("google")).colab = colab
+"""
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    """The other notebook after a run with pictures, and once more with vectors in the same kernel.
+
+    Returns the notebook, the folder of the pictures, the vectors, and the folder that it ran in.
+    """
+    data, folder = data_with(["clipart"]), tmp_path_factory.mktemp("elsewhere")
+    (pictures := folder / "pictures").mkdir()
+    small = [
+        path
+        for path in sorted((data / "raw" / "clipart" / "png").glob("*/*.png"))
+        if not path.is_symlink() and path.stat().st_size < 20_000
+    ]
+    for i, path in enumerate(small[:: len(small) // 210][:210]):
+        (pictures / f"{i % 3}").mkdir(exist_ok=True)
+        shutil.copy(path, pictures / f"{i % 3}" / f"{i:03}.png")
+    vectors = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
+    np.save(folder / "x.npy", vectors)
+
+    notebook = read("your_data")
+    smaller = {"{FORMAT}": "{FORMAT} --config.embed.resolution=64"}
+    again = {"choose": {}, "run": {}, "load": {}, "look": {}, "balance": {}, "download": {}}
+    for id in again:
+        cell = cell_of(notebook, id)
+        later = nbformat.v4.new_code_cell(cell.source, id=f"{id}-vectors")
+        if id == "choose":
+            sizes = {"SIZE = 500": "SIZE = 40"}
+            cell.source = replaced(cell.source, sizes | {'SOURCE = ""': 'SOURCE = "pictures"'})
+            sizes |= {'"runs/your_data"': '"runs/vectors"', 'SOURCE = ""': 'SOURCE = "x.npy"'}
+            later.source = replaced(later.source, sizes)
+        if id == "run":
+            cell.source = replaced(cell.source, smaller)
+        if id == "download":
+            cell.source = FAKE_COLAB + cell.source
+            later.source = replaced(later.source, {'"curated.zip", "w"': '"vectors.zip", "w"'})
+        notebook.cells.append(later)
+    execute(notebook, folder, data, tmp_path_factory.mktemp("jupyter"))
+    return notebook, pictures, vectors, folder
+
+
+def test_pictures_are_shown_and_nothing_warns(own_data):
+    notebook, *_ = own_data
+    shown = {"look", "balance"}
+    assert drawn(notebook) == shown | {f"{id}-vectors" for id in shown}
+    assert warned(notebook) == {}
+    assert cell_of(notebook, "setup").outputs == []
+    assert "pictures: 210 pictures, 40 of them wanted" in printed(cell_of(notebook, "choose"))
+    assert printed(cell_of(notebook, "load")).startswith("40 of 210 kept, from ")
+    assert "400 vectors, 40 of them wanted" in printed(cell_of(notebook, "choose-vectors"))
+    assert printed(cell_of(notebook, "load-vectors")).startswith("40 of 400 kept, from ")
+
+
+def test_the_download_holds_the_curated_pictures(own_data):
+    notebook, pictures, _, folder = own_data
+    assert "sent curated.zip" in printed(cell_of(notebook, "download"))
+    with zipfile.ZipFile(folder / "curated.zip") as archive:
+        names = archive.namelist()
+        assert {"report.html", "curated/card.json"} < set(names)
+        copies = [name for name in names if name.endswith(".png")]
+        assert len(copies) == 40
+        for name in copies:
+            original = pictures.joinpath(*Path(name).parts[-2:])
+            assert archive.read(name) == original.read_bytes()
+
+
+def test_the_download_holds_the_curated_vectors(own_data):
+    *_, vectors, folder = own_data
+    with zipfile.ZipFile(folder / "vectors.zip") as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/items.npy"))
+        kept = np.load(archive.open(name))
+    assert kept.shape == (40, 5)
+    assert {row.tobytes() for row in kept} <= {row.tobytes() for row in vectors}
+
+
+def test_the_example_is_found_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXCURATE_DATA", str(data_with(["clipart"])))
+    exec(cell_of(read("your_data"), "choose").source, variables := {})
+    assert (len(variables["source"]), variables["source"].kind) == (8121, "picture")
+
+
+def test_a_run_that_fails_stops_the_notebook():
+    last = cell_of(read("your_data"), "run").source.splitlines()[-2:]
+    with pytest.raises(SystemExit, match="The run failed"):
+        exec("\n".join(last), {"_exit_code": 2})

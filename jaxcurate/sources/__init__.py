@@ -35,6 +35,7 @@ from jaxcurate.sources.measures import (
 )
 from jaxcurate.sources.open import open_source
 from jaxcurate.sources.read import Batch, Reading, Unreadable, read_items
+from jaxcurate.sources.synthetic.fetch import fetch_raw
 from jaxcurate.sources.synthetic.recipe import (
     Domain,
     Jitter,
@@ -88,6 +89,7 @@ __all__ = [
     "WithColumns",
     "balanced",
     "fashion_longtail",
+    "fetch_raw",
     "measure_picture",
     "measure_text",
     "open_source",
