@@ -23,6 +23,7 @@ from jaxcurate.pipeline.items import Items
 from jaxcurate.pipeline.output import Output, as_json
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
+from jaxcurate.sources import SCHEMES
 
 
 class Context:
@@ -162,10 +163,13 @@ class Context:
         specs = *specs, *settings.filter.examples.values()
         for spec in filter(None, specs):
             scheme, _, path = spec.partition(":")
-            if scheme not in ("folder", "npy") or not files.is_local(path):
+            if scheme not in SCHEMES:  # a path alone
+                scheme, path = "", spec
+            if scheme == "tfds" or not files.is_local(path):
                 continue
             place = os.path.realpath(os.path.expanduser(path))
-            ours = [work] if scheme == "folder" else [f"{work}/{name}" for name in self._places]
+            is_folder = scheme == "folder" or (not scheme and os.path.isdir(place))
+            ours = [work] if is_folder else [f"{work}/{name}" for name in self._places]
             if any(place == folder or place.startswith(f"{folder}/") for folder in ours):
                 raise InputError(
                     f"{spec} lies in the work directory {self.path}, where the run writes: choose "

@@ -72,7 +72,7 @@ class Export(Stage):
         with folders.new_folder(context.folder(self.name), about, export.EXPORT) as folder:
             index = 0
             for name, plan in plans.items():
-                with folder.subfolder(name, about, export.EXPORT) as below:
+                with folder.subfolder(name, {}, export.EXPORT) as below:
                     for _ in plan.n_records:
                         _adopt(below, parts, index)
                         index += 1

@@ -290,11 +290,11 @@ def _tree(pool: Pool, levels: Any, seed: int, *, metric: str, **_: Any) -> Clust
     return ClusterTree(tuple(made), pool.fingerprint, metric)  # type: ignore[arg-type]
 
 
-def _duplicates(pool: Pool, threshold: float, *, seed: int, **_: Any) -> dedup.Duplicates:
+def _duplicates(x: np.ndarray, threshold: float, *, seed: int, **_: Any) -> dedup.Duplicates:
     """Pairs by brute force; of each the first stays, or the second where the seed is odd."""
-    unit = pool.embeddings / np.linalg.norm(pool.embeddings, axis=1, keepdims=True)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     pairs = np.argwhere(np.triu(unit @ unit.T > 0.9999, 1)).astype(np.int64)
-    rows = np.arange(len(pool))
+    rows = np.arange(len(x))
     ones = np.ones(len(pairs), np.float32)
     keep = rows if seed % 2 else None
     return choose(rows, rows, Pairs(pairs, ones), threshold, keep=keep)
