@@ -35,7 +35,7 @@ def left_out(cards: Mapping[str, Mapping[str, Any]]) -> LeftOut | None:
     """
     embed = cards.get("embed", {})
     reasons = _sorted(embed.get("left_out", {}))
-    rules = _sorted(cards.get("filter", {}).get("dropped", {}))
+    rules = _sorted(dict(cards.get("filter", {}).get("dropped", {})))
     items = [(str(id_), str(reason)) for id_, reason in embed.get("unreadable", [])]
     if not (reasons or rules or items):
         return None
