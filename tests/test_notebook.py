@@ -104,12 +104,16 @@ def warned(notebook):
     }
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[LESS, pytest.param({}, marks=pytest.mark.slow)],
+    ids=["less", "as it is"],
+)
+def executed(request, tmp_path_factory):
     """The quickstart after a run in a fresh kernel, and what its variables hold."""
     data = data_with(raw.READERS)
     notebook = read("quickstart")
-    for id, replacements in LESS.items():
+    for id, replacements in request.param.items():
         cell = cell_of(notebook, id)
         cell.source = replaced(cell.source, replacements)
     notebook.cells.append(nbformat.v4.new_code_cell(TELL, id="tell"))
@@ -257,7 +261,7 @@ def test_it_says_what_is_missing():
 
 
 IN_A_KERNEL = """
-import json, numpy
+import json, {imported}
 from importlib import metadata
 before = numpy.__version__
 {setup}
@@ -268,21 +272,27 @@ print(json.dumps([before, metadata.version("numpy"), len(source), SIZE]))
 
 
 @pytest.mark.slow
-def test_a_real_older_numpy_stays(tmp_path):
-    """Installs the package beside numpy 2.0.2, which the kernel has imported, as on Colab."""
+@pytest.mark.parametrize("jax", [None, "0.7.2"])
+def test_a_real_older_numpy_stays(tmp_path, jax):
+    """Installs the package beside numpy 2.0.2, which the kernel has imported, as on Colab.
+
+    A jax that is too old is replaced, and the cell says so if it has been imported.
+    """
     data, python = data_with(["clipart"]), tmp_path / "venv" / "bin" / "python"
     # Before Python 3.13, which numpy 2.0.2 has no wheel for.
     if sys.version_info >= (3, 13):
         pytest.skip("numpy 2.0.2 is older than this Python")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "numpy==2.0.2", "packaging"]
+    # A pip that takes the address of a local repository, as that of Colab does.
+    packages = ["pip>=24.1", "numpy==2.0.2", "packaging", *([f"jax[cpu]=={jax}"] if jax else [])]
+    pip = [python, "-m", "pip", "install", "--quiet", *packages]
     if subprocess.run(pip, capture_output=True).returncode:
-        pytest.skip("no network: pip cannot install numpy 2.0.2")
+        pytest.skip(f"no network: pip cannot install {packages}")
     env = os.environ | {"JAXCURATE_DATA": str(data), "MPLBACKEND": "agg"}
     env.pop("PYTHONPATH", None)
 
-    def kernel(address):
-        cells = {"setup": setup(address)}
+    def kernel(address, imported="numpy"):
+        cells = {"setup": setup(address), "imported": imported}
         cells["imports"] = cell_of(read("quickstart"), "imports").source
         cells["choose"] = cell_of(read("your_data"), "choose").source
         done = subprocess.run(
@@ -292,11 +302,16 @@ def test_a_real_older_numpy_stays(tmp_path):
             env=env,
             cwd=tmp_path,
         )
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            return done.stderr.splitlines()[-1]
         return json.loads(done.stdout.splitlines()[-1])
 
     expected = ["2.0.2", "2.0.2", 8121, 500]
-    assert kernel(f"file://{ROOT}") == expected
+    if jax:
+        told = kernel(f"file://{ROOT}", "numpy, jax")
+        assert told.startswith("Restart now") and "jax" in told and "numpy" not in told
+    else:
+        assert kernel(f"file://{ROOT}") == expected
     assert kernel("") == expected  # after a restart
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 4)))
     run = ["-m", "jaxcurate", "run", "--config=auto:x.npy,50", "--workdir=run"]
@@ -453,6 +468,14 @@ def test_the_example_is_found_from_anywhere(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXCURATE_DATA", str(data_with(["clipart"])))
     exec(cell_of(read("your_data"), "choose").source, variables := {})
     assert (len(variables["source"]), variables["source"].kind) == (8121, "picture")
+
+
+def test_a_dataset_is_opened_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXCURATE_DATA", str(data_with(raw.READERS)))
+    choose = cell_of(read("your_data"), "choose").source
+    exec(replaced(choose, {'SOURCE = ""': 'SOURCE = "tfds:weblike"'}), variables := {})
+    assert (len(variables["source"]), variables["source"].kind) == (21_000, "picture")
 
 
 def test_a_run_that_fails_stops_the_notebook():
