@@ -92,6 +92,8 @@ class Encoder(NamedTuple):
     n_used: Callable[[np.ndarray], np.ndarray] | None = None
     """Number of leading entries ``[b]`` that each of the prepared items ``[b, length]`` uses, by
     which items are grouped; None if all use all."""
+    precisions: tuple[Precision, ...] = ("float32",)
+    """Precisions that the encoder can compute in."""
     is_jax: bool = True
     """False if ``encode`` is any function of a list of items, which is not jitted."""
 
@@ -149,6 +151,8 @@ def make_encoder(
     name = settings.encoder or DEFAULTS[kind]
     make = ENCODERS["function"] if ":" in name else ENCODERS[name]
     encoder = make(settings, batches, devices)
+    if settings.precision not in encoder.precisions:
+        raise InputError(f"embed.encoder={name!r} computes in {' or '.join(encoder.precisions)}")
     if kind not in encoder.kinds:
         suited = [known for known, usual in DEFAULTS.items() if known in encoder.kinds]
         raise InputError(

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcurate.checks import InputError
-from jaxcurate.encoders.base import Batches, EmbedConfig, Encoder
+from jaxcurate.encoders.base import Batches, EmbedConfig, Encoder, Precision
 from jaxcurate.models.bert import BertConfig, Pooling, is_used, pool
 from jaxcurate.models.bert_checkpoint import load_bert
 from jaxcurate.models.sentence_model import find_minilm, read_sentence_model
@@ -30,20 +30,21 @@ def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     """
     del batches, devices  # it is fitted to nothing
     if settings.weights is None:
-        return load_text_encoder(find_minilm())
+        return load_text_encoder(find_minilm(), settings.precision)
     try:
-        return load_text_encoder(Path(settings.weights).expanduser())
+        return load_text_encoder(Path(settings.weights).expanduser(), settings.precision)
     except InputError as error:
         raise InputError(f"embed.weights={settings.weights!r}: {error}") from error
 
 
-def load_text_encoder(folder: Path) -> Encoder:
+def load_text_encoder(folder: Path, precision: Precision = "float32") -> Encoder:
     """Loads an encoder of texts from a local sentence-transformers folder.
 
     Args:
         folder: folder with ``modules.json``, ``sentence_bert_config.json``,
             ``1_Pooling/config.json``, ``tokenizer.json``, ``config.json`` and
             ``model.safetensors``.
+        precision: precision of activations and matrix products.
 
     Returns:
         An encoder whose `prepare` makes token ids of a text, and whose `encode` makes embeddings
@@ -54,7 +55,7 @@ def load_text_encoder(folder: Path) -> Encoder:
         InputError: a file or package is missing, or the files describe another model.
     """
     about = read_sentence_model(folder)
-    model = load_bert(about.folder)
+    model = load_bert(about.folder, precision)
     config = model.config
     max_length = config.n_positions if about.max_length is None else about.max_length
     if max_length > config.n_positions:
@@ -74,6 +75,7 @@ def load_text_encoder(folder: Path) -> Encoder:
         params=params,
         prepare=partial(_lower, tokenize) if about.lower_case else tokenize,
         kinds=("text",),
+        precisions=("float32", "bfloat16"),
         bytes_per_item=_bytes_per_item(config, max_length),
         n_used=partial(n_used, pad_id=config.pad_id),
     )

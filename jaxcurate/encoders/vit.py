@@ -52,6 +52,7 @@ def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
         ("picture",),
         functools.partial(_prepare, picture_input=picture, fit=fit),
         bytes_per_item(model.config, picture.size),
+        precisions=("float32", "bfloat16"),
     )
 
 

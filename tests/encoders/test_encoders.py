@@ -139,6 +139,12 @@ def test_an_encoder_of_other_items_is_refused(name, kind, message):
         make_encoder(EmbedConfig(name), lambda prepare: [np.ones((3, 2))], ONE_DEVICE, kind)
 
 
+def test_a_precision_that_an_encoder_does_not_have_is_refused():
+    settings = EmbedConfig("pixels", precision="bfloat16")
+    with pytest.raises(InputError, match="embed.encoder='pixels' computes in float32"):
+        make_encoder(settings, lambda prepare: [], ONE_DEVICE)
+
+
 def test_texts_are_grouped_by_length(devices):
     """Every text is encoded with the entries that it uses, in the shortest length that has room."""
     rng = np.random.default_rng(0)
