@@ -141,7 +141,7 @@ def test_an_encoder_of_other_items_is_refused(name, kind, message):
 
 def test_a_precision_that_an_encoder_does_not_have_is_refused():
     settings = EmbedConfig("pixels", precision="bfloat16")
-    with pytest.raises(InputError, match="embed.encoder='pixels' computes in float32"):
+    with pytest.raises(InputError, match=r"embed\.encoder='pixels' computes in float32"):
         make_encoder(settings, lambda prepare: [], ONE_DEVICE)
 
 

@@ -109,7 +109,7 @@ def test_threads_may_share_the_tokenizer(folder):
 
 def test_embeddings_are_means_of_tokens_at_length_1(folder):
     encoder = encoder_of(folder)
-    assert encoder.kind == "text" and encoder.bytes_per_item > 0
+    assert encoder.kinds == ("text",) and encoder.bytes_per_item > 0
     texts = ["a cat", "", "the dogs sat on a cat on a dog.", "a [PAD] cat"]
     embeddings = encode(encoder, texts)
     assert embeddings.shape == (4, 32) and embeddings.dtype == np.float32
