@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcurate.artifacts import files
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.checks import InputError, check_whole, checked_rows
+from jaxcurate.checks import InputError, check_choice, check_whole, checked_rows
 from jaxcurate.stateless_random import permuted, priorities
 
 Equal = Literal["rows", "clusters"]
@@ -76,8 +76,7 @@ class Batches(Sequence[np.ndarray]):
         """
         check_whole("batch_size", batch_size, 1)
         check_whole("n_steps", n_steps, 0)
-        if equal not in _LAWS:
-            raise InputError(f"equal={equal!r}; known: {', '.join(map(repr, _LAWS))}")
+        check_choice("equal", equal, ("rows", "clusters"))
         priorities(0, seed)  # refuses a bad seed
         # Whole numbers of numpy would overflow, and JSON cannot store them.
         batch_size, n_steps, seed = int(batch_size), int(n_steps), int(seed)
@@ -87,7 +86,8 @@ class Batches(Sequence[np.ndarray]):
             raise InputError("rows is empty: nothing to draw from")
         self.batch_size, self.n_steps = batch_size, n_steps
         branches = _branches(tree, rows)
-        self._draw = _LAWS[equal](branches, batch_size, seed)
+        draw = _EqualRows if equal == "rows" else _EqualClusters
+        self._draw = draw(branches, batch_size, seed)
         self._about = [batch_size, equal, seed]
         self._branches = branches
 
@@ -218,7 +218,6 @@ class _EqualClusters:
         return self._rows[nodes]
 
 
-_LAWS = {"rows": _EqualRows, "clusters": _EqualClusters}
 _LOCK = threading.Lock()
 
 
