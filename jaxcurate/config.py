@@ -183,7 +183,7 @@ class Config:
         ...     sample=SampleConfig(size=500),
         ... )
         >>> config.cluster.metric, config.dedup.enabled
-        ('euclidean', False)
+        ('euclidean', True)
     """
 
     source: str

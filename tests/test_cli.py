@@ -691,7 +691,7 @@ def test_no_arguments_and_help(capsys):
     assert "usage" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert "usage" in out and "dedup.threshold: float or None\n" in out
+    assert "usage" in out and "dedup.threshold: float or None = None\n" in out
     assert "embed.encoder: identity or pixels or pca or efficientnet_lite0 or vit or bert" in out
     assert cli.main(["cluster", "--help"]) == 0
     out = capsys.readouterr().out

@@ -33,7 +33,7 @@ def peak_of(command, *flags):
     assert code == 0
     return peak[0]
 
-stages = "embed", "cluster", "sample"
+stages = "embed", "dedup", "cluster", "sample"
 for stage in stages:  # compiles, which takes memory of its own
     peak_of(stage, "--workdir=small", "--config.source=npy:small.npy", sys.argv[2])
 before = anonymous()

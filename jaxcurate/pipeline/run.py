@@ -63,7 +63,7 @@ class Pipeline:
         >>> with tempfile.TemporaryDirectory() as work:
         ...     pipeline = Pipeline(settings, work, Progress(quiet=True))
         ...     [(status.stage, status.state) for status in pipeline.status()][:2]
-        [('embed', 'missing'), ('cluster', 'missing')]
+        [('embed', 'missing'), ('dedup', 'missing')]
     """
 
     def __init__(

@@ -136,7 +136,7 @@ def test_a_pool_is_written_block_by_block(tmp_path):
 def test_nothing_is_left_of_a_bad_pool(tmp_path, change, message):
     def blocks():
         for number, block in enumerate(blocks_of(make_pool(np.ones((30, 2))), 10)):
-            block = Block(*map(np.array, block))
+            block = Block(*map(np.array, block[:3]))
             if number == 1:
                 change(block)
             yield block

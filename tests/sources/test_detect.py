@@ -167,7 +167,7 @@ def test_bare_paths_are_opened(tmp_path, monkeypatch):
         assert (source.kind, list(source.ids)) == ("picture", ["x.png"])
     for path in ("a:b.npy", "arrays", "~/arrays/*.npy"):
         assert (open_source(path).kind, len(open_source(path))) == ("vector", 3)
-    with pytest.raises(InputError, match=r"source 'folder:' is not one of tfds:.*npy:"):
+    with pytest.raises(InputError, match=r"source 'folder:' is not one of folder:.*npy:"):
         open_source("folder:")
     with pytest.raises(InputError, match="source '' is not one of"):
         open_source("")

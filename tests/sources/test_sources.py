@@ -413,8 +413,8 @@ def test_a_dataset_without_random_access_is_refused(user_dataset, monkeypatch):
 
 def test_unknown_specifications_are_refused_in_one_line(tmp_path):
     for spec, message in (
-        ("s3:bucket", "source 's3:bucket' is not one of tfds:..., folder:..., npy:..."),
-        ("pictures", "is not one of tfds:.*, and there is no such file or folder"),
+        ("s3:bucket", "source 's3:bucket' is not one of folder:..., tfds:..., webdataset:..."),
+        ("pictures", "is not one of folder:.*, and there is no such file or folder"),
         ("folder:", "is not one of"),
         ("tfds:no_such_dataset", "tfds:no_such_dataset is not in"),
         ("tfds:weblike/0000", "no whole weblike/0000 in"),

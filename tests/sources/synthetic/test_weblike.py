@@ -322,7 +322,10 @@ def no_clients(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "cats"], "unknown name 'cats'; known are fashion digits clipart emoji"),
+        (
+            ["--only", "cats"],
+            "unknown name 'cats'; known are fashion digits clipart emoji minilm descriptions",
+        ),
         (["--only"], "--only needs a list of names"),
         (["--all"], "unknown option '--all'"),
         (["a", "b"], "more than one DATA_DIR: 'a' and 'b'"),
