@@ -6,8 +6,9 @@ import os
 os.environ["JAXCURATE_COMPILE_CACHE"] = os.path.abspath(f"{__file__}/../../.pytest_cache/compiled")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most of the time of the tests is compilation, for which less effort takes 0.6 of the time and
-# gives the same bits (scripts/bench/compilation.py). scripts/test --slow compiles as users do.
+# Most of the time of the tests is compilation. With less effort, small k-means compile in 0.6 of
+# the time with the same bits (scripts/bench/compilation.py). scripts/test --slow compiles as users
+# do.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
 )

@@ -18,7 +18,7 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 QKVBias = Literal["all", "no_key", "none"]
 """Parts of attention's input projection that have a bias."""
 FinalNorm = Literal["tokens", "pooled"]
-"""What the last LayerNorm is applied to."""
+"""Name of the tokens that the last LayerNorm is applied to."""
 
 
 @dataclass(frozen=True)

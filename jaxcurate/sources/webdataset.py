@@ -33,7 +33,7 @@ _OPENED_AT_ONCE = 16
 
 
 class _Members(NamedTuple):
-    """One member of each sample, or a size of -1 for a sample without it."""
+    """Place of a member of each sample in its tar file. The size is -1 if a sample has none."""
 
     offset: np.ndarray
     size: np.ndarray

@@ -126,7 +126,7 @@ def test_too_many_pairs_are_refused(x):
 
 
 def test_too_many_pairs_are_refused_early_and_before_they_are_held(monkeypatch):
-    """One cluster of 200 rows, numbered last, has more pairs than the 300 others together."""
+    """The last cluster has 200 rows, and more pairs than the 300 other clusters together."""
     rng = np.random.default_rng(0)
     n_small, n_large = 600, 200
     unit = np.zeros((n_small + n_large, 8), np.float32)

@@ -30,7 +30,7 @@ def config():
 
 @pytest.fixture
 def context(config, devices, tmp_path):
-    """What the stage asks of a run, over a pool of five rows and one unwanted example."""
+    """Context for the stage: a pool of five rows, and an unwanted example."""
     pool = jc.make_pool(np.array([[1.0, 0], [0, 1], [1, 1], [3, 0], [0, 2]]), np.array([*"abcde"]))
     columns = {
         "side": np.array([100, 100, 10, 100, 100]),

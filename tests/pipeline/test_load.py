@@ -1,8 +1,8 @@
 """A subset gives its items from the source, to loops of Grain and PyTorch as the page says."""
 
+import copy
 import io
 import json
-import pickle
 import re
 from collections import Counter
 from pathlib import Path
@@ -67,14 +67,15 @@ def test_items_are_those_of_the_subset(work, pictures):
     assert [item.id for item in items] == items.ids.tolist()
 
 
-def test_the_source_is_opened_late_and_again_after_a_pickle(work):
+def test_the_source_is_opened_late_and_again_by_a_copy(work):
+    """A copy is made from the state that a worker process is sent."""
     items = load_subset(work)
     assert not items._opened
     first = items[0]
-    copy = pickle.loads(pickle.dumps(items))
-    assert not any(isinstance(key, int) for key in copy._opened)
-    assert copy[0] == first and copy.source is not items.source
-    assert repr(copy) == repr(items) and str(len(items)) in repr(items)
+    sent = copy.copy(items)
+    assert not any(isinstance(key, int) for key in sent._opened)
+    assert sent[0] == first and sent.source is not items.source
+    assert repr(sent) == repr(items) and str(len(items)) in repr(items)
 
 
 def test_a_forked_process_opens_the_source_anew(work, monkeypatch):

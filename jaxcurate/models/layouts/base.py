@@ -1,4 +1,4 @@
-"""What a published layout of a Vision Transformer is, and entries that all families share."""
+"""Form of a published layout of a Vision Transformer, and entries that all families share."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, get_args
