@@ -1,7 +1,5 @@
 """``python -m jaxcurate``."""
 
-import sys
+from jaxcurate.cli import exit_with_code
 
-from jaxcurate.cli import main
-
-sys.exit(main())
+exit_with_code()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from jaxcurate.checks import InputError
 
@@ -63,6 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxcurate: {' '.join(line.split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def exit_with_code() -> NoReturn:
+    """Runs a command and ends the process with its exit code.
+
+    After a signal the process ends at once: threads of XLA may still be computing, and crash while
+    the interpreter takes down what they use.
+    """
+    code = main()
+    if code in (130, 143):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _commands() -> tuple[str, ...]:
@@ -391,4 +405,4 @@ def _devices() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with_code()
