@@ -2,8 +2,9 @@
 
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.training.augment import Augmentation
+from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.features import encode, encoder
-from jaxcurate.training.pretrain import PretrainConfig, Pretrained, pretrain
+from jaxcurate.training.pretrain import Pretrained, pretrain
 from jaxcurate.training.runs import Run
 
 __all__ = [

@@ -1,12 +1,14 @@
 """Random views of images, on the device: crop and resize, flip, color jitter, grayscale."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxcurate.checks import InputError
+from jaxcurate.training.objectives.base import Crop
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the gray value of a pixel (ITU-R BT.601)."""
@@ -162,6 +164,30 @@ def apply(images: jax.Array, drawn: Draw) -> jax.Array:
     gray = jnp.sum(x * luma, -1, keepdims=True)
     x = each(drawn.saturation) * x + each(1 - drawn.saturation) * gray
     return jnp.clip(x - 1, -1, 1)
+
+
+def crops_of(
+    key: jax.Array, images: jax.Array, crops: Sequence[Crop], strength: Augmentation
+) -> tuple[jax.Array, ...]:
+    """Returns random views of small images, for each group of crops.
+
+    Args:
+        key: a PRNG key.
+        images: uint8 ``[b, s, s, 3]``.
+        crops: groups of crops, of the size of the images.
+        strength: the strengths of the changes.
+
+    Returns:
+        float32 ``[n * b, size, size, 3]`` in [-1, 1] for each group.
+    """
+    views = []
+    for i, crop in enumerate(crops):
+        of_group = strength if crop.scale is None else replace(strength, crop_scale=crop.scale)
+        if not crop.recolor:
+            of_group = replace(of_group, brightness=0.0, contrast=0.0, saturation=0.0, gray=0.0)
+        group_key = key if i == 0 else jax.random.fold_in(key, i)
+        views.append(augment(group_key, jnp.concatenate([images] * crop.n), of_group))
+    return tuple(views)
 
 
 def augment(key: jax.Array, images: jax.Array, strength: Augmentation) -> jax.Array:

@@ -8,7 +8,8 @@ from flax import nnx
 from jaxcurate.models.vit import ViT, ViTConfig
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 from jaxcurate.training import augment
-from jaxcurate.training.pretrain import Params, PretrainConfig, check_images
+from jaxcurate.training.config import PretrainConfig
+from jaxcurate.training.pretrain import Params, check_images
 
 
 def encoder(params: Params, run: int, model: ViTConfig) -> ViT:

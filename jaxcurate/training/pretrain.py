@@ -1,6 +1,6 @@
-"""The pretraining loop: the same steps of SimCLR for every (subset, seed) pair.
+"""Many small runs at once: the same steps of an objective for every (subset, seed) pair.
 
-The file reads from top to bottom: settings, one training step, and the loop over groups of runs.
+The file reads from top to bottom: one training step, and the loop over groups of runs.
 The batches of a run are in ``runs.py``, the features of its encoder in ``features.py``. Runs, not
 batches, are split over the devices: each device trains ``runs_per_device`` runs at a time, so
 that no step waits for another device.
@@ -8,22 +8,19 @@ that no step waits for another device.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from jaxcurate.checks import InputError
-from jaxcurate.models.vit import ViTConfig
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
-from jaxcurate.training import augment
-from jaxcurate.training.augment import Augmentation
-from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
+from jaxcurate.training.augment import crops_of
+from jaxcurate.training.config import PretrainConfig
+from jaxcurate.training.objectives.base import LOSS_KEY, Batch, Outcome, Variables
+from jaxcurate.training.optimizer import optimizer
 from jaxcurate.training.runs import Run, batches_of, check_runs
 
 Params = dict[str, Any]
@@ -37,58 +34,6 @@ _ROW_MULTIPLE = 1024
 """Multiple that the number of images on a device is padded to."""
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of pretraining that are the same for all runs of a comparison.
-
-    Raises:
-        InputError: naming the field that cannot be used.
-
-    Examples:
-        >>> PretrainConfig(n_steps=100, batch_size=64).n_steps
-        100
-    """
-
-    model: ViTConfig = field(default_factory=ViTConfig)
-    """Shape of the encoder."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """Strengths of the random views."""
-    n_steps: int = 300
-    """Number of updates; with 0 the encoders keep their random weights."""
-    batch_size: int = 128
-    """Number of images in a batch, each in two views."""
-    learning_rate: float = 3e-3
-    """Peak rate of AdamW."""
-    warmup: float = 0.1
-    """Fraction of the steps over which the rate rises linearly; a cosine to 0 follows."""
-    weight_decay: float = 0.05
-    """Weight decay of AdamW, on matrices only."""
-    temperature: float = 0.2
-    """Temperature of the loss."""
-    projection: tuple[int, int] = (128, 64)
-    """Hidden units and output dimensions of the projection head."""
-    runs_per_device: int = 2
-    """Number of runs that a device trains at the same time. On two CPU cores, two runs together
-    took about half the time of two in turn; a large accelerator is better used by more."""
-
-    def __post_init__(self) -> None:
-        if self.n_steps < 0:
-            raise InputError(f"n_steps={self.n_steps} must not be negative")
-        if self.batch_size < 2:
-            raise InputError(f"batch_size={self.batch_size} must be at least 2")
-        if self.runs_per_device < 1:
-            raise InputError(f"runs_per_device={self.runs_per_device} must be at least 1")
-        if min(self.projection) < 1:
-            raise InputError(f"projection={self.projection} must be at least 1 each")
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)} must be positive")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay={self.weight_decay} must not be negative")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"warmup={self.warmup} must be within [0, 1]")
-
-
 class Pretrained(NamedTuple):
     """Encoders after pretraining, stacked over runs."""
 
@@ -98,40 +43,10 @@ class Pretrained(NamedTuple):
     """Loss of each run at every step, float32 ``[n_runs, n_steps]``."""
 
 
-def optimizer(settings: PretrainConfig) -> optax.GradientTransformation:
-    """Returns AdamW with a linear warm-up and a cosine decay to 0, and weight decay on matrices.
-
-    References:
-        Loshchilov, Hutter: Decoupled weight decay regularization (2019),
-        https://arxiv.org/abs/1711.05101.
-    """
-    n_warmup = round(settings.warmup * settings.n_steps)
-    rate = optax.warmup_cosine_decay_schedule(
-        init_value=settings.learning_rate / max(1, n_warmup),
-        peak_value=settings.learning_rate,
-        warmup_steps=n_warmup,
-        decay_steps=max(1, settings.n_steps, n_warmup + 1),
-    )
-    return optax.adamw(
-        rate,
-        weight_decay=settings.weight_decay,
-        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-    )
-
-
-def _new_model(settings: PretrainConfig, key: jax.Array) -> SimCLR:
-    return SimCLR(settings.model, *settings.projection, rngs=nnx.Rngs(key))
-
-
-@cache
-def _structure(settings: PretrainConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: _new_model(settings, jax.random.key(0))))
-
-
 class _State(NamedTuple):
     """State that a run carries from step to step."""
 
-    params: Any
+    variables: Variables
     opt_state: Any
 
 
@@ -139,8 +54,8 @@ def _start(seeds: jax.Array, *, axis_name: str | None, settings: PretrainConfig)
     """Returns the initial weights of one run for each of the seeds, uint32 ``[r]``."""
 
     def start(seed: jax.Array) -> _State:
-        params = nnx.state(_new_model(settings, jax.random.key(seed)))
-        return _State(params, optimizer(settings).init(params))
+        variables = settings.objective.chosen.init(settings.network, jax.random.key(seed))
+        return _State(variables, optimizer(settings).init(variables.params))
 
     return jax.vmap(start)(seeds)
 
@@ -172,23 +87,29 @@ def _train(
         The new state and the losses, float32 ``[r, STEPS_PER_CALL]``.
     """
 
-    def loss(params: Any, key: jax.Array, rows: jax.Array) -> jax.Array:
-        batch = images[rows]
-        both = jnp.concatenate([batch, batch])
-        views = augment.augment(key, both, settings.augmentation)
-        z = nnx.merge(_structure(settings), params)(views)
-        z_1, z_2 = jnp.split(z, 2)
-        return nt_xent(z_1, z_2, rows, settings.temperature)
+    objective, model = settings.objective.chosen, settings.network
+    crops = objective.crops(settings.model)
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
-            (params, opt_state), losses = carry
+            ((params, extra), opt_state), losses = carry
             # The key depends on seed and step alone, so that all arms see the same randomness.
             key = jax.random.fold_in(jax.random.key(seed), first + i + 1)
-            value, gradient = jax.value_and_grad(loss)(params, key, batches[i])
+            loss_key = jax.random.fold_in(key, LOSS_KEY)
+            done = (first + i) / settings.n_steps
+            rows = batches[i]
+            batch = Batch(crops_of(key, images[rows], crops, settings.augmentation), rows)
+
+            def loss(params: Any) -> tuple[jax.Array, Outcome]:
+                outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
+                return outcome.loss, outcome
+
+            (_, outcome), gradient = jax.value_and_grad(loss, has_aux=True)(params)
             update, opt_state = optimizer(settings).update(gradient, opt_state, params)
-            state = _State(optax.apply_updates(params, update), opt_state)
-            return state, losses.at[i].set(value)
+            params = optax.apply_updates(params, update)
+            extra = objective.after_step(model, Variables(params, extra), outcome.aux, done)
+            state = _State(Variables(params, extra), opt_state)
+            return state, losses.at[i].set(outcome.loss)
 
         losses = jnp.zeros(STEPS_PER_CALL, jnp.float32)
         return jax.lax.fori_loop(0, n, step, (state, losses))
@@ -234,6 +155,7 @@ def pretrain(
 
     Examples:
         >>> import jaxcurate as jc
+        >>> from jaxcurate.models import ViTConfig
         >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
         >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
@@ -280,7 +202,7 @@ def pretrain(
             _check_finite(losses[-1][:n_real], first, first_run, group, settings)
             if progress is not None:
                 progress(first_run * n_steps + (first + n) * n_real, len(runs) * n_steps)
-        encoders = nnx.to_pure_dict(state.params)["encoder"]
+        encoders = settings.objective.chosen.encoder(state.variables)
         done.append(
             (
                 jax.tree.map(lambda p, n=n_real: np.asarray(p)[:n], encoders),

@@ -16,7 +16,7 @@ from jaxcurate.models import vit
 from jaxcurate.models.positions import sine_cosine
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.training import augment
-from jaxcurate.training.objectives import simclr
+from jaxcurate.training.objectives import ObjectiveConfig, simclr
 from jaxcurate.training.pretrain import STEPS_PER_CALL
 from jaxcurate.training.runs import schedule
 
@@ -30,7 +30,7 @@ FAST = training.PretrainConfig(
     n_steps=30,
     batch_size=16,
     learning_rate=5e-3,
-    projection=(16, 8),
+    objective=ObjectiveConfig(simclr=simclr.SimCLR(projection=(16, 8))),
     runs_per_device=1,
 )
 
@@ -399,16 +399,20 @@ def test_bad_images_are_refused(images, runs):
         dict(n_steps=-1),
         dict(batch_size=1),
         dict(learning_rate=0.0),
-        dict(temperature=float("nan")),
         dict(weight_decay=-0.1),
         dict(warmup=2.0),
         dict(runs_per_device=0),
-        dict(projection=(0, 8)),
     ],
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}="):
         training.PretrainConfig(**change)
+
+
+@pytest.mark.parametrize("change", [dict(temperature=float("nan")), dict(projection=(0, 8))])
+def test_impossible_settings_of_simclr_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))}="):
+        simclr.SimCLR(**change)
 
 
 def test_a_loss_that_is_not_finite_is_reported(images, runs):

@@ -1,1 +1,46 @@
-"""Objectives of pretraining, one in each file."""
+"""Objectives of self-supervised pretraining, a file each."""
+
+from dataclasses import dataclass, field, fields
+
+from jaxcurate.checks import check_choice
+from jaxcurate.training.objectives.base import Batch, Crop, Objective, Outcome, Variables
+from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
+
+__all__ = [
+    "Batch",
+    "Crop",
+    "Objective",
+    "ObjectiveConfig",
+    "Outcome",
+    "SimCLR",
+    "Variables",
+    "nt_xent",
+]
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Name of the objective of pretraining, and the settings of every objective.
+
+    An objective is added by a field with its name.
+
+    Raises:
+        InputError: the name is unknown.
+
+    Examples:
+        >>> ObjectiveConfig("simclr", simclr=SimCLR(temperature=0.1)).chosen.temperature
+        0.1
+    """
+
+    name: str = "simclr"
+    """Name of the objective."""
+    simclr: SimCLR = field(default_factory=SimCLR)
+    """Settings of SimCLR."""
+
+    def __post_init__(self) -> None:
+        check_choice("name", self.name, [known.name for known in fields(self)[1:]])
+
+    @property
+    def chosen(self) -> Objective:
+        """Objective of the name, with its settings."""
+        return getattr(self, self.name)

@@ -1,14 +1,60 @@
 """SimCLR: two views of an image should be closer than views of any two images."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.checks import InputError
+from jaxcurate.models.vit import ViT
 from jaxcurate.models.vit_blocks import linear
+from jaxcurate.models.vit_config import ViTConfig
+from jaxcurate.training.objectives.base import Batch, Objective, Outcome, Variables
 
 
-class SimCLR(nnx.Module):
+@dataclass(frozen=True)
+class SimCLR(Objective):
+    """Contrast of the two views of each picture with the views of all other pictures.
+
+    Raises:
+        InputError: naming the field that cannot be used.
+
+    References:
+        Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
+        representations (2020), https://arxiv.org/abs/2002.05709.
+
+    Examples:
+        >>> SimCLR(temperature=0.1).projection
+        (128, 64)
+    """
+
+    temperature: float = 0.2
+    """Divisor of the cosine similarities."""
+    projection: tuple[int, int] = (128, 64)
+    """Hidden units and output dimensions of the projection head."""
+
+    def __post_init__(self) -> None:
+        if min(self.projection) < 1:
+            raise InputError(f"projection={self.projection} must be at least 1 each")
+        if not self.temperature > 0:
+            raise InputError(f"temperature={self.temperature} must be positive")
+
+    def network(self, model: ViTConfig, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns an encoder with a projection head."""
+        return Projected(model, *self.projection, rngs=rngs)
+
+    def loss(
+        self, model: ViTConfig, variables: Variables, batch: Batch, key: jax.Array, done: jax.Array
+    ) -> Outcome:
+        """Returns NT-Xent of the projections of the two views."""
+        del done
+        z = self.merged(model, variables.params)(batch.views[0], key)
+        z_1, z_2 = jnp.split(z, 2)
+        return Outcome(nt_xent(z_1, z_2, batch.ids, self.temperature), {})
+
+
+class Projected(nnx.Module):
     """Encoder with the two-layer projection head that is used in the loss only.
 
     Args:
@@ -20,12 +66,18 @@ class SimCLR(nnx.Module):
 
     def __init__(self, config: ViTConfig, n_hidden: int, n_out: int, *, rngs: nnx.Rngs) -> None:
         self.encoder = ViT(config, rngs=rngs)
-        self.hidden = linear(config.width, n_hidden, config.precision, rngs=rngs)
+        n_features = self.encoder.config.n_features
+        self.hidden = linear(n_features, n_hidden, config.precision, rngs=rngs)
         self.out = linear(n_hidden, n_out, config.precision, rngs=rngs)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps float32 images ``[b, s, s, 3]`` to float32 projections ``[b, n_out]``."""
-        z = self.out(nnx.relu(self.hidden(self.encoder(images))))
+    def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Maps float32 images ``[b, s, s, 3]`` to float32 projections ``[b, n_out]``.
+
+        Args:
+            images: normalized images.
+            key: PRNG key for skipped halves of blocks; None skips nothing.
+        """
+        z = self.out(nnx.relu(self.hidden(self.encoder(images, key=key))))
         return z.astype(jnp.float32)
 
 
