@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from jaxcurate.checks import InputError
 
@@ -63,20 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxcurate: {' '.join(line.split())}", file=sys.stderr)
         return 2
     return 0
-
-
-def exit_with_code() -> NoReturn:
-    """Runs a command and ends the process with its exit code.
-
-    After a signal the process ends at once: threads of XLA may still be computing, and crash while
-    the interpreter takes down what they use.
-    """
-    code = main()
-    if code in (130, 143):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def _commands() -> tuple[str, ...]:
@@ -402,7 +388,3 @@ def _devices() -> str:
     memory = f"{n_bytes / 1e9:.1f} GB each, " if n_bytes else ""
     kind = f"{jax.default_backend().upper()} ({devices[0].device_kind})"
     return f"{len(devices)} x {kind}, {memory}{n_host_bytes / 1e9:.1f} GB of host memory"
-
-
-if __name__ == "__main__":
-    exit_with_code()
