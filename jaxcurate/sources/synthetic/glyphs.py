@@ -243,8 +243,8 @@ def _glyphs_of(path: Path, file: str) -> list[Glyph]:
     found = []
     is_collection = path.suffix.lower() == ".ttc"
     with path.open("rb") as stream:  # closed here even if the file is no font
-        opened = TTCollection(stream, lazy=True) if is_collection else TTFont(stream, lazy=True)
-        for face, font in enumerate(opened.fonts if is_collection else [opened]):
+        opened = TTCollection(stream).fonts if is_collection else [TTFont(stream, lazy=True)]
+        for face, font in enumerate(opened):
             names = font["name"]
             family = names.getDebugName(16) or names.getDebugName(1) or path.stem
             codes = [code for code in font.getBestCmap() or () if _is_rendered(code)]
