@@ -162,6 +162,7 @@ class CropInput:
                 pieces = [next(iterator) for _ in range(n_pieces)]
                 # A copy, because the memory that workers share is freed with its array.
                 arrays = tuple(np.concatenate(group) for group in zip(*pieces, strict=True))
+                del pieces
                 yield Fed(arrays, self._schedule.rows_of(step).astype(np.int32))
         finally:
             self._open.remove(iterator)
