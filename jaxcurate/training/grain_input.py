@@ -49,9 +49,18 @@ class _Pieces:
     def __len__(self) -> int:
         return self.schedule.n_steps * self.n_pieces - self.first
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        """Returns the crops of each group, uint8 ``[b, n, size, size, 3]``."""
-        step, piece = divmod(int(number) + self.first, self.n_pieces)
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...] | str:
+        """Returns the crops of each group, uint8 ``[b, n, size, size, 3]``.
+
+        An error is returned in words, because Grain adds lines to those that are raised.
+        """
+        try:
+            return self._piece(int(number))
+        except InputError as error:
+            return str(error)
+
+    def _piece(self, number: int) -> tuple[np.ndarray, ...]:
+        step, piece = divmod(number + self.first, self.n_pieces)
         places = np.array_split(np.arange(self.schedule.n_local), self.n_pieces)[piece]
         rows = self.schedule.rows_of(step)[places]
         n_crops = sum(crop.n for crop in self.crops)
@@ -60,11 +69,11 @@ class _Pieces:
             np.empty((len(rows), crop.n, crop.size, crop.size, 3), np.uint8) for crop in self.crops
         )
         for i, row in enumerate(rows):
-            for group, made in zip(out, self._crops_of(int(row), drawn[i]), strict=True):
+            for group, made in zip(out, self._crops_of_row(int(row), drawn[i]), strict=True):
                 group[i] = made
         return out
 
-    def _crops_of(self, row: int, drawn: np.ndarray) -> list[np.ndarray]:
+    def _crops_of_row(self, row: int, drawn: np.ndarray) -> list[np.ndarray]:
         try:
             item = self.source.read(row)
         except UnreadableItem as error:
@@ -159,7 +168,7 @@ class CropInput:
         self._open.append(iterator)
         try:
             for step in self._schedule.steps(first_step):
-                pieces = [next(iterator) for _ in range(n_pieces)]
+                pieces = [_whole(next(iterator)) for _ in range(n_pieces)]
                 # A copy, because the memory that workers share is freed with its array.
                 arrays = tuple(np.concatenate(group) for group in zip(*pieces, strict=True))
                 del pieces
@@ -243,6 +252,12 @@ class CropInput:
                 f"has {free / 2**20:.0f} free: enlarge it, as by docker run --shm-size, or use "
                 "num_workers=0"
             )
+
+
+def _whole(piece: tuple[np.ndarray, ...] | str) -> tuple[np.ndarray, ...]:
+    if isinstance(piece, str):
+        raise InputError(piece)
+    return piece
 
 
 def _refusal(source: Source, id: str, reason: str) -> str:
