@@ -11,13 +11,11 @@ import numpy as np
 from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.evaluation import probe
+from jaxcurate.evaluation.probing import probe_all
 from jaxcurate.runtime.devices import Devices
 
 UNTRAINED = "untrained"
 """Name of the arm whose encoders keep their random weights."""
-PROBES = {"knn": probe.knn, "ridge": probe.ridge}
-"""Classifiers of frozen features by name."""
 
 
 class HeldOut(NamedTuple):
@@ -62,7 +60,7 @@ def compare(
     arms: Mapping[str, Sequence[training.Run]],
     probe_set: HeldOut,
     test_set: HeldOut,
-    is_head: Mapping[str, bool],
+    frequency: Mapping[str, int],
     settings: training.PretrainConfig,
     *,
     devices: Devices | None = None,
@@ -78,8 +76,9 @@ def compare(
         arms: the runs of each arm, with the same seeds in the same order.
         probe_set: the items that the probes are fitted to.
         test_set: the items that the probes are tested on.
-        is_head: True for each label that fills a large part of the pool, from
-            :func:`head_labels`; empty to measure head and tail together.
+        frequency: number of rows of the pool with each label, from
+            :func:`jaxcurate.evaluation.probing.label_frequency`; empty to measure head and tail
+            together.
         settings: the settings of every run.
         devices: the devices over which runs are split; all by default.
         progress: called with the steps done.
@@ -119,7 +118,7 @@ def compare(
             for held in (probe_set, test_set)
         ]
         measured = [
-            _probe(train, test, probe_set, test_set, is_head)
+            probe_all(train, test, probe_set.labels, test_set.labels, test_set.domains, frequency)
             for train, test in zip(*features, strict=True)
         ]
         accuracies[name] = {key: [values[key] for values in measured] for key in measured[0]}
@@ -166,57 +165,3 @@ def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Inte
 
     half = float(scipy.special.stdtrit(len(values) - 1, 0.5 + level / 2) * error)
     return Interval(mean, mean - half, mean + half, tuple(values.tolist()))
-
-
-def head_labels(labels: np.ndarray, known: np.ndarray) -> dict[str, bool]:
-    """Returns for each known label whether the pool holds more of it than of the average label.
-
-    Args:
-        labels: label of each row of the pool, ``[n]``.
-        known: labels to report, ``[k]``.
-
-    Returns:
-        True for a head label and False for a tail label; empty where no label of the pool is 1.5
-        times as frequent as the average, so that there is neither head nor tail.
-
-    Examples:
-        >>> import numpy as np
-        >>> labels = np.array(["cat"] * 8 + ["dog"] * 2)
-        >>> head_labels(labels, np.array(["cat", "dog", "eel"]))
-        {'cat': True, 'dog': False, 'eel': False}
-    """
-    counts = {str(label): int((labels == label).sum()) for label in np.unique(labels)}
-    even = len(labels) / max(1, len(counts))
-    if max(counts.values()) < 1.5 * even:
-        return {}
-    return {str(label): counts.get(str(label), 0) > even for label in known}
-
-
-def _probe(
-    train: np.ndarray,
-    test: np.ndarray,
-    probe_set: HeldOut,
-    test_set: HeldOut,
-    is_head: Mapping[str, bool],
-) -> dict[str, float]:
-    """Returns all accuracies of one encoder by measure."""
-    names, labels = np.unique(
-        np.concatenate([probe_set.labels, test_set.labels]), return_inverse=True
-    )
-    train_y, test_y = np.split(labels, [len(probe_set.labels)])
-    domain_names, domains = np.unique(test_set.domains, return_inverse=True)
-    accuracies = {}
-    for name, classify in PROBES.items():
-        predicted = classify(train, train_y, test)
-        accuracies[name] = probe.macro_accuracy(predicted, test_y, domains)
-        if len(domain_names) > 1:
-            for number, accuracy in probe.domain_accuracies(predicted, test_y, domains).items():
-                accuracies[f"{name}/{domain_names[number]}"] = accuracy
-        if is_head:
-            head = np.array([is_head[str(label)] for label in names])[test_y]
-            for part, rows in (("head", head), ("tail", ~head)):
-                if rows.any():
-                    accuracies[f"{name}/{part}"] = probe.macro_accuracy(
-                        predicted[rows], test_y[rows], domains[rows]
-                    )
-    return accuracies

@@ -11,7 +11,7 @@ from jaxcurate import training
 from jaxcurate.artifacts import folders
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
-from jaxcurate.evaluation import compare, summary
+from jaxcurate.evaluation import compare, probing, summary
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
 from jaxcurate.pipeline.output import Folder
@@ -88,7 +88,7 @@ class Evaluate(Stage):
                 runs,
                 probe_set,
                 test_set,
-                compare.head_labels(notes.label, np.unique(probe_set.labels)),
+                probing.label_frequency(notes.label),
                 settings.pretraining,
                 devices=context.devices,
                 progress=context.progress,
