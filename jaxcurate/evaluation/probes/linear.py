@@ -13,20 +13,22 @@ from jaxcurate.checks import InputError
 from jaxcurate.evaluation.probes.base import check_features, moments
 from jaxcurate.stateless_random import priorities
 
-L2_GRID = tuple(10.0**e for e in np.arange(1, -6.5, -0.5))
+L2_GRID = tuple(10.0**e for e in np.arange(0, -6.5, -0.5))
 """Penalties to choose from, the strongest first, relative to the mean loss of a row."""
 HELD_OUT = 0.2
 """Fraction of each label's training rows that the penalty is chosen on."""
 MAX_ITER = 200
 """Largest number of iterations of a fit."""
-_TOLERANCE = 1e-4
-"""Largest entry of the gradient of the mean loss at which a fit ends, as in scikit-learn."""
+_TOLERANCE = 1e-5
+"""Largest entry of the gradient of the mean loss at which the last fit ends."""
+_SWEEP_TOLERANCE = 1e-4
+"""Largest entry of the gradient at which fits of the sweep end, as by default in scikit-learn."""
 _STALLED = 1e-7
 """Relative decrease of the loss below which float32 cannot tell whether it falls."""
 _PATIENCE = 2
 """Number of weaker penalties in a row without a lower held-out loss that end the sweep."""
-_BLOCK_ELEMENTS = 2**20
-"""Number of logits that are computed at a time: 4 MiB of float32."""
+_BLOCK_ELEMENTS = 2**18
+"""Number of logits that are computed at a time: 1 MiB of float32, which a core's cache holds."""
 _STREAM = 8
 """Stream of the random numbers of the held-out rows."""
 
@@ -103,7 +105,7 @@ def linear(
     if l2 is None:
         held = held_out(classes)
         l2, start = _swept(rows, held, start) if held.any() else (1e-2, start)
-    weights = _fit(start, rows, everything, l2)
+    weights = _fit(start, rows, everything, jnp.float32(l2), jnp.float32(_TOLERANCE))
     # In float64 on the host: the product is small, and no rounding decides between two classes.
     matrix, bias = (np.asarray(part, np.float64) for part in weights)
     logits = (test_x - mean) / spread @ matrix + bias
@@ -142,8 +144,8 @@ def _swept(rows: Rows, held: np.ndarray, start: Weights) -> tuple[float, Weights
     best = np.inf, L2_GRID[0], start
     weights, n_worse = start, 0
     for l2 in L2_GRID:
-        weights = _fit(weights, rows, fitted, l2)
-        loss = float(_loss_alone(weights, rows, judged, 0.0))
+        weights = _fit(weights, rows, fitted, jnp.float32(l2), jnp.float32(_SWEEP_TOLERANCE))
+        loss = float(_loss_alone(weights, rows, judged, jnp.float32(0)))
         n_worse = 0 if loss < best[0] else n_worse + 1
         if n_worse == _PATIENCE:
             break
@@ -204,7 +206,9 @@ _loss_alone = jax.jit(_loss)
 
 
 @jax.jit
-def _fit(start: Weights, rows: Rows, row_weight: jax.Array, l2: float | jax.Array) -> Weights:
+def _fit(
+    start: Weights, rows: Rows, row_weight: jax.Array, l2: jax.Array, tolerance: jax.Array
+) -> Weights:
     """Returns the weights that minimize the loss, from ``start``."""
     solver = optax.lbfgs()
     loss: Callable[[Weights], jax.Array] = lambda weights: _loss(weights, rows, row_weight, l2)
@@ -213,7 +217,7 @@ def _fit(start: Weights, rows: Rows, row_weight: jax.Array, l2: float | jax.Arra
     def advances(carry: tuple) -> jax.Array:
         _, _, n, falls, gradient = carry
         largest = jnp.maximum(jnp.max(jnp.abs(gradient.matrix)), jnp.max(jnp.abs(gradient.bias)))
-        return (n < MAX_ITER) & falls & (largest > _TOLERANCE)
+        return (n < MAX_ITER) & falls & (largest > tolerance)
 
     def step(carry: tuple) -> tuple:
         weights, state, n, _, _ = carry
