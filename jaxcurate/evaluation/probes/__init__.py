@@ -6,6 +6,7 @@ from jaxcurate.evaluation.probes.base import PROBES, Probe, ProbeTask, classifie
 from jaxcurate.evaluation.probes.few_shot import few_shot, few_shot_scores
 from jaxcurate.evaluation.probes.knn import knn
 from jaxcurate.evaluation.probes.linear import linear
+from jaxcurate.evaluation.probes.rank import rank
 from jaxcurate.evaluation.probes.retrieval import average_precisions, retrieval
 from jaxcurate.evaluation.probes.ridge import ridge
 
@@ -17,6 +18,7 @@ PROBES |= {
     "few_shot_5": Probe(partial(few_shot_scores, n_shots=5), "5-shot"),
     "few_shot_10": Probe(partial(few_shot_scores, n_shots=10), "10-shot"),
     "retrieval": Probe(retrieval, "retrieval mAP"),
+    "rankme": Probe(rank, "RankMe", needs_labels=False),
 }
 
 __all__ = [
