@@ -1,8 +1,6 @@
 """Comparison of arms: the same pretraining on the rows of each, paired by seed, and probes."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,13 +9,11 @@ import numpy as np
 from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.evaluation import probe
+from jaxcurate.evaluation.arms import UNTRAINED
+from jaxcurate.evaluation.intervals import Interval, paired_differences
+from jaxcurate.evaluation.probing import probe_all
+from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, pretrain_runs
 from jaxcurate.runtime.devices import Devices
-
-UNTRAINED = "untrained"
-"""Name of the arm whose encoders keep their random weights."""
-PROBES = {"knn": probe.knn, "ridge": probe.ridge}
-"""Classifiers of frozen features by name."""
 
 
 class HeldOut(NamedTuple):
@@ -31,20 +27,6 @@ class HeldOut(NamedTuple):
     """Domain of each image, Unicode ``[n]``."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Mean of a paired difference over seeds, with its confidence interval."""
-
-    mean: float
-    """Mean over seeds."""
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end of the interval."""
-    values: tuple[float, ...]
-    """Difference at each seed."""
-
-
 class Comparison(NamedTuple):
     """Results of a comparison by pretraining."""
 
@@ -55,6 +37,8 @@ class Comparison(NamedTuple):
     """Differences by pair of arms (such as ``curated - random``) and measure."""
     losses: dict[str, np.ndarray]
     """Training losses by arm, float32 ``[n_seeds, n_steps]``."""
+    records: list[Record]
+    """Figures of every run, arm by arm."""
 
 
 def compare(
@@ -62,9 +46,12 @@ def compare(
     arms: Mapping[str, Sequence[training.Run]],
     probe_set: HeldOut,
     test_set: HeldOut,
-    is_head: Mapping[str, bool],
+    frequency: Mapping[str, int],
     settings: training.PretrainConfig,
     *,
+    n_steps: Mapping[str, int] | None = None,
+    finished: Sequence[Record] = (),
+    on_group: Callable[[list[Record]], None] = lambda records: None,
     devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -78,9 +65,14 @@ def compare(
         arms: the runs of each arm, with the same seeds in the same order.
         probe_set: the items that the probes are fitted to.
         test_set: the items that the probes are tested on.
-        is_head: True for each label that fills a large part of the pool, from
-            :func:`head_labels`; empty to measure head and tail together.
+        frequency: number of rows of the pool with each label, from
+            :func:`jaxcurate.evaluation.probing.label_frequency`; empty to measure head and tail
+            together.
         settings: the settings of every run.
+        n_steps: the number of steps of each arm. By default that of the settings.
+        finished: records of an interrupted call with the same other arguments, whose runs are not
+            repeated. The results are those of an uninterrupted call, bit for bit.
+        on_group: called with the records of runs that were pretrained together.
         devices: the devices over which runs are split; all by default.
         progress: called with the steps done.
 
@@ -88,135 +80,107 @@ def compare(
         Accuracies of all arms and of untrained encoders, and their paired differences.
 
     Raises:
-        ValueError: the arms differ in their seeds.
+        InputError: the arms differ in their seeds, or the held-out items have no labels or a
+            single one.
     """
-    seeds = [run.seed for run in next(iter(arms.values()))]
-    for name, runs_of_arm in arms.items():
-        if [run.seed for run in runs_of_arm] != seeds:
-            raise InputError(f"arm {name!r} must have the seeds of the others: {seeds}")
-    runs = [run for runs_of_arm in arms.values() for run in runs_of_arm]
-    n_seeds = len(seeds)
+    check_held_out(probe_set, test_set)
+    devices = Devices.all() if devices is None else devices
+    jobs = jobs_of(arms, n_steps or dict.fromkeys(arms, settings.n_steps))
+    records = {record.key: record for record in finished}
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("pretraining steps", done, total)
 
-    trained = training.pretrain(images, runs, settings, devices=devices, progress=report)
-    untrained = training.pretrain(
-        images[:2],
-        [training.Run(np.arange(2), seed) for seed in seeds],
-        dataclasses.replace(settings, n_steps=0),
+    groups = pretrain_runs(
+        images,
+        jobs,
+        settings,
+        finished=frozenset(records),
         devices=devices,
+        progress=report,
     )
-    encoders = {
-        name: jax.tree.map(lambda p, i=i: p[i * n_seeds : (i + 1) * n_seeds], trained.params)
-        for i, name in enumerate(arms)
+    for group in groups:
+        measured = _measure(group, probe_set, test_set, frequency, settings, devices)
+        records |= {record.key: record for record in measured}
+        on_group(measured)
+    seeds = [run.seed for run in next(iter(arms.values()))]
+    by_arm = {arm: [records[arm, seed] for seed in seeds] for arm in (*arms, UNTRAINED)}
+    accuracies = {
+        arm: {measure: [record.measures[measure] for record in of_arm] for measure in measures}
+        for arm, of_arm in by_arm.items()
+        for measures in [of_arm[0].measures]
     }
-    accuracies = {}
-    for name, params in {**encoders, UNTRAINED: untrained.params}.items():
-        features = [
-            training.encode(params, held.images, settings, devices=devices)
-            for held in (probe_set, test_set)
-        ]
-        measured = [
-            _probe(train, test, probe_set, test_set, is_head)
-            for train, test in zip(*features, strict=True)
-        ]
-        accuracies[name] = {key: [values[key] for values in measured] for key in measured[0]}
-    names = list(accuracies)
-    differences = {
-        f"{a} - {b}": {
-            measure: paired_interval(accuracies[a][measure], accuracies[b][measure])
-            for measure in accuracies[a]
-        }
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-    }
-    losses = {name: trained.losses[i * n_seeds : (i + 1) * n_seeds] for i, name in enumerate(arms)}
-    return Comparison(accuracies, differences, losses)
+    return Comparison(
+        accuracies,
+        paired_differences(accuracies),
+        {arm: np.stack([record.losses for record in by_arm[arm]]) for arm in arms},
+        [record for of_arm in by_arm.values() for record in of_arm],
+    )
 
 
-def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Interval:
-    """Returns the mean of ``a - b`` over seeds with its Student t confidence interval.
+def check_held_out(probe_set: HeldOut, test_set: HeldOut) -> None:
+    """Refuses held-out items that no probe can tell apart.
 
-    Args:
-        a: values of one arm, one for each seed.
-        b: values of another arm with the same seeds.
-        level: confidence level of the interval, above 0 and below 1.
-
-    Returns:
-        The mean and its interval; with a single seed the spread is unknown and the interval
-        infinite.
-
-    References:
-        Student: The probable error of a mean (1908).
+    Raises:
+        InputError: the items have no labels, or all of them have the same.
 
     Examples:
-        >>> curated, random = [0.52, 0.55, 0.53], [0.48, 0.50, 0.50]
-        >>> difference = paired_interval(curated, random)
-        >>> f"{difference.mean:.3f} ({difference.low:.3f} to {difference.high:.3f})"
-        '0.040 (0.015 to 0.065)'
+        >>> nothing = np.zeros((2, 8, 8, 3), np.uint8), np.array(["", ""]), np.array(["", ""])
+        >>> check_held_out(HeldOut(*nothing), HeldOut(*nothing))
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: the items that probes are fitted to have no labels; \
+config.label_key names the feature or column with them, and config.evaluate.arms=() evaluates \
+without them
     """
-    values = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, -np.inf, np.inf, tuple(values.tolist()))
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    import scipy.special  # lazily, so that `--help` need not wait for it
-
-    half = float(scipy.special.stdtrit(len(values) - 1, 0.5 + level / 2) * error)
-    return Interval(mean, mean - half, mean + half, tuple(values.tolist()))
-
-
-def head_labels(labels: np.ndarray, known: np.ndarray) -> dict[str, bool]:
-    """Returns for each known label whether the pool holds more of it than of the average label.
-
-    Args:
-        labels: label of each row of the pool, ``[n]``.
-        known: labels to report, ``[k]``.
-
-    Returns:
-        True for a head label and False for a tail label; empty where no label of the pool is 1.5
-        times as frequent as the average, so that there is neither head nor tail.
-
-    Examples:
-        >>> import numpy as np
-        >>> labels = np.array(["cat"] * 8 + ["dog"] * 2)
-        >>> head_labels(labels, np.array(["cat", "dog", "eel"]))
-        {'cat': True, 'dog': False, 'eel': False}
-    """
-    counts = {str(label): int((labels == label).sum()) for label in np.unique(labels)}
-    even = len(labels) / max(1, len(counts))
-    if max(counts.values()) < 1.5 * even:
-        return {}
-    return {str(label): counts.get(str(label), 0) > even for label in known}
+    for held, purpose in ((probe_set, "fitted to"), (test_set, "tested on")):
+        n_missing = int((held.labels == "").sum())
+        if n_missing:
+            share = "no labels" if n_missing == len(held.labels) else f"{n_missing} without a label"
+            raise InputError(
+                f"the items that probes are {purpose} have {share}; config.label_key names the "
+                "feature or column with them, and config.evaluate.arms=() evaluates without them"
+            )
+    if len(np.unique(probe_set.labels)) < 2:
+        raise InputError(
+            f"all items that probes are fitted to have the label {str(probe_set.labels[0])!r}: "
+            "at least two labels are needed, and config.evaluate.arms=() evaluates without them"
+        )
 
 
-def _probe(
-    train: np.ndarray,
-    test: np.ndarray,
+def _measure(
+    group: Group,
     probe_set: HeldOut,
     test_set: HeldOut,
-    is_head: Mapping[str, bool],
-) -> dict[str, float]:
-    """Returns all accuracies of one encoder by measure."""
-    names, labels = np.unique(
-        np.concatenate([probe_set.labels, test_set.labels]), return_inverse=True
+    frequency: Mapping[str, int],
+    settings: training.PretrainConfig,
+    devices: Devices,
+) -> list[Record]:
+    """Returns the records of runs that were pretrained together."""
+    # Filled up, so that groups of all sizes share one compiled function.
+    n_together = devices.count * settings.runs_per_device
+    n_more = max(0, n_together - len(group.jobs))
+    filled = jax.tree.map(lambda p: np.concatenate([p, *[p[-1:]] * n_more]), group.params)
+    train, test = (
+        training.encode(filled, held.images, settings, devices=devices)
+        for held in (probe_set, test_set)
     )
-    train_y, test_y = np.split(labels, [len(probe_set.labels)])
-    domain_names, domains = np.unique(test_set.domains, return_inverse=True)
-    accuracies = {}
-    for name, classify in PROBES.items():
-        predicted = classify(train, train_y, test)
-        accuracies[name] = probe.macro_accuracy(predicted, test_y, domains)
-        if len(domain_names) > 1:
-            for number, accuracy in probe.domain_accuracies(predicted, test_y, domains).items():
-                accuracies[f"{name}/{domain_names[number]}"] = accuracy
-        if is_head:
-            head = np.array([is_head[str(label)] for label in names])[test_y]
-            for part, rows in (("head", head), ("tail", ~head)):
-                if rows.any():
-                    accuracies[f"{name}/{part}"] = probe.macro_accuracy(
-                        predicted[rows], test_y[rows], domains[rows]
-                    )
-    return accuracies
+    facts = facts_of(group, settings, devices)
+    return [
+        Record(
+            job.arm,
+            job.run.seed,
+            probe_all(
+                train[i],
+                test[i],
+                probe_set.labels,
+                test_set.labels,
+                test_set.domains,
+                frequency,
+            ),
+            group.losses[i],
+            facts,
+        )
+        for i, job in enumerate(group.jobs)
+    ]

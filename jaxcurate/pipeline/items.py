@@ -11,6 +11,7 @@ from PIL import Image
 from jaxcurate import encoders, sources
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
+from jaxcurate.curation.mixing import MixConfig
 from jaxcurate.evaluation import compare
 from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
@@ -53,13 +54,24 @@ class Items:
     @cached_property
     def references(self) -> sources.Source | None:
         """Source of the references of the retrieved part of the subset. None without that part."""
-        settings = self.settings.sample.mix
+        return self.references_of(self.settings.sample.mix)
+
+    def references_of(self, settings: MixConfig) -> sources.Source | None:
+        """Returns the source of the references of a mixture, or None without a retrieved part."""
         return self.alike(settings.split, settings.references) if settings.retrieved else None
 
     @property
     def reference_inputs(self) -> dict[str, str]:
         """Fingerprint of the references, if any, on which a draw of the subset depends."""
         return {} if self.references is None else {"references": self.references.fingerprint}
+
+    @property
+    def reference_inputs_of_arms(self) -> dict[str, str]:
+        """Fingerprints of the references, if any, on which the draws of arms depend."""
+        settings = self.settings.evaluate
+        mixed = self.references_of(settings.mix) if "mixed" in settings.arms else None
+        more = {} if mixed is None else {"mixed_references": mixed.fingerprint}
+        return self.reference_inputs | more
 
     @cached_property
     def examples(self) -> dict[str, sources.Source]:

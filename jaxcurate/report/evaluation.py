@@ -9,12 +9,13 @@ from markupsafe import Markup
 
 from jaxcurate.evaluation import ARMS
 from jaxcurate.evaluation.compare import UNTRAINED
-from jaxcurate.evaluation.summary import interval_in_words
+from jaxcurate.evaluation.intervals import is_overall
+from jaxcurate.evaluation.summary import verdicts
 from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
 MEASURES = {"knn": "k-NN", "ridge": "ridge"}
-"""Names of the probes in the page."""
+"""Names of probes in the page. Other probes have the names that they have in the results."""
 NAMES = {name: arm.description for name, arm in ARMS.items()} | {UNTRAINED: "no pretraining"}
 """Descriptions of the arms in the page."""
 
@@ -36,6 +37,8 @@ class Difference(NamedTuple):
     """Number of seeds."""
     verdict: str
     """Verdict ``better``, ``worse``, ``no difference shown``, or ``one seed: no interval``."""
+    corrected: str
+    """Verdict after Holm's correction; empty if the results have none."""
 
 
 class Verdict(NamedTuple):
@@ -62,6 +65,19 @@ class PartRow(NamedTuple):
     """Paired difference between the curated and the main other arm."""
 
 
+class ArmFacts(NamedTuple):
+    """Training of the runs of an arm."""
+
+    rows: int
+    """Number of rows that a run trains on."""
+    steps: int
+    """Number of steps."""
+    images: int
+    """Number of images seen."""
+    epochs: float
+    """Number of passes over the rows."""
+
+
 class Outcome(NamedTuple):
     """Contents of the section."""
 
@@ -77,6 +93,12 @@ class Outcome(NamedTuple):
     """Results on parts of the held-out data, by probe."""
     n_intervals: int
     """Number of intervals in the whole evaluation."""
+    n_overall: int | None
+    """Number of comparisons over all test items; None if the results have no corrected verdicts."""
+    budget: str
+    """Quantity that is equal for all arms: ``steps`` or ``epochs``."""
+    arm_facts: dict[str, ArmFacts]
+    """Training of the runs of each arm, as far as the results have it."""
     accuracy_plots: dict[str, Markup]
     """Plot of all accuracies, by probe."""
     forests: dict[str, Markup]
@@ -85,6 +107,13 @@ class Outcome(NamedTuple):
     """Plot of the differences on parts of the held-out data, by probe."""
     loss_plot: Markup | None
     """Plot of the training losses."""
+
+
+def arm_names(findings: Findings) -> dict[str, str]:
+    """Returns descriptions of all arms, with those of manifests, by their names."""
+    manifests = findings.settings.get("evaluate", {}).get("manifests", ())
+    named = dict(entry.split("=", 1) for entry in manifests)
+    return NAMES | {arm: f"the subset of {path}" for arm, path in named.items()}
 
 
 def outcome(findings: Findings) -> Outcome | None:
@@ -97,7 +126,7 @@ def outcome(findings: Findings) -> Outcome | None:
     of_curated = [pair for pair in differences if pair.startswith("curated - ")]
     main = next((pair for pair in ("curated - random", *of_curated) if pair in of_curated), None)
     measures = list(next(iter(accuracies.values())))
-    probes = {key: name for key, name in MEASURES.items() if key in measures}
+    probes = {key: MEASURES.get(key, key) for key in measures if is_overall(key)}
     forests, part_forests, accuracy_plots, parts = {}, {}, {}, {}
     for key, probe in probes.items():
         by_arm = {arm: by_measure[key] for arm, by_measure in accuracies.items()}
@@ -147,6 +176,9 @@ def outcome(findings: Findings) -> Outcome | None:
         pairs,
         parts,
         sum(len(by_measure) for by_measure in differences.values()),
+        results.get("comparisons", {}).get("overall"),
+        results.get("budget", "steps"),
+        {arm: ArmFacts(**facts) for arm, facts in results.get("arms", {}).items()},
         accuracy_plots,
         forests,
         part_forests,
@@ -156,11 +188,13 @@ def outcome(findings: Findings) -> Outcome | None:
 
 def _difference(pair: str, probe: str, interval: Mapping[str, Any]) -> Difference:
     mean, low, high = (interval[key] for key in ("mean", "low", "high"))
-    if math.isfinite(low) and math.isfinite(high):
-        verdict = interval_in_words(interval).rsplit(": ", 1)[1]
-    else:
-        verdict = "one seed: no interval"
-    return Difference(pair, probe, mean, low, high, len(interval["values"]), verdict)
+    verdict, corrected = verdicts(interval)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        verdict, corrected = "one seed: no interval", ""
+    elif "p_holm" not in interval:
+        corrected = ""
+    n_seeds = len(interval["values"])
+    return Difference(pair, probe, mean, low, high, n_seeds, str(verdict), str(corrected))
 
 
 def _verdict(
