@@ -1,6 +1,7 @@
 """Comparison of subsets by pretraining and probes, and measures of how balanced they are."""
 
 from jaxcurate.evaluation import draws
+from jaxcurate.evaluation.accuracy import domain_accuracies, macro_accuracy
 from jaxcurate.evaluation.arms import ARMS, Arm, EvaluateConfig
 from jaxcurate.evaluation.balance import Balance, balance_of, gini, normalized_entropy
 from jaxcurate.evaluation.coverage import (
@@ -10,8 +11,20 @@ from jaxcurate.evaluation.coverage import (
     level_balance,
     measure_coverage,
 )
+from jaxcurate.evaluation.frequency import frequency_parts, label_frequency
 from jaxcurate.evaluation.intervals import Interval, holm, paired_interval
-from jaxcurate.evaluation.probe import domain_accuracies, knn, macro_accuracy, ridge
+from jaxcurate.evaluation.other_tests import probe_other, split_by_id
+from jaxcurate.evaluation.probes import (
+    PROBES,
+    Probe,
+    ProbeTask,
+    average_precisions,
+    few_shot,
+    knn,
+    linear,
+    ridge,
+)
+from jaxcurate.evaluation.probing import probe_all
 
 ARMS |= {
     "curated": Arm(draws.curated, "the curated subset"),
@@ -26,22 +39,33 @@ ARMS |= {
 
 __all__ = [
     "ARMS",
+    "PROBES",
     "Arm",
     "Balance",
     "Coverage",
     "EvaluateConfig",
     "Interval",
     "LevelBalance",
+    "Probe",
+    "ProbeTask",
+    "average_precisions",
     "balance_of",
     "domain_accuracies",
+    "few_shot",
+    "frequency_parts",
     "gini",
     "holm",
     "kl_to_uniform",
     "knn",
+    "label_frequency",
     "level_balance",
+    "linear",
     "macro_accuracy",
     "measure_coverage",
     "normalized_entropy",
     "paired_interval",
+    "probe_all",
+    "probe_other",
     "ridge",
+    "split_by_id",
 ]
