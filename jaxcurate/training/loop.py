@@ -23,13 +23,20 @@ from jaxcurate.runtime import steps
 from jaxcurate.runtime.devices import Devices, fetch
 from jaxcurate.runtime.interruption import postponed_signals
 from jaxcurate.runtime.processes import agree
-from jaxcurate.training import online, sharding
+from jaxcurate.training import sharding
 from jaxcurate.training.checkpoint import Checkpoints, Notes
 from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.input import Fed, Input
 from jaxcurate.training.metrics import Meter, MetricsLog
 from jaxcurate.training.objectives.base import LOSS_KEY, Batch, Outcome, Variables
-from jaxcurate.training.online import OnEval, Params
+from jaxcurate.training.online import (
+    SCORE,
+    Evaluator,
+    OnEval,
+    Params,
+    encoder_on_host,
+    save_encoder,
+)
 from jaxcurate.training.optimizer import learning_rate, optimizer
 
 Progress = Callable[[int, int], None]
@@ -119,7 +126,7 @@ def make_step(
         update, opt_state = optimizer(settings).update(gradient, opt_state, params)
         params = optax.apply_updates(params, update)
         extra = objective.after_step(model, Variables(params, extra), outcome.aux, done)
-        metrics = {"gradient_norm": optax.global_norm(gradient), **outcome.metrics}
+        metrics = {"gradient_norm": optax.tree.norm(gradient), **outcome.metrics}
         losses = losses.at[n_done].set(outcome.loss)
         return State(Variables(params, extra), opt_state, losses), metrics
 
@@ -219,12 +226,13 @@ def train(
         notes = Notes()
         if (restored := checkpoints.restore(state)) is not None:
             state, notes = restored
-            data.restore(notes.input)
+            data.restore(notes.input or {})
         log = stack.enter_context(MetricsLog(folder, notes.step, settings.tensorboard))
 
         # Data: the host reads a batch while the devices work on those before it.
         constants = sharding.put_same(data.constants, mesh)
         batches = data.fed(notes.step)
+        evaluator = Evaluator(settings, data, mesh, on_eval)
         compiled, meter = None, Meter(mesh, settings, notes.step)
         in_flight: deque[jax.Array] = deque()
         recent_ids: dict[int, jax.Array] = {}
@@ -250,7 +258,7 @@ def train(
 
             # Metrics: at these steps alone the host waits for the devices.
             is_line = n_done % settings.log_every == 0 or n_done == n_steps
-            is_eval = online.is_due(n_done, settings, on_eval)
+            is_eval = evaluator.is_due(n_done)
             is_stop, is_save = checkpoints.plan(n_done, is_line, interruption.asked)
             if is_line or is_eval or is_save:
                 losses = _finite_losses(state, n_done, recent_ids, settings)
@@ -268,10 +276,12 @@ def train(
             # Evaluation and checkpoint, which do not count as time of the steps.
             with meter.aside():
                 if is_eval:
-                    views = online.views_of(data, settings, constants, *batch, *place)
-                    numbers = online.evaluate(state.variables, views, settings, n_done, on_eval)
+                    where = constants, *batch, *place
+                    numbers = evaluator.evaluate(n_done, state.variables, *where)
                     log.write(n_done, **numbers)
-                    notes = online.keep_best(folder, state.variables, settings, numbers, notes)
+                    if numbers.get(SCORE, -np.inf) > (-np.inf if notes.best is None else notes.best):
+                        notes = notes._replace(best=numbers[SCORE])
+                        save_encoder(folder, "best", state.variables, settings)
                 if is_save:
                     notes = notes._replace(step=n_done, input=data.state())
                     checkpoints.save(state, notes)
@@ -279,10 +289,8 @@ def train(
                     checkpoints.wait()
                     interruption.deliver()
 
-        params = online.encoder_on_host(state.variables, settings)
-        if folder is not None:
-            online.save_encoder(folder, "last", params, settings)
-        return Trained(params, fetch(state.losses), log.lines)
+        save_encoder(folder, "last", state.variables, settings)
+        return Trained(encoder_on_host(state.variables, settings), fetch(state.losses), log.lines)
 
 
 def _check_split(settings: PretrainConfig, mesh: jax.sharding.Mesh) -> None:
