@@ -7,7 +7,7 @@ import pytest
 
 from jaxcurate.checks import InputError
 from jaxcurate.evaluation import compare, runs, summary
-from jaxcurate.evaluation.compare import HeldOut
+from jaxcurate.evaluation.compare import HeldOut, Probing
 from jaxcurate.evaluation.runs import Record, groups_of, jobs_of
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.training import PretrainConfig, Run, ViTConfig
@@ -24,7 +24,7 @@ def held_out(n, seed, labels=("dark", "bright")):
     return HeldOut(images, names, np.array(["", ""])[rng.integers(0, 2, n)])
 
 
-POOL, PROBE, TEST = held_out(60, 0), held_out(40, 1), held_out(40, 2)
+POOL, PROBING = held_out(60, 0), Probing(held_out(40, 1), held_out(40, 2), {})
 ARMS = {
     "curated": [Run(np.arange(0, 60, 2), seed) for seed in (0, 1)],
     "random": [Run(np.arange(1, 60, 2), seed) for seed in (0, 1)],
@@ -33,7 +33,7 @@ ARMS = {
 
 
 def compared(arms=ARMS, devices=ONE_DEVICE, **options):
-    return compare.compare(POOL.images, arms, PROBE, TEST, {}, SETTINGS, devices=devices, **options)
+    return compare.compare(POOL.images, arms, PROBING, SETTINGS, devices=devices, **options)
 
 
 @pytest.fixture(scope="module")
@@ -140,20 +140,7 @@ def test_a_record_comes_back_from_its_line_with_the_same_bits(whole):
         assert {"batch", "seconds", "device", "versions"} <= set(record.about)
 
 
-def test_held_out_items_that_no_probe_can_tell_apart_are_refused():
-    for labels, words in (
-        ({"PROBE": ("",)}, "fitted to have no labels; config.label_key"),
-        ({"TEST": ("",)}, "tested on have no labels; config.label_key"),
-        ({"PROBE": ("dark",)}, "have the label 'dark': at least two labels"),
-    ):
-        probe_set, test_set = (
-            held_out(9, 0, labels.get(name, ("dark", "bright"))) for name in ("PROBE", "TEST")
-        )
-        with pytest.raises(InputError, match=words):
-            compare.compare(POOL.images, ARMS, probe_set, test_set, {}, SETTINGS)
-
-
 def test_a_loss_that_is_not_finite_names_arm_and_seed():
     wild = PretrainConfig(model=MODEL, n_steps=8, batch_size=8, learning_rate=1e30)
     with pytest.raises(InputError, match=r"arm 'curated', seed 0: the loss is not finite at step"):
-        compare.compare(POOL.images, ARMS, PROBE, TEST, {}, wild, devices=ONE_DEVICE)
+        compare.compare(POOL.images, ARMS, PROBING, wild, devices=ONE_DEVICE)

@@ -259,8 +259,8 @@ def test_an_arm_of_fewer_rows_than_a_batch_is_told(data, tmp_path):
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (lambda i: None, "no labels; config.label_key"),
-        (lambda i: 1, "have the label 'dog': at least two"),
+        (lambda i: None, "none of 40 to fit probes to has a label"),
+        (lambda i: 1, "have the label 'dog', and probes need two"),
     ],
 )
 def test_held_out_items_without_two_labels_are_refused(tmp_path, label, words):
@@ -276,7 +276,7 @@ def test_held_out_items_without_two_labels_are_refused(tmp_path, label, words):
 def test_held_out_items_without_a_label_are_left_out(tmp_path):
     folder = write_dataset(tmp_path / "set", lambda i: None if i % 4 == 0 else i % 3)
     files, told = carry_out(settings_of(folder, n_seeds=1), tmp_path / "work")
-    assert sum("10 held-out item(s)" in line and "no label" in line for line in told) == 2
+    assert sum("10 of 40" in line and "have no label" in line for line in told) == 2
     assert "accuracies" in json.loads(files["results.json"])
 
 
