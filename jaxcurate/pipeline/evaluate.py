@@ -66,6 +66,7 @@ class Evaluate(Stage):
         for path in context.settings.evaluate.manifest_paths.values():
             manifest_file(path)
         if context.settings.evaluate.arms:
+            context.items.extra_tests  # noqa: B018  opens them
             try:
                 context.items.held_out_sources  # noqa: B018  opens them
             except InputError as error:
@@ -77,6 +78,7 @@ class Evaluate(Stage):
         """Returns tree, subset, held-out items, manifests and settings."""
         settings = context.settings.evaluate
         held_out = context.items.held_out_sources if settings.arms else ()
+        others = context.items.extra_tests if settings.arms else {}
         manifests = {
             name: files.sha256(manifest_file(path))
             for name, path in settings.manifest_paths.items()
@@ -88,6 +90,7 @@ class Evaluate(Stage):
             "held_out": [source.fingerprint for source in held_out],
             "evaluate": context.plain("evaluate"),
             "seed": context.settings.seed,
+            **({"extra_tests": {k: v.fingerprint for k, v in others.items()}} if others else {}),
             **({"manifests": manifests} if manifests else {}),
             **({"cluster_settings": cluster} if cluster else {}),
             **context.items.reference_inputs_of_arms,
@@ -244,7 +247,14 @@ def _probing(context: Context, frequency: Mapping[str, int]) -> compare.Probing:
 
     probe_set, test_set = map(read, context.items.held_out_sources)
     others = {name: read(source) for name, source in context.items.extra_tests.items()}
-    for sentence in check_labels(probe_set.labels, test_set.labels):
+    try:
+        sentences = check_labels(probe_set.labels, test_set.labels)
+    except InputError as error:
+        raise InputError(
+            f"{error}; config.label_key names the feature or column with the labels, and "
+            "config.evaluate.arms=() evaluates without them"
+        ) from error
+    for sentence in sentences:
         tell(f"  {sentence}")
     return compare.Probing(
         probe_set, test_set, frequency, settings.probes, settings.per_class, others

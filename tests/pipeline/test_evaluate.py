@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,9 @@ def test_further_arms(data, tmp_path):
         manifests=(f"few={tmp_path}/few.parquet",),
         n_seeds=1,
         budget="epochs",
+        probes=("knn", "rankme"),
+        per_class=True,
+        extra_tests=(f"again=huggingface:{data}",),
     )
     files, told = carry_out(settings, tmp_path / "work")
     results = json.loads(files["results.json"])
@@ -237,6 +241,9 @@ def test_further_arms(data, tmp_path):
         **dict.fromkeys(arms, 20),
         "few": 9,
     }
+    measures = {"knn", "knn/micro", "knn/class/cat", "rankme", "knn@again", "rankme@again"}
+    assert measures <= set(results["accuracies"]["few"])
+    assert not any(name.startswith("ridge") for name in results["accuracies"]["few"])
     assert results["arms"]["few"]["steps"] == 1 and results["arms"]["mixed"]["steps"] == 3
     assert np.load(io.BytesIO(files["losses_few.npy"])).shape == (1, 1)
     assert any("equal epochs, not steps: curated 3" in line and "few 1" in line for line in told)
@@ -259,7 +266,7 @@ def test_an_arm_of_fewer_rows_than_a_batch_is_told(data, tmp_path):
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (lambda i: None, "none of 40 to fit probes to has a label"),
+        (lambda i: None, "none of 40 to fit probes to has a label; config.label_key"),
         (lambda i: 1, "have the label 'dog', and probes need two"),
     ],
 )
@@ -287,46 +294,97 @@ def test_missing_manifests_are_told_before_anything_is_written(data, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+def test_batches_over_all_devices_go_on_within_a_run(data, tmp_path):
+    """The run is interrupted after its checkpoint, and only the steps after that are repeated."""
+    training = PretrainConfig(model=MODEL, n_steps=6, batch_size=8, checkpoint_steps=2)
+    settings = settings_of(
+        data, arms=("curated",), n_seeds=1, parallel="batch", pretraining=training
+    )
+
+    class Stopping(Lines):
+        def __init__(self, at):
+            super().__init__()
+            self.at, self.steps = at, []
+
+        def __call__(self, task, done, total):
+            if task == "pretraining steps":
+                self.steps.append(done)
+                if done == self.at:
+                    raise StopError
+
+    uninterrupted, stopped, resumed = Stopping(None), Stopping(5), Stopping(None)
+    run.Pipeline(settings, tmp_path / "whole", uninterrupted).run(STAGES)
+    with pytest.raises(StopError):
+        run.Pipeline(settings, tmp_path / "work", stopped).run(STAGES)
+    assert uninterrupted.steps == list(range(1, 7)) and stopped.steps == list(range(1, 6))
+    work = tmp_path / "work"
+    (comparison,) = (work / "evaluation.training").iterdir()
+    assert [place.name for place in comparison.iterdir()] == ["curated-0"]
+    run.Pipeline(settings, work, resumed).run(STAGES)
+    assert resumed.steps == [5, 6]
+    of = lambda name: {
+        str(file.relative_to(tmp_path / name)): file.read_bytes()
+        for file in (tmp_path / name / "evaluation").rglob("*")
+        if file.is_file() and file.name not in ("card.json", "runs.jsonl", "metrics.jsonl")
+    }
+    assert of("work") == of("whole")
+    assert "evaluation/curated-0/encoder/last/model.safetensors" in of("work")
+    assert not (work / "evaluation.training").exists()
+    assert not (work / "evaluation.parts").exists()
+
+
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_one_group_at_most(data, tmp_path):
-    config = tmp_path / "config.py"
-    fields = to_config(settings_of(data))
+@pytest.mark.parametrize("parallel", ["runs", "batch"])
+def test_kills_at_random_moments_lose_one_group_at_most(data, tmp_path, parallel):
+    """Ten kills of a comparison of three arms and two seeds."""
+    config, whole, work = tmp_path / "config.py", tmp_path / "whole", tmp_path / "work"
+    fields = to_config(settings_of(data, parallel=parallel))
     fields.evaluate.pretraining.n_steps = 600
+    fields.evaluate.pretraining.checkpoint_steps = 100
     config.write_text(
         "from ml_collections import ConfigDict\n"
         "import json\n"
         f"def get_config():\n    return ConfigDict(json.loads({fields.to_json()!r}))\n"
     )
 
-    def start(work):
-        command = [sys.executable, "-m", "jaxcurate", "run", f"--config={config}"]
-        return subprocess.Popen(
-            [*command, f"--workdir={work}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(command, place):
+        words = ["-m", "jaxcurate", command, f"--config={config}", f"--workdir={place}"]
+        with open(tmp_path / "log.txt", "w") as log:
+            return subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
 
+    def ended(process):
+        assert process.wait() == 0, (tmp_path / "log.txt").read_text()
+
+    def results(place):
+        files = (place / "evaluation").iterdir()
+        return without_times({file.name: file.read_bytes() for file in files if file.is_file()})
+
+    ended(start("run", whole))
+    shutil.copytree(whole, work)
+    shutil.rmtree(work / "evaluation")
     begun = time.monotonic()
-    process = start(tmp_path / "whole")
-    assert process.wait() == 0, process.stderr.read()
+    ended(start("evaluate", work))
     seconds = time.monotonic() - begun
-    rng, n_killed, most_parts = random.Random(0), 0, 0
-    work = tmp_path / "work"
+    assert results(work) == results(whole)
+    shutil.rmtree(work / "evaluation")
+    rng, n_killed, n_parts = random.Random(0), 0, 0
     while n_killed < 10:
-        process = start(work)
+        process = start("evaluate", work)
         try:
-            process.wait(rng.uniform(0.3, 0.8) * seconds)
+            process.wait(rng.uniform(0.2, 1) * seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
+            process.wait()
             n_killed += 1
-        process.wait()
-        if (work / "evaluation").exists():
-            break
-        n_parts = len(list((work / "evaluation.parts").glob("[0-9]*/card.json")))
-        assert n_parts >= most_parts  # no finished group is lost
-        most_parts = n_parts
-    assert start(work).wait() == 0
-    of = lambda name: {f.name: f.read_bytes() for f in (tmp_path / name / "evaluation").iterdir()}
-    assert without_times(of("work")) == without_times(of("whole"))
-    assert not (work / "evaluation.parts").exists() and n_killed
+            before = n_parts
+            n_parts = len(list((work / "evaluation.parts").glob("[0-9]*/card.json")))
+            assert n_parts >= before or (work / "evaluation").exists()  # nothing finished is lost
+        else:
+            ended(process)
+            assert results(work) == results(whole)
+            shutil.rmtree(work / "evaluation")
+            n_parts = 0
+    ended(start("evaluate", work))
+    assert results(work) == results(whole)
+    for name in ("evaluation.parts", "evaluation.training"):
+        assert not (work / name).exists()
