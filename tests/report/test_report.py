@@ -365,10 +365,6 @@ def test_budgets_and_corrected_verdicts_are_reported(findings):
     assert "The budget is equal epochs" in page.text
     assert ["theirs", "1,234", "12,340", "394,880", "320"] in page.rows
     assert f"the subset of /a/{HOSTILE}.parquet" in page.text
-    words = {
-        row[-2:][0]: row[-1] for row in page.rows if row[:1] == ["curated \N{MINUS SIGN} theirs"]
-    }
-    assert set(words) | set(words.values()) <= {"better", "worse", "no difference shown"}
     row = next(r for r in page.rows if r[:2] == ["curated \N{MINUS SIGN} random", "k-NN on cars"])
     assert row[-2:] == ["better", "better"]
     assert results["differences"]["curated - random"]["knn@cars"]["p_holm"] < 0.05
