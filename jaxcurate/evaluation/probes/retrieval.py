@@ -11,6 +11,8 @@ from jaxcurate.evaluation.probes.base import ProbeTask, check_features, in_block
 
 _BLOCK_ELEMENTS = 2**24
 """Number of cosines that are computed at a time: 64 MiB of float32."""
+_ROWS_A_THREAD = 32
+"""Number of queries that a thread of the host measures at a time."""
 
 
 def average_precisions(
@@ -63,19 +65,26 @@ def average_precisions(
     none = np.zeros(0, np.int64)
     precisions = np.zeros(len(queries))
 
-    def measure(row: int, cosines: np.ndarray) -> float:
-        relevant = members.get(query_y[row].item(), none)
+    def measure(first: int, cosines: np.ndarray) -> np.ndarray:
+        rows = range(first, first + len(cosines))
         if leave_one_out:
-            relevant = relevant[relevant != row]
-            cosines = np.delete(cosines, row)
-            return _average_precision(cosines, cosines[relevant - (relevant > row)])
-        return _average_precision(cosines, cosines[relevant])
+            cosines[np.arange(len(cosines)), rows] = -np.inf  # after all others, so without effect
+        everything = np.sort(cosines, axis=1)
+        out = np.zeros(len(cosines))
+        for i, row in enumerate(rows):
+            relevant = members.get(query_y[row].item(), none)
+            if leave_one_out:
+                relevant = relevant[relevant != row]
+            out[i] = _average_precision(everything[i], cosines[i, relevant])
+        return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(queries), size):
-            (cosines,) = in_blocks(_cosines, queries[first : first + size], size, gallery)
-            rows = range(first, first + len(cosines))
-            precisions[first : first + len(cosines)] = list(pool.map(measure, rows, cosines))
+            (block,) = in_blocks(_cosines, queries[first : first + size], size, gallery)
+            starts = range(0, len(block), _ROWS_A_THREAD)
+            parts = [np.array(block[start : start + _ROWS_A_THREAD]) for start in starts]
+            done = pool.map(measure, [first + start for start in starts], parts)
+            precisions[first : first + len(block)] = np.concatenate(list(done))
     return precisions
 
 
@@ -99,11 +108,11 @@ def _cosines(gallery: jax.Array, queries: jax.Array) -> jax.Array:
     return jnp.dot(queries, gallery.T, precision="highest")
 
 
-def _average_precision(cosines: np.ndarray, relevant: np.ndarray) -> float:
-    """Returns the average precision of the relevant cosines ``[r]`` among all cosines ``[n]``."""
+def _average_precision(everything: np.ndarray, relevant: np.ndarray) -> float:
+    """Returns the average precision of the relevant cosines ``[r]`` among all, sorted, ``[n]``."""
     if not len(relevant):
         return 0.0
-    everything, relevant = np.sort(cosines), np.sort(relevant)
+    relevant = np.sort(relevant)
     n_found = len(relevant) - np.searchsorted(relevant, relevant)
     n_seen = len(everything) - np.searchsorted(everything, relevant)
     return float(np.mean(n_found / n_seen))
