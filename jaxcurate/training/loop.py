@@ -279,7 +279,9 @@ def train(
                     where = constants, *batch, *place
                     numbers = evaluator.evaluate(n_done, state.variables, *where)
                     log.write(n_done, **numbers)
-                    if numbers.get(SCORE, -np.inf) > (-np.inf if notes.best is None else notes.best):
+                    if numbers.get(SCORE, -np.inf) > (
+                        -np.inf if notes.best is None else notes.best
+                    ):
                         notes = notes._replace(best=numbers[SCORE])
                         save_encoder(folder, "best", state.variables, settings)
                 if is_save:

@@ -166,13 +166,13 @@ class MetricsLog:
         self.lines, n_bytes = _lines_until(self._path, n_done)
         if not is_first:
             return
+        if tensorboard:
+            self._writer = _tensorboard(self._path.parent / "tensorboard", n_done)
         with write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if is_local(self._path):
-                self._file = open(self._path, "ab")
+                self._file = open(self._path, "ab")  # noqa: SIM115  closed in __exit__
                 self._file.truncate(n_bytes)
-        if tensorboard:
-            self._writer = _tensorboard(self._path.parent / "tensorboard", n_done)
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -4,14 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from jaxcurate.checks import InputError
 from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
-from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.models.vit import ViT
 from jaxcurate.runtime.devices import SAME, fetch
 from jaxcurate.training import sharding
 from jaxcurate.training.config import PretrainConfig
