@@ -104,7 +104,6 @@ def make_step(
         # As in pretrain.py: the key depends on seed and step alone.
         key = jax.random.fold_in(jax.random.key(seed), n_done + 1)
         done = n_done / settings.n_steps
-        arrays = tuple(sharding.join_crops(array, mesh) for array in arrays)
 
         def gradient_of(
             arrays: tuple[jax.Array, ...], ids: jax.Array, key: jax.Array
@@ -182,8 +181,8 @@ def train(
 
     Args:
         settings: the settings of the run.
-        data: batches of the run. Its number of steps and the size of its batches are those of the
-            settings.
+        data: batches of the run, closed at the end. Its number of steps and the size of its
+            batches are those of the settings.
         seed: seed of the initial weights and of the random views.
         devices: devices over which each batch is split; all by default, those of all processes.
         folder: folder of metrics, checkpoints and encoders; None writes nothing.
@@ -230,6 +229,7 @@ def train(
         log = stack.enter_context(MetricsLog(folder, notes.step, settings.tensorboard))
 
         # Data: the host reads a batch while the devices work on those before it.
+        stack.callback(data.close)
         constants = sharding.put_same(data.constants, mesh)
         batches = data.fed(notes.step)
         evaluator = Evaluator(settings, data, mesh, on_eval)
@@ -316,8 +316,8 @@ def _placed(
             f"the input gives {n_local} items to each of {n_processes} process(es), but "
             f"batch_size={settings.batch_size}"
         )
-    arrays = tuple(sharding.put_batch(array, n_local, mesh) for array in fed.arrays)
-    return arrays, sharding.put_ids(fed.ids, mesh)
+    arrays = tuple(sharding.put_batch(array, mesh) for array in fed.arrays)
+    return arrays, sharding.put_batch(fed.ids, mesh)
 
 
 def _finite_losses(

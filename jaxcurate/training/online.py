@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding
 from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
 from jaxcurate.models.vit import ViT
 from jaxcurate.runtime.devices import SAME, fetch
-from jaxcurate.training import sharding
 from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.input import Input
 from jaxcurate.training.objectives.base import Model, Variables
@@ -74,7 +73,6 @@ class Evaluator:
             n_before: jax.Array,
         ) -> jax.Array:
             key = jax.random.fold_in(jax.random.key(seed), n_before + 1)
-            arrays = tuple(sharding.join_crops(array, mesh) for array in arrays)
             batch = data.views(constants, arrays, ids, key, crops, settings.augmentation)
             encoder = model_of(objective.encoder(variables), model)
             if isinstance(model, BertConfig):

@@ -156,7 +156,7 @@ def test_a_full_disk_ends_with_one_line_and_loses_nothing(tmp_path, whole, monke
         run(tmp_path, progress=breaks_at(6))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(InputError, match="cannot write a checkpoint of .*: 1000 bytes are free"):
+    with pytest.raises(InputError, match=r"cannot write a checkpoint of .*: 1000 bytes are free"):
         run(tmp_path)
     monkeypatch.undo()
     assert kept(tmp_path) == [4]

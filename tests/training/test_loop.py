@@ -44,7 +44,7 @@ def test_fsdp_splits_weights_and_optimizer_before_and_after_a_step(devices):
     fed = next(data.fed(0))
     step = jax.jit(loop.make_step(settings, data, mesh, shardings), donate_argnums=0)
     place = np.uint32(0), np.int32(0)
-    ids, constants = sharding.put_ids(fed.ids, mesh), sharding.put_same(data.constants, mesh)
+    ids, constants = sharding.put_batch(fed.ids, mesh), sharding.put_same(data.constants, mesh)
     after, _ = step(state, constants, (), ids, *place)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))  # donated
     whole, held = 0, 0
@@ -93,7 +93,7 @@ def test_after_step_gets_the_mean_over_the_parts():
 
 
 class Crops:
-    """Input of pictures that the host has cropped: two crops of each, crop-major."""
+    """Input of pictures that the host has cropped: two crops of each."""
 
     def __init__(self):
         self._pictures, self.constants, self.closed = tiny_run.images(), (), False
@@ -101,12 +101,13 @@ class Crops:
     def fed(self, first_step):
         for step in range(first_step, tiny_run.N_STEPS):
             rows = np.arange(step, step + 16) % 60
-            crops = np.concatenate([self._pictures[rows], 255 - self._pictures[rows]])
+            crops = np.stack([self._pictures[rows], 255 - self._pictures[rows]], axis=1)
             yield training.input.Fed((crops,), rows.astype(np.int32))
 
     def views(self, constants, arrays, ids, key, crops, augmentation):
         assert [crop.n for crop in crops] == [2]
-        return Batch((arrays[0].astype(jnp.float32) / 127.5 - 1,), ids)
+        crops_first = arrays[0].swapaxes(0, 1).reshape(-1, 8, 8, 3)
+        return Batch((crops_first.astype(jnp.float32) / 127.5 - 1,), ids)
 
     def state(self):
         return {}
@@ -119,8 +120,12 @@ class Crops:
 
 
 def test_crops_of_the_host_are_split_over_the_devices(devices):
-    one = loop.train(tiny_run.settings(), Crops(), seed=0, devices=ONE_DEVICE)
-    four = loop.train(tiny_run.settings(), Crops(), seed=0, devices=devices)
+    inputs = Crops(), Crops()
+    one, four = (
+        loop.train(tiny_run.settings(), data, seed=0, devices=used)
+        for data, used in zip(inputs, (ONE_DEVICE, devices), strict=True)
+    )
+    assert all(data.closed for data in inputs)
     np.testing.assert_allclose(four.losses, one.losses, atol=1e-4)
 
 
