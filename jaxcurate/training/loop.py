@@ -195,6 +195,8 @@ def train(
     Raises:
         InputError: the batch cannot be split, a loss is not finite, the folder holds a checkpoint
             of other settings, or a file cannot be written.
+        KeyboardInterrupt: SIGTERM or SIGINT came, here or in another process, unless its handler
+            raises something else.
 
     Examples:
         >>> import jaxcurate as jc
@@ -290,6 +292,7 @@ def train(
                 if is_stop:
                     checkpoints.wait()
                     interruption.deliver()
+                    raise KeyboardInterrupt(f"stopped after step {n_done}, as a process was asked")
 
         save_encoder(folder, "last", state.variables, settings)
         return Trained(encoder_on_host(state.variables, settings), fetch(state.losses), log.lines)

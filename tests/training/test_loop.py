@@ -95,12 +95,13 @@ def test_after_step_gets_the_mean_over_the_parts():
 class Crops:
     """Input of pictures that the host has cropped: two crops of each."""
 
-    def __init__(self):
+    def __init__(self, n_parts=1, part=0):
         self._pictures, self.constants, self.closed = tiny_run.images(), (), False
+        self._part = slice(16 * part // n_parts, 16 * (part + 1) // n_parts)
 
     def fed(self, first_step):
         for step in range(first_step, tiny_run.N_STEPS):
-            rows = np.arange(step, step + 16) % 60
+            rows = (np.arange(step, step + 16) % 60)[self._part]
             crops = np.stack([self._pictures[rows], 255 - self._pictures[rows]], axis=1)
             yield training.input.Fed((crops,), rows.astype(np.int32))
 
