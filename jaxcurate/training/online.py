@@ -33,8 +33,12 @@ def model_of(params: Params, shape: Model) -> ViT | Bert:
         params: weights as nested dictionaries.
         shape: shape that the encoder was trained with.
     """
-    kind = Bert if isinstance(shape, BertConfig) else ViT
-    structure, state = nnx.split(nnx.eval_shape(lambda: kind(shape, rngs=nnx.Rngs(0))))
+
+    def make() -> ViT | Bert:
+        rngs = nnx.Rngs(0)
+        return Bert(shape, rngs=rngs) if isinstance(shape, BertConfig) else ViT(shape, rngs=rngs)
+
+    structure, state = nnx.split(nnx.eval_shape(make))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(structure, state)
 

@@ -90,9 +90,9 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
     started = begin(folder, "slow", 2, 2)
     end = time.monotonic() + 300
     while not Path(f"{folder}-done7").exists():
-        assert time.monotonic() < end and all(one.poll() is None for one in started), (
-            log_of(folder, 0) + log_of(folder, 1)
-        )
+        assert time.monotonic() < end and all(one.poll() is None for one in started), log_of(
+            folder, 0
+        ) + log_of(folder, 1)
         time.sleep(0.01)
     started[1].send_signal(signal.SIGTERM)
     finish(started, folder, codes=(3,))
