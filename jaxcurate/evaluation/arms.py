@@ -14,6 +14,9 @@ from jaxcurate.curation.baselines import sample_flat, sample_uniform
 from jaxcurate.curation.mixing import MixConfig, SampleConfig, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches, Equal
+from jaxcurate.evaluation.other_tests import parse_tests
+from jaxcurate.evaluation.probes import PROBES
+from jaxcurate.evaluation.probing import DEFAULT, check_probes
 from jaxcurate.neighbors.nearest_rows import Neighbors
 from jaxcurate.stateless_random import other_seed
 from jaxcurate.training import PretrainConfig
@@ -25,6 +28,7 @@ ALWAYS = ("curated", "random", "pool")
 UNTRAINED = "untrained"
 """Name of the arm whose encoders keep their random weights."""
 Budget = Literal["steps", "epochs"]
+Parallel = Literal["runs", "batch"]
 
 
 class Draw(NamedTuple):
@@ -78,6 +82,16 @@ class EvaluateConfig:
     manifests: tuple[str, ...] = ()
     """Subsets of the pool from elsewhere, each an arm: `NAME=PATH` of a manifest in Parquet with a
     column `id`, of row numbers in `.npy`, or of a folder of a subset."""
+    parallel: Parallel = "runs"
+    """Work that is split over the devices: `runs`, of which each device trains several small ones,
+    or `batch`, so that all devices train one large run at a time, with checkpoints within it."""
+    probes: tuple[str, ...] = field(default=DEFAULT, metadata={"known": PROBES})
+    """Names of the measures of frozen features, each once."""
+    per_class: bool = False
+    """True to measure every label by itself as well."""
+    extra_tests: tuple[str, ...] = ()
+    """Further labeled sources that encoders are probed on, each `NAME=SOURCE`: half of the items of
+    each label are for fitting. A source with splits gives its split `train`."""
 
     def __post_init__(self) -> None:
         unknown = set(self.arms) - set(ARMS)
@@ -86,6 +100,9 @@ class EvaluateConfig:
         for name in ("n_seeds", "flat_level"):
             check_whole(name, getattr(self, name), 1)
         check_choice("budget", self.budget, get_args(Budget))
+        check_choice("parallel", self.parallel, get_args(Parallel))
+        check_probes(self.probes)
+        parse_tests(self.extra_tests)
         for name in self.manifest_paths:
             check_name(name)
             if name in ARMS or name == UNTRAINED:

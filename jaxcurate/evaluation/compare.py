@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxcurate import training
-from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.evaluation.arms import UNTRAINED
+from jaxcurate.evaluation.arms import UNTRAINED, Parallel
 from jaxcurate.evaluation.intervals import Interval, paired_differences
-from jaxcurate.evaluation.probing import probe_all
-from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, pretrain_runs
+from jaxcurate.evaluation.other_tests import probe_other
+from jaxcurate.evaluation.probing import DEFAULT, check_labels, probe_all
+from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, n_together, pretrain_runs
 from jaxcurate.runtime.devices import Devices
 
 
@@ -25,6 +26,25 @@ class HeldOut(NamedTuple):
     """Label of each image, Unicode ``[n]``."""
     domains: np.ndarray
     """Domain of each image, Unicode ``[n]``."""
+    ids: np.ndarray = np.zeros(0, np.str_)
+    """Id of each image, Unicode ``[n]``, by which other labeled sources are split."""
+
+
+class Probing(NamedTuple):
+    """Items and measures by which encoders are compared."""
+
+    probe_set: HeldOut
+    """Items that the probes are fitted to."""
+    test_set: HeldOut
+    """Items that the probes are tested on."""
+    frequency: Mapping[str, int]
+    """Number of rows of the pool with each label; empty to measure head and tail together."""
+    probes: Sequence[str] = DEFAULT
+    """Names of the measures."""
+    per_class: bool = False
+    """True to measure every label by itself as well."""
+    others: Mapping[str, HeldOut] = {}
+    """Items of other labeled sources, by their names."""
 
 
 class Comparison(NamedTuple):
@@ -44,11 +64,11 @@ class Comparison(NamedTuple):
 def compare(
     images: np.ndarray,
     arms: Mapping[str, Sequence[training.Run]],
-    probe_set: HeldOut,
-    test_set: HeldOut,
-    frequency: Mapping[str, int],
+    probing: Probing,
     settings: training.PretrainConfig,
     *,
+    parallel: Parallel = "runs",
+    folder: epath.Path | None = None,
     n_steps: Mapping[str, int] | None = None,
     finished: Sequence[Record] = (),
     on_group: Callable[[list[Record]], None] = lambda records: None,
@@ -63,12 +83,10 @@ def compare(
     Args:
         images: images of the pool, uint8 ``[n, s, s, 3]``.
         arms: the runs of each arm, with the same seeds in the same order.
-        probe_set: the items that the probes are fitted to.
-        test_set: the items that the probes are tested on.
-        frequency: number of rows of the pool with each label, from
-            :func:`jaxcurate.evaluation.probing.label_frequency`; empty to measure head and tail
-            together.
+        probing: the items and the measures.
         settings: the settings of every run.
+        parallel: work that is split over the devices: runs, or the batches of a run at a time.
+        folder: folder of the runs whose batches are split; None keeps no checkpoints.
         n_steps: the number of steps of each arm. By default that of the settings.
         finished: records of an interrupted call with the same other arguments, whose runs are not
             repeated. The results are those of an uninterrupted call, bit for bit.
@@ -83,7 +101,7 @@ def compare(
         InputError: the arms differ in their seeds, or the held-out items have no labels or a
             single one.
     """
-    check_held_out(probe_set, test_set)
+    check_labels(probing.probe_set.labels, probing.test_set.labels)
     devices = Devices.all() if devices is None else devices
     jobs = jobs_of(arms, n_steps or dict.fromkeys(arms, settings.n_steps))
     records = {record.key: record for record in finished}
@@ -96,12 +114,16 @@ def compare(
         images,
         jobs,
         settings,
+        parallel=parallel,
+        folder=folder,
         finished=frozenset(records),
         devices=devices,
         progress=report,
     )
     for group in groups:
-        measured = _measure(group, probe_set, test_set, frequency, settings, devices)
+        measured = _measure(
+            group, probing, settings, n_together(settings, devices, parallel), devices
+        )
         records |= {record.key: record for record in measured}
         on_group(measured)
     seeds = [run.seed for run in next(iter(arms.values()))]
@@ -119,68 +141,38 @@ def compare(
     )
 
 
-def check_held_out(probe_set: HeldOut, test_set: HeldOut) -> None:
-    """Refuses held-out items that no probe can tell apart.
-
-    Raises:
-        InputError: the items have no labels, or all of them have the same.
-
-    Examples:
-        >>> nothing = np.zeros((2, 8, 8, 3), np.uint8), np.array(["", ""]), np.array(["", ""])
-        >>> check_held_out(HeldOut(*nothing), HeldOut(*nothing))
-        Traceback (most recent call last):
-        ...
-        jaxcurate.checks.InputError: the items that probes are fitted to have no labels; \
-config.label_key names the feature or column with them, and config.evaluate.arms=() evaluates \
-without them
-    """
-    for held, purpose in ((probe_set, "fitted to"), (test_set, "tested on")):
-        n_missing = int((held.labels == "").sum())
-        if n_missing:
-            share = "no labels" if n_missing == len(held.labels) else f"{n_missing} without a label"
-            raise InputError(
-                f"the items that probes are {purpose} have {share}; config.label_key names the "
-                "feature or column with them, and config.evaluate.arms=() evaluates without them"
-            )
-    if len(np.unique(probe_set.labels)) < 2:
-        raise InputError(
-            f"all items that probes are fitted to have the label {str(probe_set.labels[0])!r}: "
-            "at least two labels are needed, and config.evaluate.arms=() evaluates without them"
-        )
-
-
 def _measure(
     group: Group,
-    probe_set: HeldOut,
-    test_set: HeldOut,
-    frequency: Mapping[str, int],
+    probing: Probing,
     settings: training.PretrainConfig,
+    n_at_once: int,
     devices: Devices,
 ) -> list[Record]:
     """Returns the records of runs that were pretrained together."""
     # Filled up, so that groups of all sizes share one compiled function.
-    n_together = devices.count * settings.runs_per_device
-    n_more = max(0, n_together - len(group.jobs))
+    n_more = max(0, n_at_once - len(group.jobs))
     filled = jax.tree.map(lambda p: np.concatenate([p, *[p[-1:]] * n_more]), group.params)
-    train, test = (
-        training.encode(filled, held.images, settings, devices=devices)
-        for held in (probe_set, test_set)
-    )
-    facts = facts_of(group, settings, devices)
-    return [
-        Record(
-            job.arm,
-            job.run.seed,
-            probe_all(
-                train[i],
-                test[i],
-                probe_set.labels,
-                test_set.labels,
-                test_set.domains,
-                frequency,
-            ),
-            group.losses[i],
-            facts,
+
+    def features(held: HeldOut) -> np.ndarray:
+        return training.encode(filled, held.images, settings, devices=devices)
+
+    probe_set, test_set, frequency, probes, per_class, others = probing
+    train, test = features(probe_set), features(test_set)
+    of_others = {name: features(held) for name, held in others.items()}
+    facts, records = facts_of(group, settings, devices), []
+    for i, job in enumerate(group.jobs):
+        measures = probe_all(
+            train[i],
+            test[i],
+            probe_set.labels,
+            test_set.labels,
+            test_set.domains,
+            frequency,
+            probes,
+            per_class=per_class,
         )
-        for i, job in enumerate(group.jobs)
-    ]
+        for name, held in others.items():
+            about = held.labels, held.domains, held.ids
+            measures |= probe_other(name, of_others[name][i], *about, {}, probes)
+        records.append(Record(job.arm, job.run.seed, measures, group.losses[i], facts))
+    return records

@@ -32,7 +32,7 @@ class Interval:
     values: tuple[float, ...]
     """Difference at each seed."""
     p: float = 1.0
-    """p-value of the paired t-test; 1 with a single seed, which shows nothing."""
+    """p-value of the paired t-test; 1 where the values have no spread, as that of a single seed."""
     p_holm: float = 1.0
     """p-value after Holm's correction for all comparisons of its family."""
 
@@ -69,7 +69,9 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
 
     Returns:
         The mean, its interval and its p-value, as if it were the only comparison; with a single
-        seed the spread is unknown and the interval infinite.
+        seed the spread is unknown and the interval infinite. Differences that are equal at all
+        seeds, as accuracies on few items may be, give an interval without width, but a p-value of
+        1, because they say nothing about the spread.
 
     References:
         Student: The probable error of a mean (1908).
@@ -89,10 +91,7 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
 
     freedom = len(values) - 1
     half = float(scipy.special.stdtrit(freedom, 0.5 + level / 2) * error)
-    if error > 0:
-        p = float(2 * scipy.special.stdtr(freedom, -abs(mean) / error))
-    else:
-        p = 0.0 if mean else 1.0
+    p = float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)) if error > 0 else 1.0
     return Interval(mean, mean - half, mean + half, tuple(values.tolist()), p, p)
 
 

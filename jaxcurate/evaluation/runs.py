@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxcurate import training
 from jaxcurate.checks import InputError
-from jaxcurate.evaluation.arms import UNTRAINED
+from jaxcurate.evaluation.arms import UNTRAINED, Parallel
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.training.pretrain import (
     Params,
+    Pretrained,
     check_images,
     place_pictures,
     pretrain_group,
@@ -36,6 +38,26 @@ class Job(NamedTuple):
     def key(self) -> tuple[str, int]:
         """Arm and seed, which no other run of the comparison has."""
         return self.arm, self.run.seed
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of the run."""
+        return run_name(self.key)
+
+    @property
+    def in_words(self) -> str:
+        """Name of the run in errors."""
+        return f"arm {self.arm!r}, seed {self.run.seed}"
+
+
+def run_name(key: tuple[str, int]) -> str:
+    """Returns the name of the folder of a run.
+
+    Examples:
+        >>> run_name(("curated", 3))
+        'curated-3'
+    """
+    return f"{key[0]}-{key[1]}"
 
 
 class Record(NamedTuple):
@@ -143,11 +165,18 @@ def groups_of(jobs: Sequence[Job], n_together: int) -> list[list[Job]]:
     return [[jobs[number] for number in group] for group in sorted(groups)]
 
 
+def n_together(settings: training.PretrainConfig, devices: Devices, parallel: Parallel) -> int:
+    """Returns the largest number of runs of a group: those that are trained at the same time."""
+    return devices.count * settings.runs_per_device if parallel == "runs" else 1
+
+
 def pretrain_runs(
     images: np.ndarray,
     jobs: Sequence[Job],
     settings: training.PretrainConfig,
     *,
+    parallel: Parallel = "runs",
+    folder: epath.Path | None = None,
     finished: frozenset[tuple[str, int]] = frozenset(),
     devices: Devices,
     progress: Callable[[int, int], None],
@@ -160,6 +189,9 @@ def pretrain_runs(
         images: images of the pool, uint8 ``[n, s, s, 3]``.
         jobs: all runs, from :func:`jobs_of`.
         settings: the settings of every run but for the number of steps.
+        parallel: work that is split over the devices, runs or batches.
+        folder: folder with a subfolder for each run, named by :attr:`Job.name`, if batches are
+            split: checkpoints, metrics and the encoder. None writes nothing.
         finished: arm and seed of the runs that are finished. A group is left out if all of its
             runs are.
         devices: the devices.
@@ -171,21 +203,64 @@ def pretrain_runs(
     for n_steps in dict.fromkeys(job.n_steps for job in trained):
         runs = [job.run for job in trained if job.n_steps == n_steps]
         check_runs(runs, len(images), n_steps, settings.batch_size)
-    pictures = place_pictures(images, [job.run for job in trained], devices=devices)
+    pictures = None
+    if parallel == "runs":
+        pictures = place_pictures(images, [job.run for job in trained], devices=devices)
     done, total = 0, sum(job.n_steps for job in jobs)
-    for group in groups_of(jobs, devices.count * settings.runs_per_device):
+    for group in groups_of(jobs, n_together(settings, devices, parallel)):
         if any(job.key not in finished for job in group):
-            begun = time.perf_counter()
-            made = pretrain_group(
-                pictures,
-                [job.run for job in group],
-                with_steps(group[0].n_steps),
-                devices=devices,
-                progress=lambda steps, done=done: progress(done + steps, total),
-                names=[f"arm {job.arm!r}, seed {job.run.seed}" for job in group],
-            )
+            begun, its_settings = time.perf_counter(), with_steps(group[0].n_steps)
+            report = lambda steps, done=done: progress(done + steps, total)
+            if pictures is None:
+                made = _pretrain_alone(images, group[0], its_settings, folder, devices, report)
+            else:
+                made = pretrain_group(
+                    pictures,
+                    [job.run for job in group],
+                    its_settings,
+                    devices=devices,
+                    progress=report,
+                    names=[job.in_words for job in group],
+                )
             yield Group(group, made.params, made.losses, time.perf_counter() - begun)
         done += sum(job.n_steps for job in group)
+
+
+def _pretrain_alone(
+    images: np.ndarray,
+    job: Job,
+    settings: training.PretrainConfig,
+    folder: epath.Path | None,
+    devices: Devices,
+    report: Callable[[int], None],
+) -> Pretrained:
+    """Returns the encoder of a run whose batches are split over the devices.
+
+    Raises:
+        InputError: the run cannot be trained; the message names arm and seed.
+    """
+    data = training.ResidentInput(
+        images,
+        job.run,
+        settings.n_steps,
+        settings.batch_size,
+        n_parts=jax.process_count(),
+        part=jax.process_index(),
+    )
+    try:
+        trained = training.train(
+            settings,
+            data,
+            seed=job.run.seed,
+            devices=devices,
+            folder=folder / job.name if folder is not None and job.n_steps else None,
+            progress=lambda n_done, _: report(n_done),
+        )
+    except InputError as error:
+        raise InputError(f"{job.in_words}: {error}") from error
+    finally:
+        data.close()
+    return Pretrained(jax.tree.map(lambda p: p[None], trained.params), trained.losses[None])
 
 
 def facts_of(group: Group, settings: training.PretrainConfig, devices: Devices) -> dict[str, Any]:

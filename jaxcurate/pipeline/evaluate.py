@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import training
+from jaxcurate import sources, training
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool
@@ -21,19 +21,23 @@ from jaxcurate.curation.level import Level
 from jaxcurate.evaluation import compare, summary
 from jaxcurate.evaluation.arms import Arms, Draw
 from jaxcurate.evaluation.draws import steps_of
+from jaxcurate.evaluation.frequency import label_frequency
 from jaxcurate.evaluation.manifests import manifest_file, read_manifest
-from jaxcurate.evaluation.probing import label_frequency
+from jaxcurate.evaluation.probing import check_labels
 from jaxcurate.evaluation.runs import Record
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.items import read_held_out
-from jaxcurate.pipeline.output import Folder
+from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
+from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
 
 KIND = "evaluation"
 RUNS = "runs.jsonl"
 """Name of the file with a line of JSON for every run: its measures and facts about it."""
 _PARTS = "evaluation.parts"
 """Name of the folder with the finished runs of an evaluation that is not whole yet."""
+_TRAININGS = "evaluation.training"
+"""Name of the folder with the checkpoints of runs that are being trained."""
 _LOSSES = "losses.npy"
 _PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax")
 """Packages on whose versions the bits of a run may depend."""
@@ -62,6 +66,7 @@ class Evaluate(Stage):
         for path in context.settings.evaluate.manifest_paths.values():
             manifest_file(path)
         if context.settings.evaluate.arms:
+            context.items.extra_tests  # noqa: B018  opens them
             try:
                 context.items.held_out_sources  # noqa: B018  opens them
             except InputError as error:
@@ -73,6 +78,7 @@ class Evaluate(Stage):
         """Returns tree, subset, held-out items, manifests and settings."""
         settings = context.settings.evaluate
         held_out = context.items.held_out_sources if settings.arms else ()
+        others = context.items.extra_tests if settings.arms else {}
         manifests = {
             name: files.sha256(manifest_file(path))
             for name, path in settings.manifest_paths.items()
@@ -84,6 +90,7 @@ class Evaluate(Stage):
             "held_out": [source.fingerprint for source in held_out],
             "evaluate": context.plain("evaluate"),
             "seed": context.settings.seed,
+            **({"extra_tests": {k: v.fingerprint for k, v in others.items()}} if others else {}),
             **({"manifests": manifests} if manifests else {}),
             **({"cluster_settings": cluster} if cluster else {}),
             **context.items.reference_inputs_of_arms,
@@ -95,6 +102,8 @@ class Evaluate(Stage):
         After a kill it continues with the runs that were not finished.
         """
         settings, parts = context.settings.evaluate, self._parts(context)
+        trainings = self._trainings(context)
+        trainings.tidy(keep_own=True)
         pool, tree = context.pool(), context.tree()
         subset = context.subset(pool).indices
         draws = _arms(context, pool, tree, parts).draw(subset, settings, context.settings.seed)
@@ -104,7 +113,8 @@ class Evaluate(Stage):
         compared = None
         if settings.arms:
             n_steps = steps_of(draws, settings, len(subset))
-            compared = _compare(context, pool, draws, n_steps, label_frequency(notes.label), parts)
+            frequency = label_frequency(notes.label)
+            compared = _compare(context, pool, draws, n_steps, frequency, parts, trainings)
             results |= summary.to_plain(compared)
             results |= {"budget": settings.budget, "arms": _arm_facts(context, draws, n_steps)}
         with folders.new_folder(context.folder(self.name), card(), KIND) as folder:
@@ -113,6 +123,7 @@ class Evaluate(Stage):
                 folder.write_text(RUNS, _lines(compared.records))
                 for arm, curve in compared.losses.items():
                     folder.save_array(f"losses_{arm}.npy", curve)
+                _copy_trainings(parts, folder)
         self.tidy(context)
         for text in summary.lines(results):
             context.progress.line(f"  {text}")
@@ -124,17 +135,23 @@ class Evaluate(Stage):
         Parts(context.path / _PARTS, None, run).check_replaceable(run)
 
     def tidy(self, context: Context) -> None:
-        """Removes the parts."""
+        """Removes the parts and the folders of trainings."""
         Parts(context.path / _PARTS, None, context.run).remove()
+        self._trainings(context).tidy(keep_own=False)
 
     def _parts(self, context: Context) -> Parts:
+        return Parts(context.path / _PARTS, self._made_from(context), context.run)
+
+    def _trainings(self, context: Context) -> TrainingFolders:
+        return TrainingFolders(context.path / _TRAININGS, self._made_from(context))
+
+    def _made_from(self, context: Context) -> list[Any]:
         # Another release, platform or number of devices may round differently.
-        made_from = [
-            self.inputs(context),
+        return [
+            as_json(self.inputs(context)),
             [context.devices.count, context.devices.platform],
             [metadata.version(package) for package in _PACKAGES],
         ]
-        return Parts(context.path / _PARTS, made_from, context.run)
 
 
 def _arms(context: Context, pool: Pool, tree: ClusterTree, parts: Parts) -> Arms:
@@ -182,15 +199,12 @@ def _compare(
     n_steps: Mapping[str, int],
     frequency: Mapping[str, int],
     parts: Parts,
+    trainings: TrainingFolders,
 ) -> compare.Comparison:
     """Returns the comparison, whose finished runs are kept in the parts."""
     settings, seed = context.settings.evaluate, context.settings.seed
-    side = context.items.training_side
-    strict, tell = context.settings.strict, context.progress.line
-    probe_set, test_set = (
-        _labeled(read_held_out(source, side, strict=strict, tell=tell), source.name, tell)
-        for source in context.items.held_out_sources
-    )
+    tell = context.progress.line
+    probing = _probing(context, frequency)
     runs = {
         arm: [training.Run(draw.rows, seed + i, draw.batches) for i, draw in enumerate(draws[arm])]
         for arm in settings.trained
@@ -205,19 +219,45 @@ def _compare(
         with parts.new({"runs": [record.key for record in records]}) as folder:
             folder.write_text(RUNS, _lines(records))
             folder.save_array(_LOSSES, np.stack([record.losses for record in records]))
+            trainings.copy([record.key for record in records], folder)
+        trainings.remove(record.key for record in records)
 
     return compare.compare(
-        context.items.pictures("reading", pool.items, side),
+        context.items.pictures("reading", pool.items, context.items.training_side),
         runs,
-        probe_set,
-        test_set,
-        frequency,
+        probing,
         settings.pretraining,
+        parallel=settings.parallel,
+        folder=trainings.path,
         n_steps=n_steps,
         finished=finished,
         on_group=keep,
         devices=context.devices,
         progress=context.progress,
+    )
+
+
+def _probing(context: Context, frequency: Mapping[str, int]) -> compare.Probing:
+    """Returns the held-out items, after a check of their labels."""
+    settings, tell = context.settings.evaluate, context.progress.line
+
+    def read(source: sources.Source) -> compare.HeldOut:
+        side, strict = context.items.training_side, context.settings.strict
+        return read_held_out(source, side, strict=strict, tell=tell)
+
+    probe_set, test_set = map(read, context.items.held_out_sources)
+    others = {name: read(source) for name, source in context.items.extra_tests.items()}
+    try:
+        sentences = check_labels(probe_set.labels, test_set.labels)
+    except InputError as error:
+        raise InputError(
+            f"{error}; config.label_key names the feature or column with the labels, and "
+            "config.evaluate.arms=() evaluates without them"
+        ) from error
+    for sentence in sentences:
+        tell(f"  {sentence}")
+    return compare.Probing(
+        probe_set, test_set, frequency, settings.probes, settings.per_class, others
     )
 
 
@@ -232,17 +272,16 @@ def _records(parts: Parts, index: int) -> list[Record]:
     return [Record.from_line(line, curve) for line, curve in zip(lines, losses, strict=True)]
 
 
+def _copy_trainings(parts: Parts, folder: folders.NewFolder) -> None:
+    """Copies metrics and encoders, which are in subfolders of the parts, to the evaluation."""
+    for index, card in enumerate(parts.cards):
+        for name in card["files"]:
+            if "/" in name:
+                copy_file(parts.folder(index) / name, folder, name)
+
+
 def _lines(records: Sequence[Record]) -> str:
     return "".join(f"{record.line}\n" for record in records)
-
-
-def _labeled(held: compare.HeldOut, name: str, tell: Any) -> compare.HeldOut:
-    """Returns the held-out items that have a label, if any has one."""
-    known = held.labels != ""
-    if known.all() or not known.any():
-        return held
-    tell(f"  {int((~known).sum())} held-out item(s) of {name} have no label and were left out")
-    return compare.HeldOut(held.images[known], held.labels[known], held.domains[known])
 
 
 def _tell_budget(

@@ -13,6 +13,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.mixing import MixConfig
 from jaxcurate.evaluation import compare
+from jaxcurate.evaluation.other_tests import parse_tests
 from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
@@ -50,6 +51,12 @@ class Items:
         """Sources that probes are trained on and tested on."""
         settings = self.settings.evaluate
         return self._open(settings.probe_split), self._open(settings.test_split)
+
+    @cached_property
+    def extra_tests(self) -> dict[str, sources.Source]:
+        """Further labeled sources that encoders are probed on, by their names."""
+        named = parse_tests(self.settings.evaluate.extra_tests)
+        return {name: self._open("train", source) for name, source in named.items()}
 
     @cached_property
     def references(self) -> sources.Source | None:
@@ -342,4 +349,5 @@ def read_held_out(
         raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
     images = np.concatenate([np.stack(list(batch.contents)) for batch in batches])
-    return compare.HeldOut(images, notes.label, notes.domain)
+    ids = np.concatenate([batch.ids for batch in batches])
+    return compare.HeldOut(images, notes.label, notes.domain, ids)

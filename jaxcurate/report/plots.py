@@ -114,7 +114,9 @@ def cluster_sizes(name: str, alt: str, sizes: np.ndarray) -> Markup:
     return svg(name, alt, paint, height=190)
 
 
-def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Markup:
+def accuracies(
+    name: str, alt: str, by_arm: Mapping[str, Sequence[float]], unit: str = "accuracy"
+) -> Markup:
     """Returns a plot of accuracies by arm: a dot for every seed, and a bar for the mean."""
 
     def paint(figure: "Figure") -> None:
@@ -129,7 +131,7 @@ def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Ma
         _rows(axes, list(by_arm))
         axes.margins(x=0.08)
         _digits(axes.xaxis, lambda x: f"{x:.3g}")
-        axes.set_xlabel("accuracy")
+        axes.set_xlabel(unit)
 
     return svg(name, alt, paint, height=50 + 28 * len(by_arm))
 

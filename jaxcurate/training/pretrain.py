@@ -244,7 +244,7 @@ def pretrain_group(
     )
     n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
     n_real = len(group)
-    filled = [*group, *group[-1:] * (n_together - n_real)]  # fills all devices
+    filled = [*group, *[group[-1]] * (n_together - n_real)]  # fills all devices
     seeds = np.array([run.seed for run in filled], np.uint32)
     n_calls = math.ceil(n_steps / STEPS_PER_CALL)
     batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)

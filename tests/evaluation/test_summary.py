@@ -88,9 +88,7 @@ def test_compare_gives_every_arm_the_same(devices):
     compared = compare.compare(
         pool.images,
         arms,
-        probe_set,
-        test_set,
-        {"dark": 50, "bright": 10},
+        compare.Probing(probe_set, test_set, {"dark": 50, "bright": 10}),
         settings,
         devices=devices,
     )
@@ -105,7 +103,13 @@ def test_compare_gives_every_arm_the_same(devices):
     assert not np.array_equal(compared.losses["stratified"], compared.losses["pool"])
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
-        compare.compare(pool.images, arms, probe_set, test_set, {}, settings, devices=ONE_DEVICE)
+        compare.compare(
+            pool.images,
+            arms,
+            compare.Probing(probe_set, test_set, {}),
+            settings,
+            devices=ONE_DEVICE,
+        )
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
         compared.accuracies["pool"]
     )
