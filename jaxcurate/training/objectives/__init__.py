@@ -4,11 +4,15 @@ from dataclasses import dataclass, field, fields
 
 from jaxcurate.checks import check_choice
 from jaxcurate.training.objectives.base import Batch, Crop, Objective, Outcome, Variables
+from jaxcurate.training.objectives.dino import DINO
+from jaxcurate.training.objectives.dinov2 import DINOv2
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
+    "DINO",
     "Batch",
     "Crop",
+    "DINOv2",
     "Objective",
     "ObjectiveConfig",
     "Outcome",
@@ -36,6 +40,10 @@ class ObjectiveConfig:
     """Name of the objective."""
     simclr: SimCLR = field(default_factory=SimCLR)
     """Settings of SimCLR."""
+    dino: DINO = field(default_factory=DINO)
+    """Settings of DINO."""
+    dinov2: DINOv2 = field(default_factory=DINOv2)
+    """Settings of DINOv2."""
 
     def __post_init__(self) -> None:
         check_choice("name", self.name, [known.name for known in fields(self)[1:]])
