@@ -113,23 +113,43 @@ class ViT(nnx.Module):
         return pooled.astype(jnp.float32)
 
     def tokens(
-        self, images: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+        keep: jax.Array | None = None,
     ) -> Tokens:
         """Maps float32 images ``[b, h, w, 3]`` to tokens, with the arguments of a call.
 
         Tokens are normalized, unless the last LayerNorm is for the pooled vector.
+
+        Args:
+            images: normalized images.
+            mask: bool ``[b, n_patches]``, True for patches that the mask token takes the place of.
+            key: a PRNG key in training; None skips nothing.
+            keep: int32 ``[b, m]``, the numbers of the patches that are encoded, each with its
+                position. All others are left out of the computation; None leaves out none.
         """
-        x = self._encode(images, mask, key).reshape(len(images), -1, self.config.width)
+        x = self._encode(images, mask, key, keep).reshape(len(images), -1, self.config.width)
         x = x.astype(jnp.float32)
         return Tokens(x[:, : self.config.n_prefix], x[:, self.config.n_prefix :])
 
     def _encode(
-        self, images: jax.Array, mask: jax.Array | None, key: jax.Array | None
+        self,
+        images: jax.Array,
+        mask: jax.Array | None,
+        key: jax.Array | None,
+        keep: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the tokens of all images, ``[b * n_tokens, width]``, after the last block."""
         c = self.config
         grid = self._grid(images)
-        x = self._add_positions(self._embed(images, mask), len(images), grid)
+        if keep is not None and (c.positions == "rotary" or keep.shape[0] != len(images)):
+            raise InputError(
+                f"keep of shape {keep.shape} must be [{len(images)}, m], and positions="
+                f"{c.positions!r} must not be rotary, which need all patches"
+            )
+        x = self._add_positions(self._embed(images, mask), len(images), grid, keep)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
         rotation: Rotation | None = None
@@ -176,8 +196,10 @@ class ViT(nnx.Module):
             )
         return jnp.where(mask.reshape(-1, 1), self.mask_token[...].astype(x.dtype), x)
 
-    def _add_positions(self, x: jax.Array, n_images: int, grid: tuple[int, int]) -> jax.Array:
-        """Adds positions to patches, and puts class token and registers before them."""
+    def _add_positions(
+        self, x: jax.Array, n_images: int, grid: tuple[int, int], keep: jax.Array | None
+    ) -> jax.Array:
+        """Adds positions to patches, and puts class token and registers before those to keep."""
         c = self.config
         first = [] if self.class_token is None else [self.class_token[...]]
         place = None
@@ -191,6 +213,9 @@ class ViT(nnx.Module):
             place = jnp.asarray(sine_cosine(*grid, c.width))
         if place is not None:
             x = x + jnp.tile(place, (n_images, 1)).astype(x.dtype)
+        if keep is not None:
+            rows = jnp.arange(n_images)[:, None] * (len(x) // n_images) + keep
+            x = x[rows.reshape(-1)]
         if self.registers is not None:
             first.append(self.registers[...])
         if not first:

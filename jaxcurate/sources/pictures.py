@@ -301,7 +301,9 @@ def _may_be_turned(picture: Image.Image) -> bool:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes an image uint8 ``[h, w, 3]`` as PNG, with little compression, which is faster.
+    """Encodes an image uint8 ``[h, w, 3]`` or ``[h, w]`` as PNG.
+
+    It is compressed a little, which is faster than much.
 
     Examples:
         >>> encode_png(np.zeros((4, 4, 3), np.uint8))[:8]

@@ -267,3 +267,28 @@ def test_bfloat16_is_close_to_float32():
     assert b.dtype == jnp.float32
     cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
     assert 0.999 < cosine < 1
+
+
+@pytest.mark.parametrize("change", [{}, dict(class_token=True, n_registers=2, pooling="class")])
+def test_kept_patches_are_encoded_with_their_positions_and_no_others(change):
+    config = ViTArchitecture(8, patch_size=2, width=16, depth=1, n_heads=2, **change)
+    model = ViT(config, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
+    whole = model.tokens(images)
+    everything = model.tokens(images, keep=jnp.tile(jnp.arange(16)[None], (3, 1)))
+    np.testing.assert_allclose(everything.patches, whole.patches, atol=1e-6)
+    keep = jnp.array([[3, 0, 7], [15, 1, 2], [8, 9, 4]])
+    kept = model.tokens(images, keep=keep)
+    assert kept.patches.shape == (3, 3, 16) and kept.first.shape == whole.first.shape
+    # The pixels of other patches change nothing, and those of kept patches do.
+    is_kept = jnp.zeros((3, 16), bool).at[jnp.arange(3)[:, None], keep].set(True)
+    pixels = jnp.repeat(jnp.repeat(is_kept.reshape(3, 4, 4), 2, axis=1), 2, axis=2)[..., None]
+    same = model.tokens(jnp.where(pixels, images, 7.0), keep=keep)
+    np.testing.assert_array_equal(same.patches, kept.patches)
+    other = model.tokens(jnp.where(pixels, 7.0, images), keep=keep)
+    assert np.abs(other.patches - kept.patches).max() > 1e-2
+    # The order of the patches is that of `keep`.
+    turned = model.tokens(images, keep=keep[:, ::-1])
+    np.testing.assert_allclose(turned.patches[:, ::-1], kept.patches, atol=1e-5)
+    with pytest.raises(ValueError, match="keep of shape"):
+        model.tokens(images, keep=keep[:2])
