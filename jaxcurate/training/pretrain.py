@@ -64,7 +64,7 @@ def _train(
     state: _State,
     seeds: jax.Array,
     batches: jax.Array,
-    images: jax.Array,
+    items: jax.Array,
     first: jax.Array,
     n: jax.Array,
     *,
@@ -76,8 +76,8 @@ def _train(
     Args:
         state: the state of ``r`` runs, stacked.
         seeds: the seeds of the runs, uint32 ``[r]``.
-        batches: rows of ``images``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
-        images: uint8 ``[m, s, s, 3]``.
+        batches: rows of ``items``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
+        items: pictures, uint8 ``[m, s, s, 3]``, or texts, int32 ``[m, n_tokens]``.
         first: the number of steps that were made before.
         n: the number of steps to make.
         axis_name: unused, because runs do not communicate.
@@ -88,7 +88,7 @@ def _train(
     """
 
     objective, model = settings.objective.chosen, settings.network
-    crops = objective.crops(settings.model)
+    crops = objective.crops(settings.model) if objective.kind == "picture" else ()
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
@@ -98,7 +98,10 @@ def _train(
             loss_key = jax.random.fold_in(key, LOSS_KEY)
             done = (first + i) / settings.n_steps
             rows = batches[i]
-            batch = Batch(crops_of(key, images[rows], crops, settings.augmentation), rows)
+            taken = items[rows]
+            is_text = objective.kind == "text"
+            views = (taken,) if is_text else crops_of(key, taken, crops, settings.augmentation)
+            batch = Batch(views, rows)
 
             def loss(params: Any) -> tuple[jax.Array, Outcome]:
                 outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
@@ -122,7 +125,7 @@ def _same(x: jax.Array, *, axis_name: str | None) -> jax.Array:
 
 
 def pretrain(
-    images: np.ndarray,
+    items: np.ndarray,
     runs: Sequence[Run],
     settings: PretrainConfig,
     *,
@@ -136,8 +139,8 @@ def pretrain(
     runs with the same seed are therefore paired.
 
     Args:
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which only the rows of the runs
-            are read.
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids of texts, int32 ``[n, n_tokens]``,
+            as an array or a memmap, of which only the rows of the runs are read.
         runs: the rows and the seed of each run.
         settings: the settings of all runs.
         devices: the devices over which the runs are split; all by default.
@@ -147,11 +150,7 @@ def pretrain(
         The encoders in the order of ``runs``, and their losses.
 
     Raises:
-        InputError: images or rows do not fit, or a loss is not finite.
-
-    References:
-        Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
-        representations (2020), https://arxiv.org/abs/2002.05709.
+        InputError: items or rows do not fit, or a loss is not finite.
 
     Examples:
         >>> import jaxcurate as jc
@@ -164,14 +163,14 @@ def pretrain(
         >>> trained.losses.shape
         (1, 2)
     """
-    check_images(images, settings)
-    check_runs(runs, len(images), settings.n_steps, settings.batch_size)
+    check_items(items, settings)
+    check_runs(runs, len(items), settings.n_steps, settings.batch_size)
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
     devices = Devices.all() if devices is None else devices
     replicate = devices.spmd(_same, (SAME,), SAME)
     # Padding lets subsets of nearly the same size share one compiled function.
-    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
-    kept[: len(used)] = images[used]
+    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *items.shape[1:]), items.dtype)
+    kept[: len(used)] = items[used]
     on_device = replicate(kept)
     start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
     train = devices.spmd(
@@ -215,20 +214,35 @@ def pretrain(
     )
 
 
-def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
-    """Refuses images that are not uint8 of the model's size.
+def check_items(items: np.ndarray, settings: PretrainConfig) -> None:
+    """Refuses items that the encoder does not take.
+
+    Args:
+        items: pictures, uint8 ``[n, s, s, 3]`` of the size of the model, or token ids of texts,
+            int32 ``[n, n_tokens]``.
+        settings: the settings of the pretraining.
 
     Raises:
-        InputError: naming the dtype and the shape.
+        InputError: naming the dtype and the shape, or the token id.
 
     Examples:
-        >>> check_images(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
+        >>> check_items(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
     """
-    size = settings.model.image_size
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+    found = f"items are {items.dtype} of shape {items.shape}"
+    if settings.objective.chosen.kind == "picture":
+        size = settings.model.image_size
+        if items.dtype != np.uint8 or items.shape[1:] != (size, size, 3):
+            raise InputError(f"{found}; image_size={size} wants uint8 [n, {size}, {size}, 3]")
+        return
+    bert = settings.bert
+    if items.dtype != np.int32 or items.ndim != 2 or not 1 <= items.shape[1] <= bert.n_positions:
         raise InputError(
-            f"images are {images.dtype} of shape {images.shape}; "
-            f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
+            f"{found}; objective {settings.objective.name!r} wants token ids int32 [n, n_tokens] "
+            f"with at most n_positions={bert.n_positions} tokens"
+        )
+    if len(items) and not 0 <= items.min() <= items.max() < bert.vocab_size:
+        raise InputError(
+            f"token ids from {items.min()} to {items.max()}, but vocab_size={bert.vocab_size}"
         )
 
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field, fields
 
 from jaxcurate.checks import check_choice
 from jaxcurate.training.objectives.base import Batch, Crop, Objective, Outcome, Variables
+from jaxcurate.training.objectives.mlm import MLM
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
+    "MLM",
     "Batch",
     "Crop",
     "Objective",
@@ -36,6 +38,8 @@ class ObjectiveConfig:
     """Name of the objective."""
     simclr: SimCLR = field(default_factory=SimCLR)
     """Settings of SimCLR."""
+    mlm: MLM = field(default_factory=MLM)
+    """Settings of masked language modeling, for texts."""
 
     def __post_init__(self) -> None:
         check_choice("name", self.name, [known.name for known in fields(self)[1:]])
