@@ -8,11 +8,13 @@ from jaxcurate.training.objectives.dino import DINO
 from jaxcurate.training.objectives.dinov2 import DINOv2
 from jaxcurate.training.objectives.lejepa import LeJEPA
 from jaxcurate.training.objectives.mae import MAE
+from jaxcurate.training.objectives.mlm import MLM
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
     "DINO",
     "MAE",
+    "MLM",
     "Batch",
     "Crop",
     "DINOv2",
@@ -52,6 +54,8 @@ class ObjectiveConfig:
     """Settings of DINO."""
     dinov2: DINOv2 = field(default_factory=DINOv2)
     """Settings of DINOv2."""
+    mlm: MLM = field(default_factory=MLM)
+    """Settings of masked language modeling, for texts."""
 
     def __post_init__(self) -> None:
         check_choice("name", self.name, [known.name for known in fields(self)[1:]])
