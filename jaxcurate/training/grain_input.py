@@ -96,7 +96,8 @@ class CropInput:
     step are those of :class:`jaxcurate.training.input.ResidentInput`, and the crops depend on the
     seed, the step and the position in the batch, so that runs with the same seed are paired. They
     do not depend on the number of workers or of processes. Pictures that are smaller than a crop
-    are enlarged. Nothing is cached: every picture is read and decoded anew each time.
+    are enlarged. Nothing is cached: every picture is read and decoded anew each time, in random
+    order, for which Parquet files need small row groups.
 
     Workers are new processes, which import the main program: a script needs its
     ``if __name__ == "__main__":``.
@@ -163,6 +164,7 @@ class CropInput:
         Raises:
             InputError: a picture cannot be read or decoded; the message names its id.
         """
+        self._schedule.check(first_step)
         n_pieces = -(-self._schedule.n_local // _PIECE)
         iterator = self._iterator(n_pieces, first_step * n_pieces)
         self._open.append(iterator)
@@ -227,7 +229,8 @@ class CropInput:
             first,
         )
         workers = min(self._num_workers, len(pieces))
-        n_threads = 1 if workers else os.cpu_count() or 1
+        # A worker makes one piece after another, and its queue holds those made ahead.
+        n_threads = 0 if workers else os.cpu_count() or 1
         reading = grain.ReadOptions(num_threads=n_threads, prefetch_buffer_size=2 * n_threads)
         dataset = grain.MapDataset.source(pieces).to_iter_dataset(reading)
         if workers:

@@ -113,14 +113,22 @@ class Schedule:
         """Returns the rows of the part of a batch that this process reads, ``[n_local]``."""
         return np.asarray(self.batches[step])[self.first : self.first + self.n_local]
 
+    def check(self, first_step: int) -> None:
+        """Refuses a step that is none of the training.
+
+        Raises:
+            InputError: the step is negative, or beyond the end.
+        """
+        if not 0 <= first_step <= self.n_steps:
+            raise InputError(f"first_step={first_step} must be within [0, {self.n_steps}]")
+
     def steps(self, first_step: int) -> Iterator[int]:
         """Yields the numbers of the steps, and counts them.
 
         Raises:
             InputError: the first step is none of the training.
         """
-        if not 0 <= first_step <= self.n_steps:
-            raise InputError(f"first_step={first_step} must be within [0, {self.n_steps}]")
+        self.check(first_step)
         self._step = first_step
         for step in range(first_step, self.n_steps):
             self._step = step + 1

@@ -336,6 +336,9 @@ def test_a_worker_names_a_picture_that_cannot_be_decoded(tmp_path):
 
 def test_bad_arguments_are_named(source, tmp_path):
     pytest.importorskip("grain")
+    assert given(source, first=5) == []  # after the last step
+    with pytest.raises(InputError, match=r"first_step=6 must be within \[0, 5\]"):
+        given(source, first=6)
     with pytest.raises(InputError, match="crops is empty"):
         given(source, crops=())
     with pytest.raises(InputError, match="num_workers=-1"):
