@@ -201,7 +201,7 @@ def _loss_and_gradient(
 
     penalty = 0.5 * l2 * jnp.sum(weights.matrix**2)
     first = penalty, Weights(l2 * weights.matrix, jnp.zeros_like(weights.bias))
-    return jax.lax.scan(step, first, (*rows, row_weight))[0]
+    return jax.lax.scan(step, first, (rows.x, rows.y, row_weight))[0]
 
 
 def _backward(gradient: Weights, cotangent: jax.Array) -> tuple[Weights, None, None, None]:
