@@ -17,8 +17,8 @@ from jaxcurate.runtime.devices import Devices
 from jaxcurate.training.pretrain import (
     Params,
     Pretrained,
-    check_images,
-    place_pictures,
+    check_items,
+    place_items,
     pretrain_group,
 )
 from jaxcurate.training.runs import check_runs
@@ -197,7 +197,7 @@ def pretrain_runs(
         devices: the devices.
         progress: called with the numbers of steps done and of all steps, over all runs.
     """
-    check_images(images, settings)
+    check_items(images, settings)
     with_steps = lambda n_steps: dataclasses.replace(settings, n_steps=n_steps)
     trained = [job for job in jobs if job.arm != UNTRAINED]
     for n_steps in dict.fromkeys(job.n_steps for job in trained):
@@ -205,7 +205,7 @@ def pretrain_runs(
         check_runs(runs, len(images), n_steps, settings.batch_size)
     pictures = None
     if parallel == "runs":
-        pictures = place_pictures(images, [job.run for job in trained], devices=devices)
+        pictures = place_items(images, [job.run for job in trained], devices=devices)
     done, total = 0, sum(job.n_steps for job in jobs)
     for group in groups_of(jobs, n_together(settings, devices, parallel)):
         if any(job.key not in finished for job in group):

@@ -66,7 +66,7 @@ def _train(
     state: _State,
     seeds: jax.Array,
     batches: jax.Array,
-    images: jax.Array,
+    items: jax.Array,
     first: jax.Array,
     n: jax.Array,
     *,
@@ -78,8 +78,8 @@ def _train(
     Args:
         state: the state of ``r`` runs, stacked.
         seeds: the seeds of the runs, uint32 ``[r]``.
-        batches: rows of ``images``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
-        images: uint8 ``[m, s, s, 3]``.
+        batches: rows of ``items``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
+        items: pictures, uint8 ``[m, s, s, 3]``, or texts, int32 ``[m, n_tokens]``.
         first: the number of steps that were made before.
         n: the number of steps to make.
         axis_name: unused, because runs do not communicate.
@@ -90,7 +90,7 @@ def _train(
     """
 
     objective, model = settings.objective.chosen, settings.network
-    crops = objective.crops(settings.model)
+    crops = objective.crops(settings.model) if objective.kind == "picture" else ()
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
@@ -100,7 +100,10 @@ def _train(
             loss_key = jax.random.fold_in(key, LOSS_KEY)
             done = (first + i) / settings.n_steps
             rows = batches[i]
-            batch = Batch(crops_of(key, images[rows], crops, settings.augmentation), rows)
+            taken = items[rows]
+            is_text = objective.kind == "text"
+            views = (taken,) if is_text else crops_of(key, taken, crops, settings.augmentation)
+            batch = Batch(views, rows)
 
             def loss(params: Any) -> tuple[jax.Array, Outcome]:
                 outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
@@ -124,7 +127,7 @@ def _same(x: jax.Array, *, axis_name: str | None) -> jax.Array:
 
 
 def pretrain(
-    images: np.ndarray,
+    items: np.ndarray,
     runs: Sequence[Run],
     settings: PretrainConfig,
     *,
@@ -138,8 +141,8 @@ def pretrain(
     runs with the same seed are therefore paired.
 
     Args:
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which only the rows of the runs
-            are read.
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids of texts, int32 ``[n, n_tokens]``,
+            as an array or a memmap, of which only the rows of the runs are read.
         runs: the rows and the seed of each run.
         settings: the settings of all runs.
         devices: the devices over which the runs are split; all by default.
@@ -149,11 +152,7 @@ def pretrain(
         The encoders in the order of ``runs``, and their losses.
 
     Raises:
-        InputError: images or rows do not fit, or a loss is not finite.
-
-    References:
-        Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
-        representations (2020), https://arxiv.org/abs/2002.05709.
+        InputError: items or rows do not fit, or a loss is not finite.
 
     Examples:
         >>> import jaxcurate as jc
@@ -167,9 +166,9 @@ def pretrain(
         (1, 2)
     """
     devices = Devices.all() if devices is None else devices
-    check_images(images, settings)
-    check_runs(runs, len(images), settings.n_steps, settings.batch_size)
-    pictures = place_pictures(images, runs, devices=devices)
+    check_items(items, settings)
+    check_runs(runs, len(items), settings.n_steps, settings.batch_size)
+    placed = place_items(items, runs, devices=devices)
     n_together = devices.count * settings.runs_per_device
     done = []
     for first_run in range(0, len(runs), n_together):
@@ -181,7 +180,7 @@ def pretrain(
         group = runs[first_run : first_run + n_together]
         names = [f"run {first_run + i} (seed {run.seed})" for i, run in enumerate(group)]
         done.append(
-            pretrain_group(pictures, group, settings, devices=devices, progress=report, names=names)
+            pretrain_group(placed, group, settings, devices=devices, progress=report, names=names)
         )
     params, losses = zip(*done, strict=True)
     return Pretrained(
@@ -189,32 +188,33 @@ def pretrain(
     )
 
 
-class Pictures(NamedTuple):
-    """Pictures that runs train on, on every device."""
+class Placed(NamedTuple):
+    """Items that runs train on, on every device."""
 
     rows: np.ndarray
     """Rows that the runs use, int64 ``[m]``, sorted."""
-    placed: jax.Array
-    """Pictures of these rows, uint8 ``[m, s, s, 3]`` and padding."""
+    items: jax.Array
+    """Items of these rows, and padding: uint8 ``[m, s, s, 3]`` or int32 ``[m, n_tokens]``."""
 
 
-def place_pictures(images: np.ndarray, runs: Sequence[Run], *, devices: Devices) -> Pictures:
-    """Returns the pictures of all rows that runs use, on every device.
+def place_items(items: np.ndarray, runs: Sequence[Run], *, devices: Devices) -> Placed:
+    """Returns the items of all rows that runs use, on every device.
 
     Args:
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap.
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids, int32 ``[n, n_tokens]``, as an array
+            or a memmap.
         runs: the rows and the seed of each run, which :func:`check_runs` accepts.
         devices: the devices.
     """
     used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
     # Padding lets subsets of nearly the same size share one compiled function.
-    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
-    kept[: len(used)] = images[used]
-    return Pictures(used, devices.spmd(_same, (SAME,), SAME)(kept))
+    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *items.shape[1:]), items.dtype)
+    kept[: len(used)] = items[used]
+    return Placed(used, devices.spmd(_same, (SAME,), SAME)(kept))
 
 
 def pretrain_group(
-    pictures: Pictures,
+    placed: Placed,
     group: Sequence[Run],
     settings: PretrainConfig,
     *,
@@ -227,7 +227,7 @@ def pretrain_group(
     A run gives the same bits in any group.
 
     Args:
-        pictures: the pictures of at least these runs.
+        placed: the items of at least these runs.
         group: at least one run and at most ``devices.count * settings.runs_per_device``.
         settings: the settings of all runs.
         devices: the devices over which the runs are split.
@@ -253,14 +253,14 @@ def pretrain_group(
     for i, run in enumerate(filled):
         if n_steps:
             batches[i, :n_steps] = np.searchsorted(
-                pictures.rows, batches_of(run, n_steps, settings.batch_size)
+                placed.rows, batches_of(run, n_steps, settings.batch_size)
             )
 
     state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
     for first in range(0, n_steps, STEPS_PER_CALL):
         n = min(STEPS_PER_CALL, n_steps - first)
         upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
-        state, loss = train(state, seeds, upcoming, pictures.placed, np.int32(first), np.int32(n))
+        state, loss = train(state, seeds, upcoming, placed.items, np.int32(first), np.int32(n))
         losses.append(np.asarray(loss)[:, :n])
         _check_finite(losses[-1][:n_real], first, names, settings, pictures.rows, batches)
         progress((first + n) * n_real)
@@ -271,20 +271,35 @@ def pretrain_group(
     )
 
 
-def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
-    """Refuses images that are not uint8 of the model's size.
+def check_items(items: np.ndarray, settings: PretrainConfig) -> None:
+    """Refuses items that the encoder does not take.
+
+    Args:
+        items: pictures, uint8 ``[n, s, s, 3]`` of the size of the model, or token ids of texts,
+            int32 ``[n, n_tokens]``.
+        settings: the settings of the pretraining.
 
     Raises:
-        InputError: naming the dtype and the shape.
+        InputError: naming the dtype and the shape, or the token id.
 
     Examples:
-        >>> check_images(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
+        >>> check_items(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
     """
-    size = settings.model.image_size
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+    found = f"items are {items.dtype} of shape {items.shape}"
+    if settings.objective.chosen.kind == "picture":
+        size = settings.model.image_size
+        if items.dtype != np.uint8 or items.shape[1:] != (size, size, 3):
+            raise InputError(f"{found}; image_size={size} wants uint8 [n, {size}, {size}, 3]")
+        return
+    bert = settings.bert
+    if items.dtype != np.int32 or items.ndim != 2 or not 1 <= items.shape[1] <= bert.n_positions:
         raise InputError(
-            f"images are {images.dtype} of shape {images.shape}; "
-            f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
+            f"{found}; objective {settings.objective.name!r} wants token ids int32 [n, n_tokens] "
+            f"with at most n_positions={bert.n_positions} tokens"
+        )
+    if len(items) and not 0 <= items.min() <= items.max() < bert.vocab_size:
+        raise InputError(
+            f"token ids from {items.min()} to {items.max()}, but vocab_size={bert.vocab_size}"
         )
 
 
