@@ -262,7 +262,7 @@ def pretrain_group(
         upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
         state, loss = train(state, seeds, upcoming, placed.items, np.int32(first), np.int32(n))
         losses.append(np.asarray(loss)[:, :n])
-        _check_finite(losses[-1][:n_real], first, names, settings, pictures.rows, batches)
+        _check_finite(losses[-1][:n_real], first, names, settings, placed.rows, batches)
         progress((first + n) * n_real)
     encoders = settings.objective.chosen.encoder(state.variables)
     return Pretrained(
