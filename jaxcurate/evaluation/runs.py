@@ -239,7 +239,8 @@ def _pretrain_alone(
     Raises:
         InputError: the run cannot be trained; the message names arm and seed.
     """
-    data = training.ResidentInput(
+    input_of = training.ResidentInput if images.ndim == 4 else training.TokenInput
+    data = input_of(
         images,
         job.run,
         settings.n_steps,

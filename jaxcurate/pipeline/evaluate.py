@@ -137,7 +137,7 @@ class Evaluate(Stage):
     def tidy(self, context: Context) -> None:
         """Removes the parts and the folders of trainings."""
         Parts(context.path / _PARTS, None, context.run).remove()
-        self._trainings(context).tidy(keep_own=False)
+        TrainingFolders(context.path / _TRAININGS, None).tidy(keep_own=False)
 
     def _parts(self, context: Context) -> Parts:
         return Parts(context.path / _PARTS, self._made_from(context), context.run)

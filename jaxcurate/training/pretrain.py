@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 
 STEPS_PER_CALL = 25
 """Number of steps in one compiled call: enough to hide its cost, few enough to show progress."""
+_ROWS_SHOWN = 8
+"""Largest number of rows of a batch that an error names."""
 _ROW_MULTIPLE = 1024
 """Multiple that the number of images on a device is padded to."""
 
@@ -260,7 +262,7 @@ def pretrain_group(
         upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
         state, loss = train(state, seeds, upcoming, placed.items, np.int32(first), np.int32(n))
         losses.append(np.asarray(loss)[:, :n])
-        _check_finite(losses[-1][:n_real], first, names, settings)
+        _check_finite(losses[-1][:n_real], first, names, settings, placed.rows, batches)
         progress((first + n) * n_real)
     encoders = settings.objective.chosen.encoder(state.variables)
     return Pretrained(
@@ -302,12 +304,30 @@ def check_items(items: np.ndarray, settings: PretrainConfig) -> None:
 
 
 def _check_finite(
-    losses: np.ndarray, first: int, names: Sequence[str], settings: PretrainConfig
+    losses: np.ndarray,
+    first: int,
+    names: Sequence[str],
+    settings: PretrainConfig,
+    rows: np.ndarray,
+    batches: np.ndarray,
 ) -> None:
+    """Refuses losses ``[r, n]`` of the steps from ``first`` on that are not finite.
+
+    Args:
+        losses: losses of the runs.
+        first: number of steps made before.
+        names: name of each run.
+        settings: settings of the runs.
+        rows: rows of the pool that the pictures are.
+        batches: numbers of the pictures of every batch, int32 ``[r, n_steps, b]``.
+    """
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         run, step = bad[0]
+        batch = rows[batches[run, first + step]]
+        shown = ", ".join(map(str, batch[:_ROWS_SHOWN].tolist()))
+        more = ", ..." if len(batch) > _ROWS_SHOWN else ""
         raise InputError(
-            f"{names[run]}: the loss is not finite at step {first + step}; try a learning_rate "
-            f"below {settings.learning_rate:g}"
+            f"{names[run]}: the loss is not finite at step {first + step} (rows {shown}{more}); "
+            f"try a learning_rate below {settings.learning_rate:g}"
         )

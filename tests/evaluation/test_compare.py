@@ -1,6 +1,7 @@
 """Comparison of arms: order of the runs, budgets, and what an interruption leaves."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -142,5 +143,8 @@ def test_a_record_comes_back_from_its_line_with_the_same_bits(whole):
 
 def test_a_loss_that_is_not_finite_names_arm_and_seed():
     wild = PretrainConfig(model=MODEL, n_steps=8, batch_size=8, learning_rate=1e30)
-    with pytest.raises(InputError, match=r"arm 'curated', seed 0: the loss is not finite at step"):
+    words = r"arm 'curated', seed 0: the loss is not finite at step \d+ \(rows [\d, ]+\); try"
+    with pytest.raises(InputError, match=words) as caught:
         compare.compare(POOL.images, ARMS, PROBING, wild, devices=ONE_DEVICE)
+    rows = re.findall(r"\d+", str(caught.value).partition("(rows ")[2].partition(")")[0])
+    assert len(rows) == 8 and {int(row) % 2 for row in rows} == {0}  # rows of this arm

@@ -334,11 +334,15 @@ def test_batches_over_all_devices_go_on_within_a_run(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["runs", "batch"])
-def test_kills_at_random_moments_lose_one_group_at_most(data, tmp_path, parallel):
-    """Ten kills of a comparison of three arms and two seeds."""
+@pytest.mark.parametrize(
+    ("parallel", "n_kills", "arms", "n_seeds"),
+    [("runs", 10, ("curated", "random", "pool"), 2), ("batch", 4, ("curated",), 1)],
+)
+def test_kills_at_random_moments_lose_one_group_at_most(
+    data, tmp_path, parallel, n_kills, arms, n_seeds
+):
     config, whole, work = tmp_path / "config.py", tmp_path / "whole", tmp_path / "work"
-    fields = to_config(settings_of(data, parallel=parallel))
+    fields = to_config(settings_of(data, parallel=parallel, arms=arms, n_seeds=n_seeds))
     fields.evaluate.pretraining.n_steps = 600
     fields.evaluate.pretraining.checkpoint_steps = 100
     config.write_text(
@@ -368,7 +372,7 @@ def test_kills_at_random_moments_lose_one_group_at_most(data, tmp_path, parallel
     assert results(work) == results(whole)
     shutil.rmtree(work / "evaluation")
     rng, n_killed, n_parts = random.Random(0), 0, 0
-    while n_killed < 10:
+    while n_killed < n_kills:
         process = start("evaluate", work)
         try:
             process.wait(rng.uniform(0.2, 1) * seconds)
