@@ -1,15 +1,17 @@
-"""Strict loading of BERT from a folder in the published layout: config.json, model.safetensors."""
+"""BERT in folders of the published layout, config.json and model.safetensors: read and written."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 
+from jaxcurate.artifacts import folders
 from jaxcurate.checks import InputError, check_whole, short_repr
 from jaxcurate.models.bert import Bert, BertConfig, Precision, abstract_bert
 
@@ -27,6 +29,8 @@ UNUSED = (
 )
 """Beginnings of the names of tensors that a file may hold besides those of the encoder: the layers
 of pretraining and other tasks, and numbers that count from 0."""
+KIND = "weights"
+"""Kind of the folders that :func:`save_bert` writes."""
 _PREFIX = "bert."
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _SIZES = {
@@ -67,6 +71,42 @@ def load_bert(folder: str | os.PathLike, precision: Precision = "float32") -> Be
     """
     config = read_bert_config(Path(folder) / CONFIG, precision)
     return _filled(config, _read_tensors(Path(folder) / WEIGHTS, expected_shapes(config)))
+
+
+def save_bert(model: Bert, folder: epath.PathLike) -> None:
+    """Writes BERT to a folder in the published layout, which :func:`load_bert` reads.
+
+    The precision of activations is not written.
+
+    Args:
+        model: the model.
+        folder: path of the folder, which appears whole or not at all. A folder that this function
+            wrote is replaced, any other is left as it is.
+
+    Raises:
+        InputError: the folder cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> config = BertConfig(vocab_size=9, width=8, depth=1, n_heads=2, hidden=16)
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     save_bert(Bert(config, rngs=nnx.Rngs(0)), f"{work}/weights")
+        ...     load_bert(f"{work}/weights").config == config
+        True
+    """
+    from safetensors.numpy import save
+
+    config = model.config
+    settings: dict[str, Any] = {"architectures": ["BertModel"], "model_type": "bert"}
+    settings |= {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
+    settings |= {"type_vocab_size": config.n_types, "pad_token_id": config.pad_id}
+    settings |= {"hidden_act": config.activation, "layer_norm_eps": config.epsilon}
+    # Programs of other frameworks ask for the entry "format".
+    content = save(_tensors(model), {"format": "pt"})
+    with folders.new_folder(folder, {}, KIND) as target:
+        target.write_text(CONFIG, json.dumps(settings, indent=2) + "\n")
+        with target.create(WEIGHTS) as file:
+            file.write(content)
 
 
 def read_bert_config(path: Path, precision: Precision = "float32") -> BertConfig:
@@ -257,18 +297,53 @@ def _filled(config: BertConfig, tensors: Mapping[str, np.ndarray]) -> Bert:
     model.words.embedding = _param(tensors["embeddings.word_embeddings.weight"])
     model.positions.embedding = _param(tensors["embeddings.position_embeddings.weight"])
     model.types.embedding = _param(tensors["embeddings.token_type_embeddings.weight"])
-    set_norm(model.norm, "embeddings.LayerNorm")
+    _visit(model, set_norm, set_linear)
+    return model
+
+
+def _tensors(model: Bert) -> dict[str, np.ndarray]:
+    """Returns the tensors of a model by their published names: the inverse of filling it."""
+    tensors = {
+        "embeddings.word_embeddings.weight": _host(model.words.embedding),
+        "embeddings.position_embeddings.weight": _host(model.positions.embedding),
+        "embeddings.token_type_embeddings.weight": _host(model.types.embedding),
+    }
+
+    def add_norm(layer: nnx.LayerNorm, name: str) -> None:
+        tensors[f"{name}.weight"] = _host(layer.scale)
+        tensors[f"{name}.bias"] = _host(layer.bias)
+
+    def add_linear(layer: nnx.Linear, *names: str) -> None:
+        kernels = np.split(_host(layer.kernel).T, len(names))
+        biases = np.split(_host(layer.bias), len(names))
+        for name, kernel, bias in zip(names, kernels, biases, strict=True):
+            tensors[f"{name}.weight"], tensors[f"{name}.bias"] = kernel, bias
+
+    _visit(model, add_norm, add_linear)
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+
+def _visit(
+    model: Bert,
+    norm: Callable[[nnx.LayerNorm, str], None],
+    linear: Callable[..., None],
+) -> None:
+    """Calls a function for each LayerNorm and each linear layer, with the published names."""
+    norm(model.norm, "embeddings.LayerNorm")
     for i, layer in enumerate(model.layers):
         name = f"encoder.layer.{i}"
         attention = f"{name}.attention"
-        set_linear(layer.qkv, *(f"{attention}.self.{part}" for part in ("query", "key", "value")))
-        set_linear(layer.out, f"{attention}.output.dense")
-        set_norm(layer.norm_1, f"{attention}.output.LayerNorm")
-        set_linear(layer.up, f"{name}.intermediate.dense")
-        set_linear(layer.down, f"{name}.output.dense")
-        set_norm(layer.norm_2, f"{name}.output.LayerNorm")
-    return model
+        linear(layer.qkv, *(f"{attention}.self.{part}" for part in ("query", "key", "value")))
+        linear(layer.out, f"{attention}.output.dense")
+        norm(layer.norm_1, f"{attention}.output.LayerNorm")
+        linear(layer.up, f"{name}.intermediate.dense")
+        linear(layer.down, f"{name}.output.dense")
+        norm(layer.norm_2, f"{name}.output.LayerNorm")
 
 
 def _param(tensor: np.ndarray) -> nnx.Param:
     return nnx.Param(jnp.asarray(tensor))
+
+
+def _host(variable: Any) -> np.ndarray:
+    return np.asarray(variable[...])

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
+from jax.sharding import NamedSharding
 
 from jaxcurate.checks import InputError, check_seed
 from jaxcurate.runtime import steps
-from jaxcurate.runtime.devices import Devices, fetch
+from jaxcurate.runtime.devices import SAME, Devices, fetch
 from jaxcurate.runtime.interruption import postponed_signals
 from jaxcurate.runtime.processes import agree
 from jaxcurate.training import sharding
@@ -244,8 +245,10 @@ def train(
                 batch = _placed(next(batches), settings, mesh)
             place = np.uint32(seed), np.int32(n_before)
             if compiled is None:
-                step = jax.jit(make_step(settings, data, mesh, shardings), donate_argnums=0)
-                compiled = step.lower(state, constants, *batch, *place).compile()
+                step = make_step(settings, data, mesh, shardings)
+                results = shardings, NamedSharding(mesh, SAME)
+                jitted = jax.jit(step, donate_argnums=0, out_shardings=results)
+                compiled = jitted.lower(state, constants, *batch, *place).compile()
                 meter.start(compiled)
 
             # Step: the old state is donated, so that the new one takes its memory.

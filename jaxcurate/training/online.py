@@ -9,6 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
+from jaxcurate.models.bert_checkpoint import save_bert
+from jaxcurate.models.pretrained import save_vit
 from jaxcurate.models.vit import ViT
 from jaxcurate.runtime.devices import SAME, fetch
 from jaxcurate.training.config import PretrainConfig
@@ -114,14 +116,13 @@ def save_encoder(
 ) -> None:
     """Writes the encoder to ``encoder/NAME`` below a folder, if one is given.
 
-    All processes call this function, and the first writes. A Vision Transformer is written in a
-    published layout (:func:`jaxcurate.models.pretrained.save_vit`).
+    All processes call this function, and the first writes. The layout is a published one, where
+    one can express the encoder (:func:`jaxcurate.models.pretrained.save_vit`,
+    :func:`jaxcurate.models.bert_checkpoint.save_bert`).
 
     Raises:
         InputError: the folder cannot be written.
     """
-    from jaxcurate.models.pretrained import save_vit
-
     if folder is None:
         return
     params = encoder_on_host(variables, settings)
@@ -130,5 +131,7 @@ def save_encoder(
     place = epath.Path(folder) / "encoder"
     place.mkdir(parents=True, exist_ok=True)
     model = model_of(params, settings.network)
-    if isinstance(model, ViT):
+    if isinstance(model, Bert):
+        save_bert(model, place / name)
+    else:
         save_vit(model, place / name)

@@ -9,12 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from jaxcurate.checks import InputError
 from jaxcurate.models import BertConfig, load_bert
 from jaxcurate.models.bert import abstract_bert, pool
-from jaxcurate.models.bert_checkpoint import expected_shapes, published_name
+from jaxcurate.models.bert_checkpoint import expected_shapes, published_name, save_bert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "bert.npz"
 
@@ -73,6 +73,17 @@ def test_every_product_names_full_precision(folder):
     products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
     assert len(products) == 6 * 2
     assert all(line.count("HIGHEST") == 2 for line in products)
+
+
+def test_a_saved_model_is_the_one_that_was_published(folder, tmp_path):
+    save_bert(load_bert(folder), tmp_path / "saved")
+    again = load_bert(tmp_path / "saved")
+    assert again.config == load_bert(folder).config
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    published = load_file(folder / "model.safetensors")
+    assert sorted(saved) == sorted(map(published_name, published))
+    for name, tensor in published.items():
+        np.testing.assert_array_equal(saved[published_name(name)], tensor)
 
 
 def test_too_many_tokens_are_refused():
