@@ -64,16 +64,20 @@ def settings(objective, **changes):
 
 
 def accuracies_and_ranks(config, make=labeled_patterns):
-    """Accuracy of k-NN and RankMe of two runs, ``[2]`` each, before and after pretraining."""
+    """Accuracy of k-NN and RankMe of two runs before and after pretraining, and their last losses.
+
+    Returns:
+        Two pairs of arrays ``[2]``, and the mean losses of the last 20 steps, ``[2]``.
+    """
     pictures, labels = make(512, seed=0)
     tests, truth = make(512, seed=1)
     runs = [training.Run(np.arange(512), seed) for seed in (0, 1)]
     results = []
     for n_steps in (0, config.n_steps):
         used = dataclasses.replace(config, n_steps=n_steps)
-        params = training.pretrain(pictures, runs, used, devices=ONE_DEVICE).params
+        params, losses = training.pretrain(pictures, runs, used, devices=ONE_DEVICE)
         known = training.encode(params, pictures, used, devices=ONE_DEVICE)
         new = training.encode(params, tests, used, devices=ONE_DEVICE)
         right = [(knn(a, labels, b) == truth).mean() for a, b in zip(known, new, strict=True)]
         results.append((np.array(right), np.array([rankme(b) for b in new])))
-    return results
+    return *results, losses[:, -20:].mean(axis=1)

@@ -13,7 +13,6 @@ from labeled_patterns import accuracies_and_ranks, labeled_textures, settings
 from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.models.vit_config import ViTArchitecture
-from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.training import augment
 from jaxcurate.training.objectives import MAE, Batch, Variables
 from jaxcurate.training.objectives.mae import random_masks, targets
@@ -253,7 +252,7 @@ def test_impossible_settings_are_refused(change):
 
 QUICK = settings(
     MAE(decoder_width=32, scale=(1.0, 1.0)),
-    n_steps=250,
+    n_steps=500,
     learning_rate=1e-2,
     augmentation=training.Augmentation(crop_ratio=1.0),
 )
@@ -261,16 +260,14 @@ QUICK = settings(
 
 
 def test_pretraining_makes_classes_neighbors():
-    (untrained, _), (trained, _) = accuracies_and_ranks(QUICK, labeled_textures)
+    (untrained, _), (trained, _), losses = accuracies_and_ranks(QUICK, labeled_textures)
     assert (trained > untrained + 0.1).all(), (untrained, trained)
+    assert (losses < 0.95).all(), losses
 
 
 def test_a_drawing_that_is_the_same_for_all_is_noticed():
     noise = partial(labeled_textures, contrast=0)
-    pictures, _ = noise(512, seed=0)
-    runs = [training.Run(np.arange(512), seed) for seed in (0, 1)]
-    losses = training.pretrain(pictures, runs, QUICK, devices=ONE_DEVICE).losses
+    (_, before), (_, after), losses = accuracies_and_ranks(QUICK, noise)
     # The variance of the targets is 1: nothing is explained.
-    assert (losses[:, -20:].mean(axis=1) > 0.99).all()
-    (_, before), (_, after) = accuracies_and_ranks(QUICK, noise)
+    assert (losses > 0.99).all(), losses
     assert (after < 0.8 * before).all(), (before, after)
