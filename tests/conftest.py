@@ -23,7 +23,7 @@ use_compile_cache()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-LONGEST = ["test_weblike_curation.py", "test_simulations.py", "test_notebook.py"]
+LONGEST = ["test_disturbed_runs.py", "test_notebook.py", "test_weblike_curation.py"]
 
 
 def pytest_collection_modifyitems(items):

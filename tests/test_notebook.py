@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from jaxcurate.sources.synthetic import raw
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ("quickstart", "your_data")
+NOTEBOOKS = ("quickstart", "your_data", "curated_vs_random")
 LESS = {
     "imports": {"ROUNDS = 10": "ROUNDS = 3"},
     "images": {
@@ -194,9 +194,9 @@ class Machine:
         return run_cell
 
 
-def test_both_begin_with_the_same_cell():
-    assert cell_of(read("quickstart"), "setup") == cell_of(read("your_data"), "setup")
+def test_all_begin_with_the_same_cell():
     for name in NOTEBOOKS:
+        assert cell_of(read("quickstart"), "setup") == cell_of(read(name), "setup")
         code = [cell.id for cell in read(name).cells if cell.cell_type == "code"]
         assert code[0] == "setup"
 
@@ -488,3 +488,38 @@ def test_a_run_that_fails_stops_the_notebook():
     last = cell_of(read("your_data"), "run").source.splitlines()[-2:]
     with pytest.raises(SystemExit, match="The run failed"):
         exec("\n".join(last), {"_exit_code": 2})
+
+
+# --- curated against random, as executed ------------------------------------------------------
+
+SMALL = {
+    "choose": {"SEEDS = 5": "SEEDS = 2", "STEPS = 300": "STEPS = 3"},
+    "run": {
+        "--config=weblike": "--config=weblike --config.split=test --config.sample.size=100 "
+        "--config.embed.n_components=16 '--config.cluster.levels[0].n_clusters=60' "
+        "'--config.cluster.levels[1].n_clusters=12' "
+        "--config.evaluate.pretraining.batch_size=16"
+    },
+    "look": {
+        "data_dir=DATA, ": 'data_dir=DATA, split="test", ',
+        "500, replace": "100, replace",
+    },
+}
+"""Replacements with which the comparison takes seconds: held-out images stand for the pool."""
+
+
+def test_the_comparison_is_drawn_and_told(tmp_path_factory):
+    data, notebook = data_with(raw.READERS), read("curated_vs_random")
+    for id, replacements in SMALL.items():
+        cell = cell_of(notebook, id)
+        cell.source = replaced(cell.source, replacements)
+    folder = tmp_path_factory.mktemp("compared")
+    execute(notebook, folder, data, tmp_path_factory.mktemp("jupyter"))
+    assert drawn(notebook) == {"look", "losses", "compare"}
+    assert warned(notebook) == {}
+    results = json.loads(next(folder.rglob("results.json")).read_text())
+    found = results["differences"]["curated - random"]["knn"]
+    said = printed(cell_of(notebook, "compare"))
+    assert said.startswith(f"curated - random: {found['mean']:+.3f}, 95 % interval")
+    assert said.strip().endswith("over 2 seeds: no difference shown") or found["low"] > 0
+    assert np.load(next(folder.rglob("losses_curated.npy"))).shape == (2, 3)

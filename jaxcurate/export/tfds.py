@@ -12,7 +12,7 @@ from jaxcurate.export.base import Plan, Shard, encoded, repeated, shard_name, ut
 from jaxcurate.export.tables import arrow_dtype
 from jaxcurate.sources.base import Kind
 from jaxcurate.sources.prepared import import_tfds
-from jaxcurate.sources.synthetic.weblike import quiet
+from jaxcurate.sources.synthetic.building import quiet
 
 _STEM, _SPLIT = "items", "train"
 _FEATURE = {"picture": "image", "text": "text", "vector": "vector"}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from jaxcurate.checks import InputError
 from jaxcurate.sources.base import Annotations, Item, Kind, Options, UnreadableItem
 from jaxcurate.sources.names import content_id, printable
 from jaxcurate.sources.prepared import import_tfds, open_folder, open_prepared
-from jaxcurate.sources.synthetic.recipe import web_like
+from jaxcurate.sources.synthetic import glyphs
+from jaxcurate.sources.synthetic.building import quiet
+from jaxcurate.sources.synthetic.recipe import Recipe, web_like
 from jaxcurate.sources.synthetic.weblike import NAME as WEBLIKE
-from jaxcurate.sources.synthetic.weblike import prepare, prepared, quiet
+from jaxcurate.sources.synthetic.weblike import prepare, prepared
 
 _ROWS_AT_ONCE = 512
 
@@ -128,12 +131,14 @@ def open_named(name: str, options: Options) -> DatasetSource:
     """Opens ``tfds:NAME``, or ``tfds:PATH`` of the folder of one version, from the files.
 
     Unless `download` is set, nothing is downloaded and no program of the dataset is run or
-    imported. ``weblike`` is made from local files by this package, if it does not exist.
+    imported. ``weblike`` and ``glyphs`` are made from local files by this package, if they
+    do not exist.
 
     Args:
         name: ``NAME``, ``NAME/CONFIG`` or ``NAME/CONFIG:VERSION``, or the path of a folder with
             ``features.json``, such as ``/data/mnist/3.0.1``, wherever it is. ``weblike`` is made
-            from a recipe, and ``weblike/DIGEST`` names one that was made before.
+            from a recipe, and ``weblike/DIGEST`` names one that was made before. ``glyphs/SIZE``
+            is made from fonts.
         options: options of the source, all but `leave_out` of which are used.
 
     Raises:
@@ -147,12 +152,10 @@ def open_named(name: str, options: Options) -> DatasetSource:
         folder = os.path.expanduser(name) if is_local(name) else name
         with quiet():
             builder = open_folder(name, folder)
-    elif name == WEBLIKE or name.startswith(f"{WEBLIKE}/"):
+    elif name.partition("/")[0] in (WEBLIKE, glyphs.NAME):
         if not is_local(data_dir):
-            raise InputError(f"tfds:{WEBLIKE} needs a local data_dir, not {data_dir}")
-        is_recipe = name == WEBLIKE
-        folder = prepare(recipe or web_like(), data_dir) if is_recipe else prepared(name, data_dir)
-        builder = open_folder(name, folder)
+            raise InputError(f"tfds:{name} needs a local data_dir, not {data_dir}")
+        builder = open_folder(name, _made_here(name, data_dir, recipe))
     else:
         builder = _builder(name, data_dir, options.download)
     return DatasetSource(
@@ -163,6 +166,14 @@ def open_named(name: str, options: Options) -> DatasetSource:
         label_key=options.label_key,
         domain_key=options.domain_key,
     )
+
+
+def _made_here(name: str, data_dir: str, recipe: Recipe | None) -> Path:
+    """Returns the folder of a dataset that this package makes from local files."""
+    dataset, _, config = name.partition("/")
+    if dataset == glyphs.NAME:
+        return glyphs.prepare(data_dir, config or glyphs.SIZES[0])
+    return prepared(name, data_dir) if config else prepare(recipe or web_like(), data_dir)
 
 
 def is_folder_of_version(name: str) -> bool:

@@ -69,10 +69,11 @@ def test_domains_are_balanced(curated):
     assert told["curated"]["counts"]["fashion"] < 0.45 * 500
 
 
-def test_no_label_is_read_before_the_evaluation(curated, tmp_path, monkeypatch):
+def test_no_label_is_read_before_the_evaluation(data_dir, tmp_path, monkeypatch):
     """The subset is the same when labels and domains are shuffled, since nothing reads them."""
-    _, work, data_dir = curated
     opened, reads = sources.open_source, []
+    small = {"split": "test", "n_clusters": (150, 30), "sample.size": 200, "evaluate.arms": ()}
+    curate("weblike.py", tmp_path / "plain", data_dir, **small)
 
     class Shuffled:
         def __init__(self, source):
@@ -91,11 +92,11 @@ def test_no_label_is_read_before_the_evaluation(curated, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "open_source", lambda *a, **b: Shuffled(opened(*a, **b)))
     stages = ("embed", "cluster", "sample", "export")
-    made = curate("weblike.py", tmp_path, data_dir, stages, **{"evaluate.arms": ()})
-    np.testing.assert_array_equal(indices(tmp_path), indices(work))
+    made = curate("weblike.py", tmp_path / "shuffled", data_dir, stages, **small)
+    np.testing.assert_array_equal(indices(tmp_path / "shuffled"), indices(tmp_path / "plain"))
     assert not reads
     made.run(["evaluate"])
-    assert reads == [21_000]
+    assert reads == [len(made.context.items.source)]
 
 
 @pytest.mark.slow

@@ -248,7 +248,7 @@ def test_files_that_are_no_array_are_refused(tmp_path):
 def user_dataset(tmp_path_factory):
     """A dataset of the user's own: two splits, odd shapes, one broken picture."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources.synthetic.weblike import quiet
+    from jaxcurate.sources.synthetic.building import quiet
 
     class TinyZoo(tfds.core.GeneratorBasedBuilder):
         """Pictures of one color."""
@@ -356,7 +356,7 @@ def test_a_folder_that_names_code_of_others_is_refused(user_dataset, tmp_path):
 def reviews(tmp_path_factory):
     """A dataset of texts with keys, and one text that is not UTF-8."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources.synthetic.weblike import quiet
+    from jaxcurate.sources.synthetic.building import quiet
 
     class Reviews(tfds.core.GeneratorBasedBuilder):
         """Texts with keys."""

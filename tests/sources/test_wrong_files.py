@@ -138,7 +138,7 @@ def test_bytes_that_are_left_over_are_refused(tmp_path):
 def prepared_zoo(tmp_path_factory):
     """A prepared dataset."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    from jaxcurate.sources.synthetic.weblike import quiet
+    from jaxcurate.sources.synthetic.building import quiet
 
     class SmallZoo(tfds.core.GeneratorBasedBuilder):
         """Pictures of one color."""

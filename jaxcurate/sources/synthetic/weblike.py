@@ -1,11 +1,8 @@
 """Synthetic web-like pool with held-out labeled items, made from a `Recipe`, as a TFDS dataset."""
 
-import contextlib
 import dataclasses
 import functools
-import io
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcurate.artifacts import files, folders
 from jaxcurate.checks import InputError
 from jaxcurate.sources.pictures import encode_png
 from jaxcurate.sources.synthetic import raw
+from jaxcurate.sources.synthetic.building import build, is_whole
 from jaxcurate.sources.synthetic.holdout import group, hold_out
 from jaxcurate.sources.synthetic.jitter import jitter
 from jaxcurate.sources.synthetic.recipe import Domain, Recipe
@@ -88,22 +85,11 @@ def prepare(recipe: Recipe, data_dir: str | os.PathLike) -> Path:
         jaxcurate.checks.InputError: no raw images in /data/raw/fashion: run scripts/fetch ...
     """
     folder = Path(data_dir) / NAME / recipe.digest / VERSION
-    if _is_whole(folder):
-        return folder
-    raw_dir = Path(data_dir) / "raw"
-    for domain in recipe.domains:
-        raw.check(domain.source, raw_dir)
-    # Built in a temporary folder, so that two builders at once do not disturb each other.
-    with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=data_dir) as aside:
-        with quiet():
-            builder = builder_class()(
-                data_dir=aside, config=_config(recipe, raw_dir), file_format="array_record"
-            )
-            builder.download_and_prepare()
-        if not _is_whole(folder):
-            with folders.new_folder(folder, {"recipe": recipe.to_dict()}, "dataset") as fresh:
-                for file in Path(builder.data_dir).iterdir():
-                    fresh.adopt(file)
+    if not is_whole(folder):
+        raw_dir = Path(data_dir) / "raw"
+        for domain in recipe.domains:
+            raw.check(domain.source, raw_dir)
+        build(folder, builder_class(), _config(recipe, raw_dir), {"recipe": recipe.to_dict()})
     return folder
 
 
@@ -118,7 +104,7 @@ def prepared(name: str, data_dir: str | os.PathLike) -> Path:
         InputError: the dataset is missing or incomplete.
     """
     folder = Path(data_dir) / name / VERSION
-    if not _is_whole(folder):
+    if not is_whole(folder):
         raise InputError(f"no whole {name} in {data_dir}: open tfds:{NAME} with its recipe")
     return folder
 
@@ -164,23 +150,6 @@ def builder_class() -> type:
     return Weblike
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the output, logs and progress bars of TFDS during the block."""
-    import tensorflow_datasets as tfds
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-        logging.set_verbosity(verbosity)
-
-
 def _config(recipe: Recipe, raw_dir: Path) -> Any:
     import tensorflow_datasets as tfds
 
@@ -190,13 +159,6 @@ def _config(recipe: Recipe, raw_dir: Path) -> Any:
         raw_dir: Path | None = None
 
     return WeblikeConfig(name=recipe.digest, recipe=recipe, raw_dir=raw_dir)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return folders.read_card(folder) is not None
-    except files.DamagedError:
-        return False
 
 
 def _assemble_domain(

@@ -324,7 +324,8 @@ def no_clients(tmp_path):
     [
         (
             ["--only", "cats"],
-            "unknown name 'cats'; known are fashion digits clipart emoji minilm descriptions",
+            "unknown name 'cats'; known are fashion digits clipart emoji minilm "
+            "descriptions glyphs",
         ),
         (["--only"], "--only needs a list of names"),
         (["--all"], "unknown option '--all'"),
