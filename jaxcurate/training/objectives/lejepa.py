@@ -27,7 +27,7 @@ class LeJEPA(Objective):
     forbids this, so that neither a teacher nor a stopped gradient nor a schedule is needed.
 
     The defaults are for small pictures and short runs. The paper has 2 global views of 224 pixels,
-    6 local ones of 98 pixels and `local_scale` (0.05, 0.3), 1024 slices, a projection head of
+    6 local ones of 98 pixels with `local_scale` (0.05, 0.3), 1024 slices, a projection head of
     2 x 2048 hidden units, and a learning rate of 5e-4.
 
     Raises:
@@ -50,7 +50,7 @@ class LeJEPA(Objective):
     """Number of local views."""
     global_scale: tuple[float, float] = (0.3, 1.0)
     """Smallest and largest area of a global view, as fractions of the picture."""
-    local_scale: tuple[float, float] = (0.1, 0.3)
+    local_scale: tuple[float, float] = (0.2, 0.5)
     """Smallest and largest area of a local view, as fractions of the picture."""
     local_size: int | None = None
     """Side of a local view in pixels, for encoders of any size; None for that of the encoder."""

@@ -233,7 +233,7 @@ def test_bfloat16_is_near_float32(variables, batch):
 def test_local_views_may_be_smaller_for_an_encoder_of_any_size():
     objective = LeJEPA(n_local=3, local_size=4)
     free = ViTArchitecture(image_size=8, patch_size=4, width=16, n_heads=2, any_size=True)
-    assert objective.crops(free) == (Crop(2, 8, (0.3, 1.0)), Crop(3, 4, (0.1, 0.3)))
+    assert objective.crops(free) == (Crop(2, 8, (0.3, 1.0)), Crop(3, 4, (0.2, 0.5)))
     with pytest.raises(InputError, match="local_size=4 is not image_size=8"):
         objective.crops(TINY)
     small = dataclasses.replace(objective, n_slices=4, projection=(4,))
@@ -276,14 +276,16 @@ def test_impossible_settings_are_refused(change):
 
 
 def test_pretraining_makes_classes_neighbors():
-    config = settings(LeJEPA(n_slices=64), n_steps=150, learning_rate=1e-2)
-    (untrained, _), (trained, _) = accuracies_and_ranks(config)
-    assert (trained > untrained + 0.15).all(), (untrained, trained)
+    config = settings(LeJEPA(n_local=0, n_slices=64), n_steps=200, learning_rate=1e-2)
+    (untrained, _), (trained, _), _ = accuracies_and_ranks(config)
+    assert (trained > untrained + 0.2).all(), (untrained, trained)
 
 
 def test_without_regularization_features_collapse():
-    config = settings(LeJEPA(regularization=0.0, n_slices=64), n_steps=150, learning_rate=1e-2)
-    (untrained, high), (trained, low) = accuracies_and_ranks(config)
+    config = settings(
+        LeJEPA(regularization=0.0, n_local=0, n_slices=64), n_steps=200, learning_rate=1e-2
+    )
+    (untrained, high), (trained, low), _ = accuracies_and_ranks(config)
     assert (low < 0.6 * high).all(), (high, low)
     assert (trained < untrained).all(), (untrained, trained)
 
