@@ -182,6 +182,6 @@ def test_masks_are_blocks_everywhere_in_the_picture():
     assert together > 0.88 > single + 0.2
     # Blocks reach the corners more rarely, as those of the papers, but no half is preferred.
     of_places = squares.mean(axis=0)
-    assert 0.02 < of_places.min() < of_places.max() < 0.55
+    assert 0.02 < of_places.min() < of_places.max() < 0.65
     for half in (of_places[:7], of_places[7:], of_places[:, :7], of_places[:, 7:]):
         assert abs(half.mean() - share) < 0.03
