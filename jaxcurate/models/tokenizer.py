@@ -1,10 +1,12 @@
-"""Tokenizers from a published tokenizer.json: from a text to token ids of a fixed length."""
+"""Tokenizers, published or trained on a pool: from a text to token ids of a fixed length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError, short_repr
 
 Tokenize = Callable[[str], np.ndarray]
@@ -30,12 +32,7 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
         InputError: the package ``tokenizers`` is not installed, or the file is missing or damaged,
             or has tokens that the model does not know.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise InputError(
-            "texts need the package tokenizers: pip install 'jaxcurate[text]'"
-        ) from error
+    Tokenizer = _package().Tokenizer
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     try:
@@ -70,6 +67,75 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
         return ids
 
     return tokenize
+
+
+SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
+"""Ids of special tokens of a tokenizer that is trained here, those of BERT."""
+N_SPECIAL = 106
+"""Number of ids, from 0, of special and unused tokens of a tokenizer that is trained here."""
+
+
+def train_tokenizer(texts: Iterable[str], path: Path, *, vocab_size: int) -> None:
+    """Trains a tokenizer on texts by byte pair encoding, and writes it as ``tokenizer.json``.
+
+    Texts are put into lower case and split at spaces and punctuation. The ids of special tokens are
+    those of BERT. The same texts give the same tokenizer, which the package's WordPiece does not.
+
+    Args:
+        texts: texts to train on, each read once.
+        path: file to write, for :func:`load_tokenizer`.
+        vocab_size: number of tokens, special and unused ones included. There are fewer if the
+            texts have too few words.
+
+    Raises:
+        InputError: the package ``tokenizers`` is not installed, or ``vocab_size`` is too small.
+
+    References:
+        Sennrich, Haddow, Birch: Neural machine translation of rare words with subword units (2016),
+        https://arxiv.org/abs/1508.07909.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "tokenizer.json")
+        ...     train_tokenizer(["a cat", "a dog", "cats"] * 9, path, vocab_size=120)
+        ...     tokenize = load_tokenizer(path, max_length=5, pad_id=0, vocab_size=120)
+        ...     ids = tokenize("a cat").tolist()
+        >>> ids[0], ids[-2:]  # [CLS], [SEP] and padding
+        (101, [102, 0])
+    """
+    package = _package()
+    if vocab_size <= N_SPECIAL:
+        raise InputError(f"vocab_size={vocab_size} must be above {N_SPECIAL}, for special tokens")
+    names = {place: name for name, place in SPECIAL.items()}
+    special = [names.get(place, f"[unused{place}]") for place in range(N_SPECIAL)]
+    tokenizer = package.Tokenizer(package.models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = package.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
+    trainer = package.trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [(name, SPECIAL[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = package.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    files.write_text(path, tokenizer.to_str())
+
+
+def _package() -> Any:
+    """Returns the package ``tokenizers``.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise InputError(
+            "texts need the package tokenizers: pip install 'jaxcurate[text]'"
+        ) from error
+    return tokenizers
 
 
 def n_used(ids: np.ndarray, pad_id: int) -> np.ndarray:

@@ -1,18 +1,21 @@
-"""Features of images, from pretrained encoders."""
+"""Features of pictures and of texts, from pretrained encoders."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
+from jaxcurate.models.vit import ViT
+from jaxcurate.models.vit_config import as_architecture
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
 from jaxcurate.training import augment
 from jaxcurate.training.config import PretrainConfig
-from jaxcurate.training.pretrain import Params, check_images
+from jaxcurate.training.objectives.base import Model
+from jaxcurate.training.pretrain import Params, check_items
 
 
-def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
+def encoder(params: Params, run: int, model: Model) -> ViT | Bert:
     """Returns the encoder of one run as a Flax module.
 
     Args:
@@ -22,7 +25,7 @@ def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
 
     Examples:
         >>> import jaxcurate as jc
-        >>> from jaxcurate.training import Run, pretrain
+        >>> from jaxcurate.training import Run, ViTConfig, pretrain
         >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
         >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
@@ -31,50 +34,57 @@ def encoder(params: Params, run: int, model: ViTConfig) -> ViT:
         >>> type(encoder(trained.params, 0, model)).__name__
         'ViT'
     """
-    vit = nnx.eval_shape(lambda: ViT(model, rngs=nnx.Rngs(0)))
-    structure, state = nnx.split(vit)
+    structure, state = nnx.split(nnx.eval_shape(lambda: _network(model)))
     nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
     return nnx.merge(structure, state)
 
 
-def _encode(
-    images: jax.Array, params: Params, *, axis_name: str | None, model: ViTConfig
-) -> jax.Array:
-    """Returns features ``[m, n_runs, width]`` of this device's images, uint8 ``[m, s, s, 3]``."""
-    scaled = augment.scale(images)
+def _network(model: Model) -> ViT | Bert:
+    kind = Bert if isinstance(model, BertConfig) else ViT
+    return kind(model, rngs=nnx.Rngs(0))  # pyright: ignore[reportArgumentType]
+
+
+def _encode(items: jax.Array, params: Params, *, axis_name: str | None, model: Model) -> jax.Array:
+    """Returns features ``[m, n_runs, d]`` of this device's items: pictures, uint8
+    ``[m, s, s, 3]``, or token ids, int32 ``[m, n_tokens]``."""
 
     def encode_by(run_params: Params) -> jax.Array:
-        return encoder(jax.tree.map(lambda p: p[None], run_params), 0, model)(scaled)
+        network = encoder(jax.tree.map(lambda p: p[None], run_params), 0, model)
+        if isinstance(network, Bert):
+            return pool(network(items), is_used(items, network.config.pad_id), "mean")
+        return network(augment.scale(items))
 
     return jnp.moveaxis(jax.lax.map(encode_by, params), 0, 1)
 
 
 def encode(
     params: Params,
-    images: np.ndarray,
+    items: np.ndarray,
     settings: PretrainConfig,
     *,
     devices: Devices | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Returns the features of images by every encoder.
+    """Returns the features of items by every encoder.
 
     Args:
         params: the weights of all runs, from :func:`jaxcurate.training.pretrain`.
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which one batch is read at a time.
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids, int32 ``[n, n_tokens]``, as an array
+            or a memmap, of which one batch is read at a time. The features of a text are the mean
+            of those of its tokens.
         settings: the settings that the encoders were pretrained with.
-        devices: the devices over which the images are split; all by default.
-        batch_size: number of images that a device encodes at a time.
+        devices: the devices over which the items are split; all by default.
+        batch_size: number of items that a device encodes at a time.
 
     Returns:
-        float32 ``[n_runs, n, width]``.
+        float32 ``[n_runs, n, d]``.
 
     Raises:
-        InputError: the images are not uint8 of the model's size.
+        InputError: the items are not those that the model takes.
 
     Examples:
         >>> import jaxcurate as jc
-        >>> from jaxcurate.training import Run, pretrain
+        >>> from jaxcurate.training import Run, ViTConfig, pretrain
         >>> model = ViTConfig(image_size=8, patch_size=8, width=8, depth=1, n_heads=1)
         >>> settings = PretrainConfig(model, n_steps=2, batch_size=4, runs_per_device=1)
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
@@ -84,14 +94,16 @@ def encode(
         >>> encode(trained.params, images, settings, devices=devices).shape
         (1, 20, 8)
     """
-    check_images(images, settings)
+    check_items(items, settings)
     devices = Devices.all() if devices is None else devices
-    kernel = devices.spmd(_encode, (ROWS, SAME), ROWS, model=settings.model)
+    model = settings.network
+    kernel = devices.spmd(_encode, (ROWS, SAME), ROWS, model=model)
     step = batch_size * devices.count
     n_runs = len(jax.tree.leaves(params)[0])
-    features = np.empty((n_runs, len(images), settings.model.width), np.float32)
-    for first in range(0, len(images), step):
-        placed, _ = devices.put_rows(np.asarray(images[first : first + step]), batch_size)
+    width = model.width if isinstance(model, BertConfig) else as_architecture(model).n_features
+    features = np.empty((n_runs, len(items), width), np.float32)
+    for first in range(0, len(items), step):
+        placed, _ = devices.put_rows(np.asarray(items[first : first + step]), batch_size)
         encoded = np.asarray(kernel(placed, params)).swapaxes(0, 1)
-        features[:, first : first + step] = encoded[:, : len(images) - first]
+        features[:, first : first + step] = encoded[:, : len(items) - first]
     return features

@@ -64,7 +64,7 @@ def _train(
     state: _State,
     seeds: jax.Array,
     batches: jax.Array,
-    images: jax.Array,
+    items: jax.Array,
     first: jax.Array,
     n: jax.Array,
     *,
@@ -76,8 +76,8 @@ def _train(
     Args:
         state: the state of ``r`` runs, stacked.
         seeds: the seeds of the runs, uint32 ``[r]``.
-        batches: rows of ``images``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
-        images: uint8 ``[m, s, s, 3]``.
+        batches: rows of ``items``, int32 ``[r, STEPS_PER_CALL, b]``; the first ``n`` are used.
+        items: pictures, uint8 ``[m, s, s, 3]``, or texts, int32 ``[m, n_tokens]``.
         first: the number of steps that were made before.
         n: the number of steps to make.
         axis_name: unused, because runs do not communicate.
@@ -88,7 +88,7 @@ def _train(
     """
 
     objective, model = settings.objective.chosen, settings.network
-    crops = objective.crops(settings.model)
+    crops = objective.crops(settings.model) if objective.kind == "picture" else ()
 
     def train_one(state: _State, seed: jax.Array, batches: jax.Array) -> tuple[_State, jax.Array]:
         def step(i: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
@@ -98,7 +98,10 @@ def _train(
             loss_key = jax.random.fold_in(key, LOSS_KEY)
             done = (first + i) / settings.n_steps
             rows = batches[i]
-            batch = Batch(crops_of(key, images[rows], crops, settings.augmentation), rows)
+            taken = items[rows]
+            is_text = objective.kind == "text"
+            views = (taken,) if is_text else crops_of(key, taken, crops, settings.augmentation)
+            batch = Batch(views, rows)
 
             def loss(params: Any) -> tuple[jax.Array, Outcome]:
                 outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
@@ -122,7 +125,7 @@ def _same(x: jax.Array, *, axis_name: str | None) -> jax.Array:
 
 
 def pretrain(
-    images: np.ndarray,
+    items: np.ndarray,
     runs: Sequence[Run],
     settings: PretrainConfig,
     *,
@@ -136,8 +139,8 @@ def pretrain(
     runs with the same seed are therefore paired.
 
     Args:
-        images: uint8 ``[n, s, s, 3]``, an array or a memmap, of which only the rows of the runs
-            are read.
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids of texts, int32 ``[n, n_tokens]``,
+            as an array or a memmap, of which only the rows of the runs are read.
         runs: the rows and the seed of each run.
         settings: the settings of all runs.
         devices: the devices over which the runs are split; all by default.
@@ -147,11 +150,7 @@ def pretrain(
         The encoders in the order of ``runs``, and their losses.
 
     Raises:
-        InputError: images or rows do not fit, or a loss is not finite.
-
-    References:
-        Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual
-        representations (2020), https://arxiv.org/abs/2002.05709.
+        InputError: items or rows do not fit, or a loss is not finite.
 
     Examples:
         >>> import jaxcurate as jc
@@ -164,50 +163,22 @@ def pretrain(
         >>> trained.losses.shape
         (1, 2)
     """
-    check_images(images, settings)
-    check_runs(runs, len(images), settings.n_steps, settings.batch_size)
-    used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
     devices = Devices.all() if devices is None else devices
-    replicate = devices.spmd(_same, (SAME,), SAME)
-    # Padding lets subsets of nearly the same size share one compiled function.
-    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
-    kept[: len(used)] = images[used]
-    on_device = replicate(kept)
-    start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
-    train = devices.spmd(
-        _train, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
-    )
-
+    check_items(items, settings)
+    check_runs(runs, len(items), settings.n_steps, settings.batch_size)
+    placed = place_items(items, runs, devices=devices)
+    n_together = devices.count * settings.runs_per_device
     done = []
-    n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
     for first_run in range(0, len(runs), n_together):
-        group = list(runs[first_run : first_run + n_together])
-        n_real = len(group)
-        group += group[-1:] * (n_together - n_real)  # fills all devices
-        seeds = np.array([run.seed for run in group], np.uint32)
-        n_calls = math.ceil(n_steps / STEPS_PER_CALL)
-        batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
-        for i, run in enumerate(group):
-            if n_steps:
-                batches[i, :n_steps] = np.searchsorted(
-                    used, batches_of(run, n_steps, settings.batch_size)
-                )
 
-        state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
-        for first in range(0, n_steps, STEPS_PER_CALL):
-            n = min(STEPS_PER_CALL, n_steps - first)
-            upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
-            state, loss = train(state, seeds, upcoming, on_device, np.int32(first), np.int32(n))
-            losses.append(np.asarray(loss)[:, :n])
-            _check_finite(losses[-1][:n_real], first, first_run, group, settings)
+        def report(n_made: int, first_run: int = first_run) -> None:
             if progress is not None:
-                progress(first_run * n_steps + (first + n) * n_real, len(runs) * n_steps)
-        encoders = settings.objective.chosen.encoder(state.variables)
+                progress(first_run * settings.n_steps + n_made, len(runs) * settings.n_steps)
+
+        group = runs[first_run : first_run + n_together]
+        names = [f"run {first_run + i} (seed {run.seed})" for i, run in enumerate(group)]
         done.append(
-            (
-                jax.tree.map(lambda p, n=n_real: np.asarray(p)[:n], encoders),
-                np.concatenate(losses, axis=1)[:n_real],
-            )
+            pretrain_group(placed, group, settings, devices=devices, progress=report, names=names)
         )
     params, losses = zip(*done, strict=True)
     return Pretrained(
@@ -215,30 +186,128 @@ def pretrain(
     )
 
 
-def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
-    """Refuses images that are not uint8 of the model's size.
+class Placed(NamedTuple):
+    """Items that runs train on, on every device."""
+
+    rows: np.ndarray
+    """Rows that the runs use, int64 ``[m]``, sorted."""
+    items: jax.Array
+    """Items of these rows, and padding: uint8 ``[m, s, s, 3]`` or int32 ``[m, n_tokens]``."""
+
+
+def place_items(items: np.ndarray, runs: Sequence[Run], *, devices: Devices) -> Placed:
+    """Returns the items of all rows that runs use, on every device.
+
+    Args:
+        items: pictures, uint8 ``[n, s, s, 3]``, or token ids, int32 ``[n, n_tokens]``, as an array
+            or a memmap.
+        runs: the rows and the seed of each run, which :func:`check_runs` accepts.
+        devices: the devices.
+    """
+    used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
+    # Padding lets subsets of nearly the same size share one compiled function.
+    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *items.shape[1:]), items.dtype)
+    kept[: len(used)] = items[used]
+    return Placed(used, devices.spmd(_same, (SAME,), SAME)(kept))
+
+
+def pretrain_group(
+    placed: Placed,
+    group: Sequence[Run],
+    settings: PretrainConfig,
+    *,
+    devices: Devices,
+    progress: Callable[[int], None],
+    names: Sequence[str],
+) -> Pretrained:
+    """Pretrains as many runs as the devices train at the same time, or fewer.
+
+    A run gives the same bits in any group.
+
+    Args:
+        placed: the items of at least these runs.
+        group: at least one run and at most ``devices.count * settings.runs_per_device``.
+        settings: the settings of all runs.
+        devices: the devices over which the runs are split.
+        progress: called after every few steps with the number of steps done, over all runs.
+        names: the name of each run in errors.
+
+    Returns:
+        The encoders in the order of ``group``, and their losses.
 
     Raises:
-        InputError: naming the dtype and the shape.
+        InputError: a loss is not finite.
+    """
+    start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
+    train = devices.spmd(
+        _train, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
+    )
+    n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
+    n_real = len(group)
+    filled = [*group, *[group[-1]] * (n_together - n_real)]  # fills all devices
+    seeds = np.array([run.seed for run in filled], np.uint32)
+    n_calls = math.ceil(n_steps / STEPS_PER_CALL)
+    batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
+    for i, run in enumerate(filled):
+        if n_steps:
+            batches[i, :n_steps] = np.searchsorted(
+                placed.rows, batches_of(run, n_steps, settings.batch_size)
+            )
+
+    state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
+    for first in range(0, n_steps, STEPS_PER_CALL):
+        n = min(STEPS_PER_CALL, n_steps - first)
+        upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
+        state, loss = train(state, seeds, upcoming, placed.items, np.int32(first), np.int32(n))
+        losses.append(np.asarray(loss)[:, :n])
+        _check_finite(losses[-1][:n_real], first, names, settings)
+        progress((first + n) * n_real)
+    encoders = settings.objective.chosen.encoder(state.variables)
+    return Pretrained(
+        jax.tree.map(lambda p: np.asarray(p)[:n_real], encoders),
+        np.concatenate(losses, axis=1)[:n_real],
+    )
+
+
+def check_items(items: np.ndarray, settings: PretrainConfig) -> None:
+    """Refuses items that the encoder does not take.
+
+    Args:
+        items: pictures, uint8 ``[n, s, s, 3]`` of the size of the model, or token ids of texts,
+            int32 ``[n, n_tokens]``.
+        settings: the settings of the pretraining.
+
+    Raises:
+        InputError: naming the dtype and the shape, or the token id.
 
     Examples:
-        >>> check_images(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
+        >>> check_items(np.zeros((5, 32, 32, 3), np.uint8), PretrainConfig())
     """
-    size = settings.model.image_size
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+    found = f"items are {items.dtype} of shape {items.shape}"
+    if settings.objective.chosen.kind == "picture":
+        size = settings.model.image_size
+        if items.dtype != np.uint8 or items.shape[1:] != (size, size, 3):
+            raise InputError(f"{found}; image_size={size} wants uint8 [n, {size}, {size}, 3]")
+        return
+    bert = settings.bert
+    if items.dtype != np.int32 or items.ndim != 2 or not 1 <= items.shape[1] <= bert.n_positions:
         raise InputError(
-            f"images are {images.dtype} of shape {images.shape}; "
-            f"image_size={size} wants uint8 [n, {size}, {size}, 3]"
+            f"{found}; objective {settings.objective.name!r} wants token ids int32 [n, n_tokens] "
+            f"with at most n_positions={bert.n_positions} tokens"
+        )
+    if len(items) and not 0 <= items.min() <= items.max() < bert.vocab_size:
+        raise InputError(
+            f"token ids from {items.min()} to {items.max()}, but vocab_size={bert.vocab_size}"
         )
 
 
 def _check_finite(
-    losses: np.ndarray, first: int, first_run: int, group: Sequence[Run], settings: PretrainConfig
+    losses: np.ndarray, first: int, names: Sequence[str], settings: PretrainConfig
 ) -> None:
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         run, step = bad[0]
         raise InputError(
-            f"run {first_run + run} (seed {group[run].seed}): the loss is not finite at step "
-            f"{first + step}; try a learning_rate below {settings.learning_rate:g}"
+            f"{names[run]}: the loss is not finite at step {first + step}; try a learning_rate "
+            f"below {settings.learning_rate:g}"
         )
