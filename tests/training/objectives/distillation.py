@@ -37,10 +37,3 @@ def hues(n, seed):
     shade = rng.normal(0, 40, (n, 4, 4)).repeat(2, axis=1).repeat(2, axis=2)
     x = 128 + 12 * np.cos(angle)[:, None, None] + shade[..., None]
     return np.clip(x + rng.normal(0, 10, (n, 8, 8, 3)), 0, 255).astype(np.uint8), classes
-
-
-def rankme(features):
-    """Effective rank of features: the exponential of the entropy of their singular values."""
-    values = np.linalg.svd(np.asarray(features, np.float64), compute_uv=False)
-    p = values / values.sum() + 1e-12
-    return np.exp(-(p * np.log(p)).sum())
