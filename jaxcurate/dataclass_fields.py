@@ -225,10 +225,13 @@ def explained(cls: type, within: str = "") -> list[Field]:
 
 @functools.cache
 def _meanings(cls: type) -> dict[str, str]:
-    """Returns the attribute docstrings of a class, each as one line."""
+    """Returns the attribute docstrings of a dataclass, inherited ones too, each as one line."""
+    results = {}
+    for base in cls.__bases__:
+        if dataclasses.is_dataclass(base):
+            results |= _meanings(base)
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(tree, ast.ClassDef)
-    results = {}
     for before, after in itertools.pairwise(tree.body):
         if (
             isinstance(before, ast.AnnAssign)

@@ -28,7 +28,7 @@ def block_masks(key: jax.Array, n: int, grid: int, ratio: tuple[float, float]) -
     """Returns random masks of images, made of blocks of patches.
 
     The fraction of masked patches is drawn uniformly for each image. Blocks of random area, shape
-    and place follow one another until so many patches are covered; the last block is cut off below.
+    and place follow one another until so many patches are covered; the last block is cut off.
     Thus every mask has exactly the number of patches that was drawn, and shapes are static.
 
     Args:
@@ -63,13 +63,14 @@ def block_masks(key: jax.Array, n: int, grid: int, ratio: tuple[float, float]) -
     columns = _interval(jnp.sqrt(area / aspect), left, grid)
     covers = (rows[:, :, :, None] & columns[:, :, None, :]).reshape(n, N_BLOCKS, n_patches)
 
-    # Patches are ordered by the first block that covers them, and within a block row by row.
-    # Those that no block covers come last, at random.
-    first_block = jnp.argmax(covers, axis=1)
-    order = first_block + jnp.arange(n_patches)[None] / n_patches
-    order = jnp.where(
-        covers.any(axis=1), order, N_BLOCKS + jax.random.uniform(rest_key, (n, n_patches))
-    )
+    # Patches are ordered by the first block that covers them, and within a block row by row, up or
+    # down. Those that no block covers come last, at random.
+    down_key, rest_key = jax.random.split(rest_key)
+    is_down = jax.random.bernoulli(down_key, shape=(n, 1))
+    row_by_row = jnp.arange(n_patches)[None] / n_patches
+    covered = jnp.argmax(covers, axis=1) + jnp.where(is_down, row_by_row, row_by_row[:, ::-1])
+    rest = N_BLOCKS + jax.random.uniform(rest_key, (n, n_patches))
+    order = jnp.where(covers.any(axis=1), covered, rest)
     most = max(1, round(ratio[1] * n_patches))
     places = jnp.argsort(order, axis=1)[:, :most].astype(jnp.int32)
     is_masked = jnp.arange(most)[None] < wanted[:, None]

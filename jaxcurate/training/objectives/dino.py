@@ -38,8 +38,8 @@ class DINO(SelfDistillation):
     """Distillation of a teacher that sees two global crops into a student that sees all crops.
 
     The defaults are for small pictures and short runs. The paper has 8 local crops, a head of
-    2048 hidden units, a bottleneck of 256 and 65,536 prototypes, a momentum of 0.996, and frozen
-    prototypes in the first epoch.
+    2048 hidden units, a bottleneck of 256 and 65,536 prototypes, centering, a momentum of 0.996,
+    and frozen prototypes in the first epoch.
 
     Raises:
         InputError: naming the field that cannot be used.
@@ -54,10 +54,10 @@ class DINO(SelfDistillation):
         [(2, 32), (6, 16)]
     """
 
-    balance: Balance = "centering"
-    """Way to keep the teacher from assigning the same prototype to all pictures: `centering`
-    subtracts the moving average of its similarities, `sinkhorn` assigns the pictures of a batch to
-    all prototypes about equally."""
+    balance: Balance = "sinkhorn"
+    """Way to keep the teacher from assigning the same prototype to all pictures: `centering`, that
+    of the paper, subtracts the moving average of its similarities; `sinkhorn` assigns the pictures
+    of a batch to all prototypes about equally, which is more robust in short runs."""
     center_momentum: float = 0.9
     """Weight of the old center in its moving average. With 1 the center stays 0, and the features
     collapse."""

@@ -50,7 +50,7 @@ class SelfDistillation(Objective):
     """Divisor of the teacher's cosine similarities after the warm-up."""
     temperature_warmup: float = 0.3
     """Fraction of the steps over which the teacher's divisor changes linearly."""
-    momentum: float = 0.99
+    momentum: float = 0.95
     """Weight of the old teacher in the moving average at the first step. It rises to 1 along a
     cosine."""
     frozen: float = 0.01

@@ -29,13 +29,11 @@ def sinkhorn(scores, n_iterations):
     return (q * n).T
 
 
-def textures(n, seed):
-    """Pictures of 8 x 8 pixels with one of four textures, shifted and of random colors; classes."""
+def hues(n, seed):
+    """Pictures of 8 x 8 pixels: one of eight faint hues under random light and shade; classes."""
     rng = np.random.default_rng(seed)
-    classes = np.arange(n) % 4
-    motif = np.random.default_rng(9).normal(size=(4, 4, 4, 1))
-    tiled = np.tile(motif, (1, 3, 3, 1))
-    shift = rng.integers(0, 4, (n, 2))
-    x = np.stack([tiled[c, i : i + 8, j : j + 8] for c, (i, j) in zip(classes, shift, strict=True)])
-    x = 128 + rng.uniform(20, 50, (n, 1, 1, 1)) * x + rng.normal(0, 30, (n, 1, 1, 3))
-    return np.clip(x + rng.normal(0, 10, (*x.shape[:3], 3)), 0, 255).astype(np.uint8), classes
+    classes = np.arange(n) % 8
+    angle = 2 * np.pi * (classes[:, None] / 8 + np.array([[0, 1 / 3, 2 / 3]]))
+    shade = rng.normal(0, 40, (n, 4, 4)).repeat(2, axis=1).repeat(2, axis=2)
+    x = 128 + 12 * np.cos(angle)[:, None, None] + shade[..., None]
+    return np.clip(x + rng.normal(0, 10, (n, 8, 8, 3)), 0, 255).astype(np.uint8), classes
