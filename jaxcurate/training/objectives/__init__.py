@@ -4,11 +4,15 @@ from dataclasses import dataclass, field, fields
 
 from jaxcurate.checks import check_choice
 from jaxcurate.training.objectives.base import Batch, Crop, Objective, Outcome, Variables
+from jaxcurate.training.objectives.lejepa import LeJEPA
+from jaxcurate.training.objectives.mae import MAE
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
+    "MAE",
     "Batch",
     "Crop",
+    "LeJEPA",
     "Objective",
     "ObjectiveConfig",
     "Outcome",
@@ -36,6 +40,10 @@ class ObjectiveConfig:
     """Name of the objective."""
     simclr: SimCLR = field(default_factory=SimCLR)
     """Settings of SimCLR."""
+    lejepa: LeJEPA = field(default_factory=LeJEPA)
+    """Settings of LeJEPA."""
+    mae: MAE = field(default_factory=MAE)
+    """Settings of MAE."""
 
     def __post_init__(self) -> None:
         check_choice("name", self.name, [known.name for known in fields(self)[1:]])

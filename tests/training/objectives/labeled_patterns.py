@@ -1,0 +1,61 @@
+"""Pictures of simple classes, and the accuracy of k-NN on the features of small encoders."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxcurate import training
+from jaxcurate.evaluation.probe import knn
+from jaxcurate.runtime.devices import ONE_DEVICE
+from jaxcurate.training.objectives import ObjectiveConfig
+from jaxcurate.training.rankme import rankme
+
+SMALL = training.ViTConfig(image_size=16, patch_size=4, width=32, depth=1, n_heads=2, mlp_ratio=2)
+"""Encoder of the pictures."""
+N_CLASSES = 8
+
+
+def labeled_patterns(n, seed, size=16):
+    """Pictures of a symmetric pattern for each class, of random brightness and contrast, and noise.
+
+    Most of the variance is brightness, which a random encoder passes on.
+
+    Returns:
+        uint8 ``[n, size, size, 3]`` and int ``[n]``.
+    """
+    pattern = np.random.default_rng(99).normal(size=(N_CLASSES, size // 2, size // 2, 3))
+    pattern = (pattern + pattern[:, :, ::-1]).repeat(2, 1).repeat(2, 2) / 2**0.5
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, N_CLASSES, n)
+    brightness = rng.uniform(68, 188, (n, 1, 1, 1))
+    contrast = rng.uniform(12, 38, (n, 1, 1, 1))
+    noise = rng.normal(0, 30, (n, size, size, 3))
+    pictures = brightness + contrast * pattern[labels] + noise
+    return np.clip(pictures, 0, 255).astype(np.uint8), labels
+
+
+def settings(objective, **changes):
+    """Settings of quick pretraining by an objective, which is a field of `ObjectiveConfig`."""
+    name = type(objective).__name__.lower()
+    return training.PretrainConfig(
+        model=SMALL,
+        objective=ObjectiveConfig(name, **{name: objective}),
+        runs_per_device=2,
+        **{"batch_size": 64, **changes},
+    )
+
+
+def accuracies_and_ranks(config):
+    """Accuracy of k-NN and RankMe of two runs, ``[2]`` each, before and after pretraining."""
+    pictures, labels = labeled_patterns(512, seed=0)
+    tests, truth = labeled_patterns(512, seed=1)
+    runs = [training.Run(np.arange(512), seed) for seed in (0, 1)]
+    results = []
+    for n_steps in (0, config.n_steps):
+        used = dataclasses.replace(config, n_steps=n_steps)
+        params = training.pretrain(pictures, runs, used, devices=ONE_DEVICE).params
+        known = training.encode(params, pictures, used, devices=ONE_DEVICE)
+        new = training.encode(params, tests, used, devices=ONE_DEVICE)
+        right = [(knn(a, labels, b) == truth).mean() for a, b in zip(known, new, strict=True)]
+        results.append((np.array(right), np.array([rankme(b) for b in new])))
+    return results
