@@ -1,5 +1,6 @@
 """Sizes of Vision Transformers: their numbers of parameters are those that were published."""
 
+import dataclasses
 import math
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxcurate.models import ViT, ViTArchitecture
+from jaxcurate.models.bert import Bert, BertConfig
 from jaxcurate.models.presets import vit_config
 
 # Without the classifier, which self-supervised training does not have.
@@ -34,11 +36,12 @@ def test_parameters_are_as_many_as_published(shape):
     assert n_parameters(config) == PUBLISHED[shape]
 
 
-def test_a_small_dinov2_has_as_many_parameters_as_published():
-    config = vit_config(
-        "S", patch_size=14, image_size=518, layer_scale=1.0, mask_token=True, n_registers=4
-    )
-    assert n_parameters(config) == 22_056_576 + 4 * 384  # of the release, and the registers
+@pytest.mark.parametrize("size, published", [("S", 22_056_576), ("B", 86_580_480)])
+def test_dinov2_has_as_many_parameters_as_published(size, published):
+    config = vit_config(size, patch_size=14, image_size=518, layer_scale=1.0, mask_token=True)
+    assert n_parameters(config) == published
+    config = dataclasses.replace(config, n_registers=4)
+    assert n_parameters(config) == published + 4 * config.width
 
 
 def test_other_sizes_are_refused():
@@ -61,3 +64,18 @@ def test_rematerialization_changes_no_gradient():
         found.append(jax.jit(jax.value_and_grad(loss))(params))
     for one, other in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, published",
+    [
+        # Released with a pooler, a square matrix and a bias, which masked language modeling and
+        # sentence embeddings do without.
+        ({}, 22_713_216 - 384 * 385),  # MiniLM-L6
+        (dict(width=128, depth=2, n_heads=2, hidden=512), 4_385_920 - 128 * 129),  # BERT-tiny
+        (dict(width=768, depth=12, hidden=3072), 109_482_240 - 768 * 769),  # BERT-base
+    ],
+)
+def test_bert_has_as_many_parameters_as_published(change, published):
+    model = nnx.eval_shape(lambda: Bert(BertConfig(**change), rngs=nnx.Rngs(0)))
+    assert sum(math.prod(p.shape) for p in jax.tree.leaves(nnx.state(model))) == published
