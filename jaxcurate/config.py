@@ -276,6 +276,21 @@ class Config:
                 f"evaluate.flat_level={self.evaluate.flat_level}, but cluster has "
                 f"{len(self.cluster.levels)} level(s)"
             )
+        self._check_arms()
+
+    def _check_arms(self) -> None:
+        """Refuses arms that need something which the other settings do not ask for."""
+        arms = self.evaluate.arms
+        if "deduplicated" in arms and not self.dedup.enabled:
+            raise InputError(
+                "evaluate.arms has 'deduplicated', but deduplication is off: "
+                "config.dedup.enabled=True turns it on"
+            )
+        if "mixed" in arms and not (self.evaluate.mix.is_mixed or self.sample.mix.is_mixed):
+            raise InputError(
+                "evaluate.arms has 'mixed', but there is no mixture: give its fractions, such as "
+                "config.evaluate.mix.curated=0.5 and config.evaluate.mix.raw=0.5"
+            )
 
     def _check_pca(self) -> None:
         """Refuses more columns of pixels than `pca` can use, before any item is read."""

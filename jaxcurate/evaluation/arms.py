@@ -1,19 +1,22 @@
 """The arms of a comparison: the rows that each takes from a pool, as a function of the seed."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
-from jaxcurate.checks import InputError, check_whole
+from jaxcurate.checks import InputError, check_choice, check_name, check_whole
 from jaxcurate.curation.baselines import sample_flat, sample_uniform
-from jaxcurate.curation.mixing import SampleConfig, indices_of, mix
+from jaxcurate.curation.mixing import MixConfig, SampleConfig, indices_of, mix
 from jaxcurate.curation.sampling import ShortfallWarning, sample
 from jaxcurate.curation.stratified_batches import Batches, Equal
+from jaxcurate.evaluation.other_tests import parse_tests
+from jaxcurate.evaluation.probes import PROBES
+from jaxcurate.evaluation.probing import DEFAULT, check_probes
 from jaxcurate.neighbors.nearest_rows import Neighbors
 from jaxcurate.stateless_random import other_seed
 from jaxcurate.training import PretrainConfig
@@ -22,6 +25,10 @@ ARMS: dict[str, "Arm"] = {}
 """Arms by name; filled in `jaxcurate.evaluation`."""
 ALWAYS = ("curated", "random", "pool")
 """Arms whose balance is reported in any case."""
+UNTRAINED = "untrained"
+"""Name of the arm whose encoders keep their random weights."""
+Budget = Literal["steps", "epochs"]
+Parallel = Literal["runs", "batch"]
 
 
 class Draw(NamedTuple):
@@ -66,6 +73,25 @@ class EvaluateConfig:
     """Split with the labeled items that the probes are tested on, outside both."""
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
     """Settings of the pretraining, the same for all arms."""
+    budget: Budget = "steps"
+    """Quantity that is equal for all arms: `steps`, and with them the images seen, or `epochs`,
+    the passes over the rows of an arm, where arms of more rows make more steps. The curated subset
+    makes `pretraining.n_steps` either way."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    """Mixture of the arm `mixed`. By default that of `sample.mix`."""
+    manifests: tuple[str, ...] = ()
+    """Subsets of the pool from elsewhere, each an arm: `NAME=PATH` of a manifest in Parquet with a
+    column `id`, of row numbers in `.npy`, or of a folder of a subset."""
+    parallel: Parallel = "runs"
+    """Work that is split over the devices: `runs`, of which each device trains several small ones,
+    or `batch`, so that all devices train one large run at a time, with checkpoints within it."""
+    probes: tuple[str, ...] = field(default=DEFAULT, metadata={"known": PROBES})
+    """Names of the measures of frozen features, each once."""
+    per_class: bool = False
+    """True to measure every label by itself as well."""
+    extra_tests: tuple[str, ...] = ()
+    """Further labeled sources that encoders are probed on, each `NAME=SOURCE`: half of the items of
+    each label are for fitting. A source with splits gives its split `train`."""
 
     def __post_init__(self) -> None:
         unknown = set(self.arms) - set(ARMS)
@@ -73,6 +99,53 @@ class EvaluateConfig:
             raise InputError(f"arms={self.arms}; known, each once: {', '.join(ARMS)}")
         for name in ("n_seeds", "flat_level"):
             check_whole(name, getattr(self, name), 1)
+        check_choice("budget", self.budget, get_args(Budget))
+        check_choice("parallel", self.parallel, get_args(Parallel))
+        check_probes(self.probes)
+        parse_tests(self.extra_tests)
+        for name in self.manifest_paths:
+            check_name(name)
+            if name in ARMS or name == UNTRAINED:
+                raise InputError(f"manifests: {name!r} is the name of an arm of its own")
+        if len(self.manifest_paths) < len(self.manifests):
+            raise InputError(f"manifests={self.manifests} must name each arm once")
+
+    @property
+    def manifest_paths(self) -> dict[str, str]:
+        """Path of each manifest, by the name of its arm.
+
+        Raises:
+            InputError: an entry is not `NAME=PATH`.
+        """
+        paths = {}
+        for entry in self.manifests:
+            name, equals, path = entry.partition("=")
+            if not (name and equals and path):
+                raise InputError(f"manifests: {entry!r} is not NAME=PATH")
+            paths[name] = path
+        return paths
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the arms to pretrain on, with those of manifests; empty without `arms`."""
+        return (*self.arms, *self.manifest_paths) if self.arms else ()
+
+    def n_steps(self, n_rows: int, n_subset: int) -> int:
+        """Returns the number of steps that a run makes.
+
+        Args:
+            n_rows: number of rows that the run trains on.
+            n_subset: number of rows in the curated subset.
+
+        Examples:
+            >>> settings = EvaluateConfig(pretraining=PretrainConfig(n_steps=300), budget="epochs")
+            >>> settings.n_steps(500, 500), settings.n_steps(21_000, 500)
+            (300, 12600)
+        """
+        n_steps = self.pretraining.n_steps
+        if self.budget == "steps" or not n_steps:
+            return n_steps
+        return max(1, round(n_steps * n_rows / n_subset))
 
 
 @dataclass(frozen=True)
@@ -93,6 +166,14 @@ class Arms:
     """Rows that deduplication kept, int64 ``[m]``; None for all."""
     neighbors: Neighbors | None = None
     """Nearest valid rows of each reference; needed where `sampling` retrieves rows."""
+    deduplicated: bool = False
+    """True if `valid` has no duplicates; the arm `deduplicated` needs it."""
+    mixed_neighbors: Neighbors | None = None
+    """Nearest valid rows of each reference of the arm `mixed`, if it retrieves rows."""
+    plain: ClusterTree | None = None
+    """Clusters of the arm `flat_plain`, one level of k-means without resampling."""
+    elsewhere: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Rows of subsets from elsewhere, int64, sorted, by the name of the arm."""
 
     def __post_init__(self) -> None:
         self.tree.check_over(self.pool.fingerprint, len(self.pool))
@@ -178,10 +259,13 @@ class Arms:
         """
         common = Common(self, subset, settings, seed)
         seeds = range(seed, seed + settings.n_seeds)
-        return {
+        draws = {
             name: [arm.draw(common, s) for s in seeds]
             for name, arm in ARMS.items()
             if name in (*ALWAYS, *settings.arms)
+        }
+        return draws | {
+            name: [Draw(rows)] * settings.n_seeds for name, rows in self.elsewhere.items()
         }
 
 
@@ -196,6 +280,10 @@ class Common(NamedTuple):
     """Settings of the comparison."""
     first_seed: int
     """Seed of the exported subset."""
+
+    def n_steps(self, n_rows: int) -> int:
+        """Returns the number of steps of a run on so many rows."""
+        return self.settings.n_steps(n_rows, len(self.subset))
 
 
 class Arm(NamedTuple):
@@ -216,38 +304,3 @@ class Arm(NamedTuple):
     """Function of the shared arguments and a seed that returns the rows to train on."""
     description: str
     """Noun phrase that names the rows in the report."""
-
-
-def curated(common: Common, seed: int) -> Draw:
-    """Returns the exported subset for the first seed, and a new draw of it for any other."""
-    is_first = seed == common.first_seed
-    return Draw(common.subset if is_first else common.arms.curated(seed))
-
-
-def random(common: Common, seed: int) -> Draw:
-    """Returns as many rows as the subset has, uniformly at random."""
-    return Draw(common.arms.random(seed, len(common.subset)))
-
-
-def pool(common: Common, seed: int) -> Draw:
-    """Returns all rows of the pool."""
-    del seed
-    return Draw(np.arange(len(common.arms.pool)))
-
-
-def flat(common: Common, seed: int) -> Draw:
-    """Returns as many rows as the subset has, balanced over the clusters of one level alone."""
-    return Draw(common.arms.flat(seed, common.settings.flat_level))
-
-
-def stratified(common: Common, seed: int) -> Draw:
-    """Returns all rows of the pool, in batches that are balanced over the tree."""
-    settings = common.settings
-    batches = Batches(
-        common.arms.tree,
-        settings.pretraining.batch_size,
-        settings.pretraining.n_steps,
-        equal=settings.stratified_by,
-        seed=seed,
-    )
-    return Draw(np.arange(len(common.arms.pool)), batches)

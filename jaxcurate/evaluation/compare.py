@@ -1,23 +1,20 @@
 """Comparison of arms: the same pretraining on the rows of each, paired by seed, and probes."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxcurate import training
-from jaxcurate.checks import InputError
 from jaxcurate.curation.hierarchy import Progress
-from jaxcurate.evaluation import probe
+from jaxcurate.evaluation.arms import UNTRAINED, Parallel
+from jaxcurate.evaluation.intervals import Interval, paired_differences
+from jaxcurate.evaluation.other_tests import probe_other
+from jaxcurate.evaluation.probing import DEFAULT, check_labels, probe_all
+from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, n_together, pretrain_runs
 from jaxcurate.runtime.devices import Devices
-
-UNTRAINED = "untrained"
-"""Name of the arm whose encoders keep their random weights."""
-PROBES = {"knn": probe.knn, "ridge": probe.ridge}
-"""Classifiers of frozen features by name."""
 
 
 class HeldOut(NamedTuple):
@@ -29,20 +26,25 @@ class HeldOut(NamedTuple):
     """Label of each image, Unicode ``[n]``."""
     domains: np.ndarray
     """Domain of each image, Unicode ``[n]``."""
+    ids: np.ndarray = np.zeros(0, np.str_)
+    """Id of each image, Unicode ``[n]``, by which other labeled sources are split."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Mean of a paired difference over seeds, with its confidence interval."""
+class Probing(NamedTuple):
+    """Items and measures by which encoders are compared."""
 
-    mean: float
-    """Mean over seeds."""
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end of the interval."""
-    values: tuple[float, ...]
-    """Difference at each seed."""
+    probe_set: HeldOut
+    """Items that the probes are fitted to."""
+    test_set: HeldOut
+    """Items that the probes are tested on."""
+    frequency: Mapping[str, int]
+    """Number of rows of the pool with each label; empty to measure head and tail together."""
+    probes: Sequence[str] = DEFAULT
+    """Names of the measures."""
+    per_class: bool = False
+    """True to measure every label by itself as well."""
+    others: Mapping[str, HeldOut] = {}
+    """Items of other labeled sources, by their names."""
 
 
 class Comparison(NamedTuple):
@@ -55,16 +57,21 @@ class Comparison(NamedTuple):
     """Differences by pair of arms (such as ``curated - random``) and measure."""
     losses: dict[str, np.ndarray]
     """Training losses by arm, float32 ``[n_seeds, n_steps]``."""
+    records: list[Record]
+    """Figures of every run, arm by arm."""
 
 
 def compare(
     images: np.ndarray,
     arms: Mapping[str, Sequence[training.Run]],
-    probe_set: HeldOut,
-    test_set: HeldOut,
-    is_head: Mapping[str, bool],
+    probing: Probing,
     settings: training.PretrainConfig,
     *,
+    parallel: Parallel = "runs",
+    folder: epath.Path | None = None,
+    n_steps: Mapping[str, int] | None = None,
+    finished: Sequence[Record] = (),
+    on_group: Callable[[list[Record]], None] = lambda records: None,
     devices: Devices | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -76,11 +83,14 @@ def compare(
     Args:
         images: images of the pool, uint8 ``[n, s, s, 3]``.
         arms: the runs of each arm, with the same seeds in the same order.
-        probe_set: the items that the probes are fitted to.
-        test_set: the items that the probes are tested on.
-        is_head: True for each label that fills a large part of the pool, from
-            :func:`head_labels`; empty to measure head and tail together.
+        probing: the items and the measures.
         settings: the settings of every run.
+        parallel: work that is split over the devices: runs, or the batches of a run at a time.
+        folder: folder of the runs whose batches are split; None keeps no checkpoints.
+        n_steps: the number of steps of each arm. By default that of the settings.
+        finished: records of an interrupted call with the same other arguments, whose runs are not
+            repeated. The results are those of an uninterrupted call, bit for bit.
+        on_group: called with the records of runs that were pretrained together.
         devices: the devices over which runs are split; all by default.
         progress: called with the steps done.
 
@@ -88,135 +98,81 @@ def compare(
         Accuracies of all arms and of untrained encoders, and their paired differences.
 
     Raises:
-        ValueError: the arms differ in their seeds.
+        InputError: the arms differ in their seeds, or the held-out items have no labels or a
+            single one.
     """
-    seeds = [run.seed for run in next(iter(arms.values()))]
-    for name, runs_of_arm in arms.items():
-        if [run.seed for run in runs_of_arm] != seeds:
-            raise InputError(f"arm {name!r} must have the seeds of the others: {seeds}")
-    runs = [run for runs_of_arm in arms.values() for run in runs_of_arm]
-    n_seeds = len(seeds)
+    check_labels(probing.probe_set.labels, probing.test_set.labels)
+    devices = Devices.all() if devices is None else devices
+    jobs = jobs_of(arms, n_steps or dict.fromkeys(arms, settings.n_steps))
+    records = {record.key: record for record in finished}
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("pretraining steps", done, total)
 
-    trained = training.pretrain(images, runs, settings, devices=devices, progress=report)
-    untrained = training.pretrain(
-        images[:2],
-        [training.Run(np.arange(2), seed) for seed in seeds],
-        dataclasses.replace(settings, n_steps=0),
+    groups = pretrain_runs(
+        images,
+        jobs,
+        settings,
+        parallel=parallel,
+        folder=folder,
+        finished=frozenset(records),
         devices=devices,
+        progress=report,
     )
-    encoders = {
-        name: jax.tree.map(lambda p, i=i: p[i * n_seeds : (i + 1) * n_seeds], trained.params)
-        for i, name in enumerate(arms)
+    for group in groups:
+        measured = _measure(
+            group, probing, settings, n_together(settings, devices, parallel), devices
+        )
+        records |= {record.key: record for record in measured}
+        on_group(measured)
+    seeds = [run.seed for run in next(iter(arms.values()))]
+    by_arm = {arm: [records[arm, seed] for seed in seeds] for arm in (*arms, UNTRAINED)}
+    accuracies = {
+        arm: {measure: [record.measures[measure] for record in of_arm] for measure in measures}
+        for arm, of_arm in by_arm.items()
+        for measures in [of_arm[0].measures]
     }
-    accuracies = {}
-    for name, params in {**encoders, UNTRAINED: untrained.params}.items():
-        features = [
-            training.encode(params, held.images, settings, devices=devices)
-            for held in (probe_set, test_set)
-        ]
-        measured = [
-            _probe(train, test, probe_set, test_set, is_head)
-            for train, test in zip(*features, strict=True)
-        ]
-        accuracies[name] = {key: [values[key] for values in measured] for key in measured[0]}
-    names = list(accuracies)
-    differences = {
-        f"{a} - {b}": {
-            measure: paired_interval(accuracies[a][measure], accuracies[b][measure])
-            for measure in accuracies[a]
-        }
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-    }
-    losses = {name: trained.losses[i * n_seeds : (i + 1) * n_seeds] for i, name in enumerate(arms)}
-    return Comparison(accuracies, differences, losses)
-
-
-def paired_interval(a: list[float], b: list[float], level: float = 0.95) -> Interval:
-    """Returns the mean of ``a - b`` over seeds with its Student t confidence interval.
-
-    Args:
-        a: values of one arm, one for each seed.
-        b: values of another arm with the same seeds.
-        level: confidence level of the interval, above 0 and below 1.
-
-    Returns:
-        The mean and its interval; with a single seed the spread is unknown and the interval
-        infinite.
-
-    References:
-        Student: The probable error of a mean (1908).
-
-    Examples:
-        >>> curated, random = [0.52, 0.55, 0.53], [0.48, 0.50, 0.50]
-        >>> difference = paired_interval(curated, random)
-        >>> f"{difference.mean:.3f} ({difference.low:.3f} to {difference.high:.3f})"
-        '0.040 (0.015 to 0.065)'
-    """
-    values = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, -np.inf, np.inf, tuple(values.tolist()))
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    import scipy.special  # lazily, so that `--help` need not wait for it
-
-    half = float(scipy.special.stdtrit(len(values) - 1, 0.5 + level / 2) * error)
-    return Interval(mean, mean - half, mean + half, tuple(values.tolist()))
-
-
-def head_labels(labels: np.ndarray, known: np.ndarray) -> dict[str, bool]:
-    """Returns for each known label whether the pool holds more of it than of the average label.
-
-    Args:
-        labels: label of each row of the pool, ``[n]``.
-        known: labels to report, ``[k]``.
-
-    Returns:
-        True for a head label and False for a tail label; empty where no label of the pool is 1.5
-        times as frequent as the average, so that there is neither head nor tail.
-
-    Examples:
-        >>> import numpy as np
-        >>> labels = np.array(["cat"] * 8 + ["dog"] * 2)
-        >>> head_labels(labels, np.array(["cat", "dog", "eel"]))
-        {'cat': True, 'dog': False, 'eel': False}
-    """
-    counts = {str(label): int((labels == label).sum()) for label in np.unique(labels)}
-    even = len(labels) / max(1, len(counts))
-    if max(counts.values()) < 1.5 * even:
-        return {}
-    return {str(label): counts.get(str(label), 0) > even for label in known}
-
-
-def _probe(
-    train: np.ndarray,
-    test: np.ndarray,
-    probe_set: HeldOut,
-    test_set: HeldOut,
-    is_head: Mapping[str, bool],
-) -> dict[str, float]:
-    """Returns all accuracies of one encoder by measure."""
-    names, labels = np.unique(
-        np.concatenate([probe_set.labels, test_set.labels]), return_inverse=True
+    return Comparison(
+        accuracies,
+        paired_differences(accuracies),
+        {arm: np.stack([record.losses for record in by_arm[arm]]) for arm in arms},
+        [record for of_arm in by_arm.values() for record in of_arm],
     )
-    train_y, test_y = np.split(labels, [len(probe_set.labels)])
-    domain_names, domains = np.unique(test_set.domains, return_inverse=True)
-    accuracies = {}
-    for name, classify in PROBES.items():
-        predicted = classify(train, train_y, test)
-        accuracies[name] = probe.macro_accuracy(predicted, test_y, domains)
-        if len(domain_names) > 1:
-            for number, accuracy in probe.domain_accuracies(predicted, test_y, domains).items():
-                accuracies[f"{name}/{domain_names[number]}"] = accuracy
-        if is_head:
-            head = np.array([is_head[str(label)] for label in names])[test_y]
-            for part, rows in (("head", head), ("tail", ~head)):
-                if rows.any():
-                    accuracies[f"{name}/{part}"] = probe.macro_accuracy(
-                        predicted[rows], test_y[rows], domains[rows]
-                    )
-    return accuracies
+
+
+def _measure(
+    group: Group,
+    probing: Probing,
+    settings: training.PretrainConfig,
+    n_at_once: int,
+    devices: Devices,
+) -> list[Record]:
+    """Returns the records of runs that were pretrained together."""
+    # Filled up, so that groups of all sizes share one compiled function.
+    n_more = max(0, n_at_once - len(group.jobs))
+    filled = jax.tree.map(lambda p: np.concatenate([p, *[p[-1:]] * n_more]), group.params)
+
+    def features(held: HeldOut) -> np.ndarray:
+        return training.encode(filled, held.images, settings, devices=devices)
+
+    probe_set, test_set, frequency, probes, per_class, others = probing
+    train, test = features(probe_set), features(test_set)
+    of_others = {name: features(held) for name, held in others.items()}
+    facts, records = facts_of(group, settings, devices), []
+    for i, job in enumerate(group.jobs):
+        measures = probe_all(
+            train[i],
+            test[i],
+            probe_set.labels,
+            test_set.labels,
+            test_set.domains,
+            frequency,
+            probes,
+            per_class=per_class,
+        )
+        for name, held in others.items():
+            about = held.labels, held.domains, held.ids
+            measures |= probe_other(name, of_others[name][i], *about, {}, probes)
+        records.append(Record(job.arm, job.run.seed, measures, group.losses[i], facts))
+    return records

@@ -16,6 +16,7 @@ from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.dedup import Duplicates
 from jaxcurate.curation.filters import Filtered
+from jaxcurate.curation.mixing import MixConfig
 from jaxcurate.evaluation.arms import Arms
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
@@ -120,16 +121,31 @@ class Context:
     def arms(self, pool: Pool, tree: ClusterTree) -> Arms:
         """Returns the arms, which draw subsets of the pool as the settings ask for."""
         valid = self.valid()
-        return Arms(pool, tree, self.settings.sample, valid, self._neighbors(pool, valid))
+        return Arms(
+            pool,
+            tree,
+            self.settings.sample,
+            valid,
+            self.neighbors(pool, valid, self.settings.sample.mix),
+            deduplicated="dedup" in self.outputs,
+        )
 
-    def _neighbors(self, pool: Pool, valid: np.ndarray | None) -> Neighbors | None:
-        """Returns the rows nearest to each reference, or None without a retrieved part."""
-        settings = self.settings.sample.mix
-        if self.items.references is None:
+    def neighbors(
+        self, pool: Pool, valid: np.ndarray | None, settings: MixConfig
+    ) -> Neighbors | None:
+        """Returns the rows nearest to each reference, or None without a retrieved part.
+
+        Args:
+            pool: the pool.
+            valid: rows among which the nearest are sought, int64. None for all.
+            settings: settings of the mixture.
+        """
+        references = self.items.references_of(settings)
+        if references is None:
             return None
         blocks = self.items.embedded(
             "references",
-            self.items.references,
+            references,
             settings.references or "",
             need_direction=settings.metric == "cosine",
         )

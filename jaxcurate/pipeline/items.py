@@ -11,7 +11,9 @@ from PIL import Image
 from jaxcurate import encoders, sources
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
+from jaxcurate.curation.mixing import MixConfig
 from jaxcurate.evaluation import compare
+from jaxcurate.evaluation.other_tests import parse_tests
 from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
@@ -51,15 +53,32 @@ class Items:
         return self._open(settings.probe_split), self._open(settings.test_split)
 
     @cached_property
+    def extra_tests(self) -> dict[str, sources.Source]:
+        """Further labeled sources that encoders are probed on, by their names."""
+        named = parse_tests(self.settings.evaluate.extra_tests)
+        return {name: self._open("train", source) for name, source in named.items()}
+
+    @cached_property
     def references(self) -> sources.Source | None:
         """Source of the references of the retrieved part of the subset. None without that part."""
-        settings = self.settings.sample.mix
+        return self.references_of(self.settings.sample.mix)
+
+    def references_of(self, settings: MixConfig) -> sources.Source | None:
+        """Returns the source of the references of a mixture, or None without a retrieved part."""
         return self.alike(settings.split, settings.references) if settings.retrieved else None
 
     @property
     def reference_inputs(self) -> dict[str, str]:
         """Fingerprint of the references, if any, on which a draw of the subset depends."""
         return {} if self.references is None else {"references": self.references.fingerprint}
+
+    @property
+    def reference_inputs_of_arms(self) -> dict[str, str]:
+        """Fingerprints of the references, if any, on which the draws of arms depend."""
+        settings = self.settings.evaluate
+        mixed = self.references_of(settings.mix) if "mixed" in settings.arms else None
+        more = {} if mixed is None else {"mixed_references": mixed.fingerprint}
+        return self.reference_inputs | more
 
     @cached_property
     def examples(self) -> dict[str, sources.Source]:
@@ -330,4 +349,5 @@ def read_held_out(
         raise InputError(f"{source.name} has no item that can be used")
     notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
     images = np.concatenate([np.stack(list(batch.contents)) for batch in batches])
-    return compare.HeldOut(images, notes.label, notes.domain)
+    ids = np.concatenate([batch.ids for batch in batches])
+    return compare.HeldOut(images, notes.label, notes.domain, ids)

@@ -1,5 +1,6 @@
 """Section on balance: spread of the pool and its subset over clusters and over known groups."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,6 @@ from jaxcurate.report import plots
 from jaxcurate.report.findings import Findings
 
 _FIRST, _LAST = ("pool", "random"), ("curated",)
-_ORDER = (*_FIRST, *(arm for arm in ARMS if arm not in (*_FIRST, *_LAST)), *_LAST)
-"""Arms in the order of the page."""
 _FEW = 12
 """Largest number of groups that are listed one by one."""
 _MANY = 60
@@ -78,7 +77,7 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
     """
     kinds = []
     for number, (name, by_arm) in enumerate(balance.items()):
-        arms = [arm for arm in _ORDER if arm in by_arm]
+        arms = _ordered(by_arm)
         names = list(by_arm["pool"]["counts"])
         counts = {
             arm: np.array([by_arm[arm]["counts"].get(group, 0) for group in names]) for arm in arms
@@ -103,7 +102,14 @@ def over_groups(balance: dict[str, Any]) -> list[Kind]:
 def arms_of(kinds: list[Kind]) -> list[str]:
     """Returns the arms in a table of all kinds, in the order of the page."""
     known = {"pool", "random", "curated"}.union(*(kind.arms for kind in kinds))
-    return [arm for arm in _ORDER if arm in known]
+    return _ordered(known)
+
+
+def _ordered(arms: Collection[str]) -> list[str]:
+    """Returns arms in the order of the page; those of manifests have names that nobody knows."""
+    middle = [arm for arm in ARMS if arm not in (*_FIRST, *_LAST)]
+    others = sorted(set(arms) - set(ARMS))
+    return [arm for arm in (*_FIRST, *middle, *others, *_LAST) if arm in arms]
 
 
 def _kind(name: str, counts: dict[str, np.ndarray], names: list[str], drawn: list[Markup]) -> Kind:

@@ -20,9 +20,25 @@ COLORS = {
     "pool": "#3f7dc0",
     "flat": "#5c8433",
     "stratified": "#8355b5",
+    "flat_plain": "#2e8a80",
+    "deduplicated": "#a3761b",
+    "mixed": "#b5437a",
+    "elsewhere": "#7d6249",
     "untrained": "#a4abb3",
 }
 """Colors by the name of the CSS variable that replaces them in the page."""
+
+
+def color_name(arm: str) -> str:
+    """Returns the name of the color of an arm, which is its class in the page as well.
+
+    Examples:
+        >>> color_name("flat"), color_name("a subset of mine")
+        ('flat', 'elsewhere')
+    """
+    return arm if arm in COLORS and arm not in ("ink", "soft", "rule") else "elsewhere"
+
+
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxcurate",

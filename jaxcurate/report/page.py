@@ -9,8 +9,9 @@ from jaxcurate.report import numbers, plots
 from jaxcurate.report.balance import arms_of, over_clusters, over_groups
 from jaxcurate.report.choose import choose
 from jaxcurate.report.clusters import clusters
+from jaxcurate.report.drawing import color_name
 from jaxcurate.report.duplicates import Pair, duplicates, lowest
-from jaxcurate.report.evaluation import NAMES, outcome
+from jaxcurate.report.evaluation import arm_names, outcome
 from jaxcurate.report.findings import Findings
 from jaxcurate.report.gallery import gallery
 from jaxcurate.report.items import LARGE, SMALL, read_items
@@ -84,6 +85,7 @@ def render(findings: Findings) -> str:
         name: getattr(numbers, name)
         for name in ("count", "percent", "signed", "figure", "decimals", "duration", "short")
     }
+    environment.filters["color_name"] = color_name
     is_kept = np.zeros(len(findings.pool), bool)
     is_kept[findings.indices] = True
     choices = choose(findings, is_kept)
@@ -119,7 +121,7 @@ def render(findings: Findings) -> str:
         left_out=left_out(findings.cards),
         scatter=_scatter(findings) if findings.kind == "vector" else None,
         outcome=outcome(findings),
-        arm_names=NAMES,
+        arm_names=arm_names(findings),
         provenance=provenance(findings.cards),
         as_text=lambda value: json.dumps(value, ensure_ascii=False),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from jaxcurate.report.drawing import COLORS, svg
+from jaxcurate.report.drawing import COLORS, color_name, svg
 from jaxcurate.report.numbers import count, decimals, percent, short, signed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def fractions(name: str, alt: str, counts: Counts, groups: str) -> Markup:
         for arm, sizes in counts.items():
             fraction = sizes[order] / max(1, sizes.sum())
             present = fraction > 0
-            style: dict[str, Any] = {"color": COLORS.get(arm, COLORS["soft"])}
+            style: dict[str, Any] = {"color": COLORS[color_name(arm)]}
             if arm == "pool":
                 style["drawstyle"] = "steps-mid"
             else:
@@ -62,7 +62,7 @@ def lorenz(name: str, alt: str, counts: Counts, groups: str) -> Markup:
         for arm, sizes in counts.items():
             held = np.cumsum(np.sort(sizes)[::-1]) / max(1, sizes.sum())
             x = np.linspace(0, 1, len(held) + 1)
-            axes.plot(x, np.append(0, held), color=COLORS.get(arm, COLORS["soft"]))
+            axes.plot(x, np.append(0, held), color=COLORS[color_name(arm)])
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         _digits(axes.xaxis, percent)
         _digits(axes.yaxis, percent)
@@ -79,7 +79,7 @@ def ranked(name: str, alt: str, counts: Counts, groups: str) -> Markup:
         for arm, sizes in counts.items():
             fraction = np.sort(sizes[sizes > 0])[::-1] / max(1, sizes.sum())
             ranks = np.arange(1, len(fraction) + 1)
-            color = COLORS.get(arm, COLORS["soft"])
+            color = COLORS[color_name(arm)]
             axes.plot(ranks, fraction, color=color, marker="o", markersize=2.5, linewidth=1.2)
         axes.set_yscale("log")
         _digits(axes.yaxis, percent, log=True)
@@ -114,13 +114,15 @@ def cluster_sizes(name: str, alt: str, sizes: np.ndarray) -> Markup:
     return svg(name, alt, paint, height=190)
 
 
-def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Markup:
+def accuracies(
+    name: str, alt: str, by_arm: Mapping[str, Sequence[float]], unit: str = "accuracy"
+) -> Markup:
     """Returns a plot of accuracies by arm: a dot for every seed, and a bar for the mean."""
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         for place, (arm, values) in enumerate(by_arm.items()):
-            color = COLORS.get(arm, COLORS["soft"])
+            color = COLORS[color_name(arm)]
             mean = float(np.mean(values))
             axes.plot(values, [place] * len(values), "o", color=color, markersize=5, alpha=0.5,
                       markeredgewidth=0)  # fmt: skip
@@ -129,7 +131,7 @@ def accuracies(name: str, alt: str, by_arm: Mapping[str, Sequence[float]]) -> Ma
         _rows(axes, list(by_arm))
         axes.margins(x=0.08)
         _digits(axes.xaxis, lambda x: f"{x:.3g}")
-        axes.set_xlabel("accuracy")
+        axes.set_xlabel(unit)
 
     return svg(name, alt, paint, height=50 + 28 * len(by_arm))
 
@@ -172,7 +174,7 @@ def losses(name: str, alt: str, by_arm: Mapping[str, np.ndarray]) -> Markup:
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         for arm, curves in by_arm.items():
-            color = COLORS.get(arm, COLORS["soft"])
+            color = COLORS[color_name(arm)]
             steps, curves = _thinned(np.atleast_2d(curves))
             axes.plot(steps, curves.T, color=color, linewidth=0.6, alpha=0.35)
             axes.plot(steps, curves.mean(axis=0), color=color)

@@ -164,54 +164,108 @@ def pretrain(
         >>> trained.losses.shape
         (1, 2)
     """
+    devices = Devices.all() if devices is None else devices
     check_images(images, settings)
     check_runs(runs, len(images), settings.n_steps, settings.batch_size)
-    used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
-    devices = Devices.all() if devices is None else devices
-    replicate = devices.spmd(_same, (SAME,), SAME)
-    # Padding lets subsets of nearly the same size share one compiled function.
-    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
-    kept[: len(used)] = images[used]
-    on_device = replicate(kept)
-    start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
-    train = devices.spmd(
-        _train, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
-    )
-
+    pictures = place_pictures(images, runs, devices=devices)
+    n_together = devices.count * settings.runs_per_device
     done = []
-    n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
     for first_run in range(0, len(runs), n_together):
-        group = list(runs[first_run : first_run + n_together])
-        n_real = len(group)
-        group += group[-1:] * (n_together - n_real)  # fills all devices
-        seeds = np.array([run.seed for run in group], np.uint32)
-        n_calls = math.ceil(n_steps / STEPS_PER_CALL)
-        batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
-        for i, run in enumerate(group):
-            if n_steps:
-                batches[i, :n_steps] = np.searchsorted(
-                    used, batches_of(run, n_steps, settings.batch_size)
-                )
 
-        state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
-        for first in range(0, n_steps, STEPS_PER_CALL):
-            n = min(STEPS_PER_CALL, n_steps - first)
-            upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
-            state, loss = train(state, seeds, upcoming, on_device, np.int32(first), np.int32(n))
-            losses.append(np.asarray(loss)[:, :n])
-            _check_finite(losses[-1][:n_real], first, first_run, group, settings)
+        def report(n_made: int, first_run: int = first_run) -> None:
             if progress is not None:
-                progress(first_run * n_steps + (first + n) * n_real, len(runs) * n_steps)
-        encoders = settings.objective.chosen.encoder(state.variables)
+                progress(first_run * settings.n_steps + n_made, len(runs) * settings.n_steps)
+
+        group = runs[first_run : first_run + n_together]
+        names = [f"run {first_run + i} (seed {run.seed})" for i, run in enumerate(group)]
         done.append(
-            (
-                jax.tree.map(lambda p, n=n_real: np.asarray(p)[:n], encoders),
-                np.concatenate(losses, axis=1)[:n_real],
-            )
+            pretrain_group(pictures, group, settings, devices=devices, progress=report, names=names)
         )
     params, losses = zip(*done, strict=True)
     return Pretrained(
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *params), np.concatenate(losses)
+    )
+
+
+class Pictures(NamedTuple):
+    """Pictures that runs train on, on every device."""
+
+    rows: np.ndarray
+    """Rows that the runs use, int64 ``[m]``, sorted."""
+    placed: jax.Array
+    """Pictures of these rows, uint8 ``[m, s, s, 3]`` and padding."""
+
+
+def place_pictures(images: np.ndarray, runs: Sequence[Run], *, devices: Devices) -> Pictures:
+    """Returns the pictures of all rows that runs use, on every device.
+
+    Args:
+        images: uint8 ``[n, s, s, 3]``, an array or a memmap.
+        runs: the rows and the seed of each run, which :func:`check_runs` accepts.
+        devices: the devices.
+    """
+    used = np.unique(np.concatenate([np.asarray(run.rows) for run in runs]))
+    # Padding lets subsets of nearly the same size share one compiled function.
+    kept = np.zeros((padded_size(len(used), _ROW_MULTIPLE), *images.shape[1:]), np.uint8)
+    kept[: len(used)] = images[used]
+    return Pictures(used, devices.spmd(_same, (SAME,), SAME)(kept))
+
+
+def pretrain_group(
+    pictures: Pictures,
+    group: Sequence[Run],
+    settings: PretrainConfig,
+    *,
+    devices: Devices,
+    progress: Callable[[int], None],
+    names: Sequence[str],
+) -> Pretrained:
+    """Pretrains as many runs as the devices train at the same time, or fewer.
+
+    A run gives the same bits in any group.
+
+    Args:
+        pictures: the pictures of at least these runs.
+        group: at least one run and at most ``devices.count * settings.runs_per_device``.
+        settings: the settings of all runs.
+        devices: the devices over which the runs are split.
+        progress: called after every few steps with the number of steps done, over all runs.
+        names: the name of each run in errors.
+
+    Returns:
+        The encoders in the order of ``group``, and their losses.
+
+    Raises:
+        InputError: a loss is not finite.
+    """
+    start = devices.spmd(_start, (ROWS,), ROWS, settings=settings)
+    train = devices.spmd(
+        _train, (ROWS, ROWS, ROWS, SAME, SAME, SAME), (ROWS, ROWS), settings=settings
+    )
+    n_steps, n_together = settings.n_steps, devices.count * settings.runs_per_device
+    n_real = len(group)
+    filled = [*group, *group[-1:] * (n_together - n_real)]  # fills all devices
+    seeds = np.array([run.seed for run in filled], np.uint32)
+    n_calls = math.ceil(n_steps / STEPS_PER_CALL)
+    batches = np.zeros((n_together, n_calls * STEPS_PER_CALL, settings.batch_size), np.int32)
+    for i, run in enumerate(filled):
+        if n_steps:
+            batches[i, :n_steps] = np.searchsorted(
+                pictures.rows, batches_of(run, n_steps, settings.batch_size)
+            )
+
+    state, losses = start(seeds), [np.zeros((n_together, 0), np.float32)]
+    for first in range(0, n_steps, STEPS_PER_CALL):
+        n = min(STEPS_PER_CALL, n_steps - first)
+        upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
+        state, loss = train(state, seeds, upcoming, pictures.placed, np.int32(first), np.int32(n))
+        losses.append(np.asarray(loss)[:, :n])
+        _check_finite(losses[-1][:n_real], first, names, settings)
+        progress((first + n) * n_real)
+    encoders = settings.objective.chosen.encoder(state.variables)
+    return Pretrained(
+        jax.tree.map(lambda p: np.asarray(p)[:n_real], encoders),
+        np.concatenate(losses, axis=1)[:n_real],
     )
 
 
@@ -233,12 +287,12 @@ def check_images(images: np.ndarray, settings: PretrainConfig) -> None:
 
 
 def _check_finite(
-    losses: np.ndarray, first: int, first_run: int, group: Sequence[Run], settings: PretrainConfig
+    losses: np.ndarray, first: int, names: Sequence[str], settings: PretrainConfig
 ) -> None:
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         run, step = bad[0]
         raise InputError(
-            f"run {first_run + run} (seed {group[run].seed}): the loss is not finite at step "
-            f"{first + step}; try a learning_rate below {settings.learning_rate:g}"
+            f"{names[run]}: the loss is not finite at step {first + step}; try a learning_rate "
+            f"below {settings.learning_rate:g}"
         )

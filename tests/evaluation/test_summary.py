@@ -8,8 +8,8 @@ import scipy.stats
 
 import jaxcurate as jc
 from jaxcurate.curation.stratified_batches import Batches
-from jaxcurate.evaluation import balance, compare, summary
-from jaxcurate.evaluation.compare import HeldOut, paired_interval
+from jaxcurate.evaluation import balance, compare, paired_interval, summary
+from jaxcurate.evaluation.compare import HeldOut
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.sources import Annotations
 from jaxcurate.training import PretrainConfig, Run, ViTConfig
@@ -60,13 +60,6 @@ def test_balance_is_reported_where_groups_are_known():
     assert balances["label"]["curated"]["entropy"] == pytest.approx(1)
 
 
-def test_head_labels_fill_the_pool():
-    labels = np.array(["a"] * 10 + ["b"] * 2 + ["c"])
-    known = np.array(["a", "b", "c", "d"])
-    assert compare.head_labels(labels, known) == {"a": True, "b": False, "c": False, "d": False}
-    assert compare.head_labels(np.array(["a", "b"] * 5), known[:2]) == {}
-
-
 def held_out(rng, n):
     labels = np.array(["dark", "bright"])[rng.integers(0, 2, n)]
     base = np.where(labels == "dark", 40, 200)[:, None, None, None]
@@ -95,9 +88,7 @@ def test_compare_gives_every_arm_the_same(devices):
     compared = compare.compare(
         pool.images,
         arms,
-        probe_set,
-        test_set,
-        {"dark": True, "bright": False},
+        compare.Probing(probe_set, test_set, {"dark": 50, "bright": 10}),
         settings,
         devices=devices,
     )
@@ -112,7 +103,13 @@ def test_compare_gives_every_arm_the_same(devices):
     assert not np.array_equal(compared.losses["stratified"], compared.losses["pool"])
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
-        compare.compare(pool.images, arms, probe_set, test_set, {}, settings, devices=ONE_DEVICE)
+        compare.compare(
+            pool.images,
+            arms,
+            compare.Probing(probe_set, test_set, {}),
+            settings,
+            devices=ONE_DEVICE,
+        )
     assert {"knn", "ridge", "knn/head", "knn/tail", "knn/one", "ridge/two"} <= set(
         compared.accuracies["pool"]
     )

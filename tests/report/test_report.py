@@ -1,5 +1,6 @@
 """The page of the report is well-formed, self-contained and true to any findings."""
 
+import dataclasses
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import pytest
 
 from jaxcurate.artifacts.pool import make_pool
 from jaxcurate.artifacts.tree import ClusterTree
+from jaxcurate.evaluation.intervals import count_comparisons, paired_differences
 from jaxcurate.report import Findings, render
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
@@ -54,6 +56,9 @@ class Page(HTMLParser):
         self.texts.append(data)
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]} {data}".split())
+
+
+EVEN = {"counts": {"cats": 10, "dogs": 10}, "entropy": 1.0, "gini": 0.0}
 
 
 def interval(values, half):
@@ -154,6 +159,32 @@ def five_arms():
     return results
 
 
+def corrected_results():
+    """Returns results as the comparison writes them, with a subset from elsewhere and RankMe."""
+    rng = np.random.default_rng(0)
+    measures = ("knn", "knn/cats", "knn/micro", "rankme", "knn@cars", "knn@cars/micro")
+    shift = {"curated": 1.0, "random": 0.9, "theirs": 0.99, "untrained": 0.5}
+    accuracies = {
+        arm: {m: (shift[arm] * (0.5 + 0.02 * rng.random(4))).tolist() for m in measures}
+        for arm in shift
+    }
+    differences = paired_differences(accuracies)
+    return {
+        "balance": {"label": dict.fromkeys(("pool", "random", "curated", "theirs"), EVEN)},
+        "accuracies": accuracies,
+        "differences": {
+            pair: {m: dataclasses.asdict(interval) for m, interval in by_measure.items()}
+            for pair, by_measure in differences.items()
+        },
+        "comparisons": count_comparisons(differences),
+        "budget": "epochs",
+        "arms": {
+            arm: {"rows": rows, "steps": 10 * rows, "images": 320 * rows, "epochs": 320.0}
+            for arm, rows in (("curated", 20), ("random", 20), ("theirs", 1234))
+        },
+    }
+
+
 def mixed_and_deduplicated(cards):
     made_from = {"embed": "0a1b", "dedup": {"threshold": 0.95, "content": "items"}}
     dedup = {**cards["embed"], "made_from": made_from, "kept": 70, "same": 25, "near": 5}
@@ -191,6 +222,10 @@ def variants(name, findings):
         "one kept": findings._replace(indices=np.array([3])),
         "no cards": findings._replace(cards={}, settings={}),
         "all arms": findings._replace(results=five_arms()),
+        "corrected": findings._replace(
+            results=json.loads(json.dumps(corrected_results())),
+            settings={"evaluate": {"manifests": [f"theirs=/a/{HOSTILE}.parquet"]}},
+        ),
         "mixed": findings._replace(
             cards=mixed_and_deduplicated(findings.cards),
             duplicates=[(1, 0, 0.99), (3, 2, 0.95432)],
@@ -206,7 +241,7 @@ def variants(name, findings):
 VARIANTS = (
     "whole", "no evaluation", "balance only", "no labels", "vectors", "one seed", "no steps",
     "one cluster", "all kept", "repeated", "one kept", "no cards", "plane",
-    "all arms", "mixed", "texts", "filtered", "no title",
+    "all arms", "corrected", "mixed", "texts", "filtered", "no title",
 )  # fmt: skip
 
 
@@ -320,6 +355,28 @@ def test_further_arms_are_reported_beside_the_others(findings):
     pair = "curated \N{MINUS SIGN} flat"
     assert [pair, "k-NN", "+0.030", "+0.020 to +0.040", "better"] in page.rows
     assert "the whole pool in batches balanced over the tree" in page.text
+
+
+def test_budgets_and_corrected_verdicts_are_reported(findings):
+    page = Page(render(variants("corrected", findings)))
+    results = corrected_results()
+    assert results["comparisons"] == {"overall": 18, "parts": 18}
+    assert "Of these, 18 are over all test items and 18 over parts of them" in page.text
+    assert "The budget is equal epochs" in page.text
+    assert ["theirs", "1,234", "12,340", "394,880", "320"] in page.rows
+    assert f"the subset of /a/{HOSTILE}.parquet" in page.text
+    words = {
+        row[-2:][0]: row[-1] for row in page.rows if row[:1] == ["curated \N{MINUS SIGN} theirs"]
+    }
+    assert set(words) | set(words.values()) <= {"better", "worse", "no difference shown"}
+    row = next(r for r in page.rows if r[:2] == ["curated \N{MINUS SIGN} random", "k-NN on cars"])
+    assert row[-2:] == ["better", "better"]
+    assert results["differences"]["curated - random"]["knn@cars"]["p_holm"] < 0.05
+    # RankMe is reported beside the accuracies, but the main sentence is about accuracies.
+    assert any(row[1:2] == ["RankMe"] for row in page.rows)
+    assert "by RankMe" not in page.text and "RankMe accuracy" not in page.text
+    assert "after Holm's correction for 18 comparisons: better" in page.text
+    assert "after Holm" not in Page(render(findings)).text
 
 
 @pytest.mark.parametrize(
