@@ -27,6 +27,8 @@ class Batches:
         batches: record batches, of at least one row each.
         places: name of the file of each batch, and its first row there.
         folder: folder to which the paths of pictures are relative.
+        paths: paths of the files of all batches, if they are on disk. Another process, to which
+            the object is sent, maps them anew, and no batch is copied.
     """
 
     def __init__(
@@ -35,12 +37,25 @@ class Batches:
         batches: list["pa.RecordBatch"],
         places: list[tuple[str, int]],
         folder: str,
+        paths: Sequence[str] = (),
     ) -> None:
         self.schema = schema
+        self._paths = list(paths)
         self._batches = batches
         self._places = places
         self._folder = folder
         self.ends = np.cumsum([len(batch) for batch in batches], dtype=np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the paths of the files, or all batches where there are no files."""
+        kept = ("_paths", "_folder") if self._paths else self.__dict__
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps the files."""
+        if state["_paths"]:
+            state = _open_streams(state["_paths"], state["_folder"]).__dict__
+        self.__dict__.update(state)
 
     def place(self, part: int) -> tuple[str, int, str]:
         """Returns the name of the file of a batch, its first row there, and the folder."""
@@ -179,7 +194,7 @@ def _open_streams(paths: list[str], folder: str) -> Batches:
                 batches.append(item)
                 places.append((PurePath(path).name, first))
                 first += item.num_rows
-    return Batches(schema, batches, places, folder)
+    return Batches(schema, batches, places, folder, paths)
 
 
 def _stream(path: str) -> Iterator[Any]:

@@ -83,7 +83,12 @@ def decode(file: str | os.PathLike | bytes, size: int, *, fit: Fit = "crop") -> 
     return with_picture(file, lambda picture: np.asarray(square(picture, size, fit)))
 
 
-def with_picture(file: str | os.PathLike | bytes, use: Callable[[Image.Image], T]) -> T:
+def with_picture(
+    file: str | os.PathLike | bytes,
+    use: Callable[[Image.Image], T],
+    *,
+    before: Callable[[Image.Image], object] | None = None,
+) -> T:
     """Decodes a picture, and returns what a function makes of it.
 
     Threads that decode at the same time wait for each other if they would hold more than `MEMORY`
@@ -94,6 +99,8 @@ def with_picture(file: str | os.PathLike | bytes, use: Callable[[Image.Image], T
         file: path of a file, or encoded bytes, in one of `FORMATS`. The first of several frames is
             decoded.
         use: function of the decoded picture, of any mode, turned by its EXIF orientation.
+        before: function of the picture before it is decoded or turned, which may call its
+            ``draft`` to decode a JPEG at a part of its size.
 
     Raises:
         UndecodablePicture: the picture cannot be decoded; the message is the reason in a few
@@ -106,12 +113,12 @@ def with_picture(file: str | os.PathLike | bytes, use: Callable[[Image.Image], T
         (6, 4)
     """
     try:
-        return _with_picture(file, use)
+        return _with_picture(file, use, before)
     except MemoryError:  # other threads may have held the memory that this picture needs
         pass
     try:
         with MEMORY.hold(MEMORY.total):
-            return _with_picture(file, use, uncounted=True)
+            return _with_picture(file, use, before, uncounted=True)
     except MemoryError as error:
         raise UndecodablePicture("takes more memory than there is") from error
 
@@ -203,7 +210,11 @@ def picture_format(beginning: bytes) -> str | None:
 
 
 def _with_picture(
-    file: str | os.PathLike | bytes, use: Callable[[Image.Image], T], *, uncounted: bool = False
+    file: str | os.PathLike | bytes,
+    use: Callable[[Image.Image], T],
+    before: Callable[[Image.Image], object] | None,
+    *,
+    uncounted: bool = False,
 ) -> T:
     """Decodes a picture while its bytes in `MEMORY` are held, unless it is uncounted."""
     hold = contextlib.nullcontext if uncounted else MEMORY.hold
@@ -212,13 +223,13 @@ def _with_picture(
             n_bytes = stream.seek(0, os.SEEK_END)
             # Some readers load the whole file to find the size of its picture.
             with hold(n_bytes):
-                picture = _open(stream)
+                picture = _open(stream, before)
                 n_bytes += _bytes_to_decode(picture)
                 if n_bytes <= MEMORY.uncounted:
                     return use(_decoded(picture))
                 del picture
             with hold(n_bytes):
-                return use(_decoded(_open(stream)))
+                return use(_decoded(_open(stream, before)))
     except (UndecodablePicture, FileNotFoundError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -243,11 +254,13 @@ def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
     return io.BytesIO(file) if isinstance(file, bytes) else files.open_regular(os.fspath(file))
 
 
-def _open(stream: BinaryIO) -> Image.Image:
+def _open(stream: BinaryIO, before: Callable[[Image.Image], object] | None = None) -> Image.Image:
     """Reads the header of a picture, and refuses too many pixels."""
     stream.seek(0)
     picture = Image.open(stream, formats=_formats())
     _check_size(picture)
+    if before is not None:
+        before(picture)
     return picture
 
 

@@ -218,6 +218,10 @@ class _PartCache:
         self._parts: OrderedDict[int, _Part] = OrderedDict()
         self._reading: dict[int, threading.Lock] = {}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Lets a worker process have an empty cache of its own."""
+        return _PartCache, (self._read,)
+
     def get(self, part: int) -> "pa.Table":
         """Returns a part.
 

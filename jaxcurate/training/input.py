@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError
 from jaxcurate.training.augment import Augmentation, crops_of
 from jaxcurate.training.objectives.base import Batch, Crop
-from jaxcurate.training.runs import Run, batches_of, check_runs
+from jaxcurate.training.runs import Run, check_runs
+from jaxcurate.training.schedule import Schedule
 
 
 class Fed(NamedTuple):
@@ -84,86 +83,6 @@ class Input(Protocol):
     def close(self) -> None:
         """Ends threads and processes."""
         ...
-
-
-class Schedule:
-    """Batches of a run, the part that this process reads of each, and the place among them.
-
-    Args:
-        run: rows and seed.
-        n_steps: number of batches.
-        batch_size: number of rows of a batch, over all processes.
-        n_parts: number of processes that read a part of each batch.
-        part: number of this process, from 0.
-
-    Raises:
-        InputError: the batches cannot be divided, or the part is not one of them.
-
-    Examples:
-        >>> half = Schedule(Run(np.arange(8), seed=0), n_steps=2, batch_size=4, n_parts=2, part=1)
-        >>> half.rows_of(0).shape
-        (2,)
-    """
-
-    def __init__(
-        self, run: Run, n_steps: int, batch_size: int, *, n_parts: int = 1, part: int = 0
-    ) -> None:
-        if n_parts < 1 or not 0 <= part < n_parts:
-            raise InputError(f"part={part} must be within [0, n_parts={n_parts})")
-        if batch_size % n_parts:
-            raise InputError(
-                f"batch_size={batch_size} must be a multiple of the {n_parts} processes"
-            )
-        self.n_steps, self.batch_size, self.seed = n_steps, batch_size, run.seed
-        self.n_local = batch_size // n_parts
-        """Number of rows of a batch that this process reads."""
-        self.first = part * self.n_local
-        """Position in the batch of the first row that this process reads."""
-        self.batches = batches_of(run, n_steps, batch_size)
-        """Rows of every batch, integers ``[n_steps, batch_size]``."""
-        self.step = 0
-        """Number of the next step."""
-
-    def rows_of(self, step: int) -> np.ndarray:
-        """Returns the rows of the part of a batch that this process reads, ``[n_local]``."""
-        return self.batches[step, self.first : self.first + self.n_local]
-
-    def steps(self, first_step: int) -> Iterator[int]:
-        """Yields the numbers of the steps, and counts them.
-
-        Raises:
-            InputError: the first step is none of the training.
-        """
-        if not 0 <= first_step <= self.n_steps:
-            raise InputError(f"first_step={first_step} must be within [0, {self.n_steps}]")
-        for step in range(first_step, self.n_steps):
-            self.step = step + 1
-            yield step
-
-    def state(self) -> dict[str, Any]:
-        """Returns the number of the next step, and a fingerprint of the batches before it."""
-        return {"step": self.step, "batches": self._fingerprint(self.step)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to the step of a state.
-
-        Raises:
-            InputError: the batches before that step were others.
-        """
-        step = state.get("step")
-        if not isinstance(step, int) or not 0 <= step <= self.n_steps:
-            raise InputError(f"the checkpoint's input is at step {step!r} of {self.n_steps} steps")
-        if state.get("batches") != self._fingerprint(step):
-            raise InputError(
-                "the checkpoint's batches were others: rows, seed, batch_size or the sampler "
-                "have changed"
-            )
-        self.step = step
-
-    def _fingerprint(self, step: int) -> str:
-        # The whole batch, because a training may go on with another number of processes.
-        done = np.ascontiguousarray(self.batches[:step], np.int64)
-        return files.fingerprint([self.seed, files.array_digest(done)])
 
 
 class ResidentInput:
