@@ -4,14 +4,18 @@ from dataclasses import dataclass, field, fields
 
 from jaxcurate.checks import check_choice
 from jaxcurate.training.objectives.base import Batch, Crop, Objective, Outcome, Variables
+from jaxcurate.training.objectives.dino import DINO
+from jaxcurate.training.objectives.dinov2 import DINOv2
 from jaxcurate.training.objectives.lejepa import LeJEPA
 from jaxcurate.training.objectives.mae import MAE
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
+    "DINO",
     "MAE",
     "Batch",
     "Crop",
+    "DINOv2",
     "LeJEPA",
     "Objective",
     "ObjectiveConfig",
@@ -40,6 +44,10 @@ class ObjectiveConfig:
     """Name of the objective."""
     simclr: SimCLR = field(default_factory=SimCLR)
     """Settings of SimCLR."""
+    dino: DINO = field(default_factory=DINO)
+    """Settings of DINO."""
+    dinov2: DINOv2 = field(default_factory=DINOv2)
+    """Settings of DINOv2."""
     lejepa: LeJEPA = field(default_factory=LeJEPA)
     """Settings of LeJEPA."""
     mae: MAE = field(default_factory=MAE)
