@@ -8,12 +8,15 @@ at any moment leaves the one before it. No other file knows Orbax.
 import contextlib
 import dataclasses
 import errno
+import gc
 import json
+import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,6 +41,7 @@ CONTROLS = (
 )
 """Settings that may change between a checkpoint and the run that goes on from it."""
 _STATE, _NOTES = "state", "notes"
+_STAY = "finished ones stay, and the same call goes on from the latest"
 State = TypeVar("State")
 
 
@@ -78,7 +82,7 @@ class Checkpoints:
     ) -> None:
         self._settings, self._devices = settings, devices
         self._saved = time.monotonic()
-        self._path, self._manager = epath.Path(), None
+        self._path, self._manager, self._stack = epath.Path(), None, ExitStack()
         if folder is None:
             return
         self._path = epath.Path(folder) / NAME
@@ -89,6 +93,7 @@ class Checkpoints:
             self._manager = _manager(self._path, settings.keep, devices)
 
     def __enter__(self) -> "Checkpoints":
+        self._stack.enter_context(_orbax_quiet())
         return self
 
     def __exit__(
@@ -97,14 +102,15 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._manager is None:
-            return
-        if error is None:
-            with self._errors("write"):
-                self._manager.close()
-        else:  # the first error is the one to show
-            with contextlib.suppress(Exception):
-                self._manager.close()
+        with self._stack:
+            if self._manager is None:
+                return
+            if error is None:
+                with self._errors("write"):
+                    self._manager.close()
+            else:  # the first error is the one to show
+                with contextlib.suppress(Exception):
+                    self._manager.close()
 
     def restore(self, state: State) -> tuple[State, Notes] | None:
         """Returns the state and the notes of the latest checkpoint; None if there is none.
@@ -166,12 +172,13 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._step("save")
+        self._check_room(state)
         about = {"made_from": self._made_from, "input": notes.input, "best": notes.best}
         args = {
             _STATE: ocp.args.StandardSave(_named(state)),
             _NOTES: ocp.args.JsonSave(about),
         }
-        with self._errors("write", notes.step):
+        with self._errors("write"):  # of this checkpoint, or of the one before it
             self._manager.save(notes.step, args=ocp.args.Composite(**args), force=True)
         self._saved = time.monotonic()
 
@@ -195,6 +202,26 @@ class Checkpoints:
         said = multihost_utils.process_allgather(np.array(wishes, np.int32))
         return tuple(map(bool, said.any(axis=0)))
 
+    def _check_room(self, state: Any) -> None:
+        """Refuses to begin a checkpoint that the disk has no room for.
+
+        Orbax would notice in the middle, and its libraries print traces from their threads.
+        """
+        if not is_local(self._path):
+            return
+        shards = [
+            shard.data
+            for x in jax.tree.leaves(state)
+            for shard in x.addressable_shards
+            if not shard.replica_id
+        ]
+        n_bytes, free = sum(x.nbytes for x in shards), shutil.disk_usage(self._path).free
+        if n_bytes > free:
+            raise InputError(
+                f"cannot write a checkpoint of {n_bytes} bytes in {self._path}: {free} bytes are "
+                f"free; {_STAY}"
+            )
+
     def _check_made_from(self, there: dict[str, Any], step: int) -> None:
         for name, now in self._made_from.items():
             before = there.get(name)
@@ -209,25 +236,42 @@ class Checkpoints:
     def _errors(self, verb: str, step: int | None = None) -> Iterator[None]:
         """Turns an error of the file system, or of Orbax's reader, into one line."""
         place = self._path if step is None else self._path / str(step)
+        line = None
         try:
             yield
+        except ImportError:
+            line = "checkpoints need the package orbax-checkpoint: pip install orbax-checkpoint"
         except InputError:
             raise
-        except ImportError as error:
-            raise InputError(
-                "checkpoints need the package orbax-checkpoint: pip install orbax-checkpoint"
-            ) from error
         except Exception as error:
-            reason = _reason(error)
             if verb == "read":
-                advice = "; remove it to go on from the one before, or from the start"
-                raise InputError(f"cannot read {place}: {reason}{advice}") from error
-            if not _is_of_files(error):
+                advice = "remove it to go on from the one before, or from the start"
+            elif _is_of_files(error):
+                advice = _STAY
+            else:
                 raise
-            raise InputError(
-                f"cannot {verb} a checkpoint in {place}: {reason}; finished checkpoints stay, and "
-                "the same call goes on from the latest"
-            ) from error
+            what = "" if verb == "read" else "a checkpoint in "
+            line = f"cannot {verb} {what}{place}: {_reason(error)}; {advice}"
+        if line is not None:
+            # Orbax leaves coroutines behind, which would complain at the end of the program. They
+            # end here, where nothing holds them any more.
+            gc.collect()
+            raise InputError(line)
+
+
+@contextmanager
+def _orbax_quiet() -> Iterator[None]:
+    """Leaves out what Orbax logs of errors, with their traces: they are raised as one line."""
+    logger = logging.getLogger("absl")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _manager(path: epath.Path, keep: int, devices: Devices) -> Any:
@@ -255,8 +299,8 @@ def _made_from(settings: PretrainConfig, seed: int, data: Input) -> dict[str, An
     chosen = objective["name"]
     kind = settings.objective.chosen.kind
     unused = {*CONTROLS, "bert" if kind == "picture" else "model"}
-    made_from = dict(_flat("", {name: v for name, v in plain.items() if name not in unused}))
-    made_from |= dict(_flat("objective.", {"name": chosen, chosen: objective[chosen]}))
+    made_from = dict(_flat("objective.", {"name": chosen, chosen: objective[chosen]}))
+    made_from |= dict(_flat("", {name: v for name, v in plain.items() if name not in unused}))
     constants = [files.array_digest(np.asarray(x)) for x in jax.tree.leaves(data.constants)]
     made_from |= {"seed": seed, "data": files.fingerprint([type(data).__name__, constants])}
     return json.loads(json.dumps(made_from))

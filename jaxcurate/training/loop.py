@@ -104,7 +104,6 @@ def make_step(
         # As in pretrain.py: the key depends on seed and step alone.
         key = jax.random.fold_in(jax.random.key(seed), n_done + 1)
         done = n_done / settings.n_steps
-        arrays = tuple(sharding.join_crops(array, mesh) for array in arrays)
 
         def gradient_of(
             arrays: tuple[jax.Array, ...], ids: jax.Array, key: jax.Array
@@ -182,8 +181,8 @@ def train(
 
     Args:
         settings: the settings of the run.
-        data: batches of the run. Its number of steps and the size of its batches are those of the
-            settings.
+        data: batches of the run, closed at the end. Its number of steps and the size of its
+            batches are those of the settings.
         seed: seed of the initial weights and of the random views.
         devices: devices over which each batch is split; all by default, those of all processes.
         folder: folder of metrics, checkpoints and encoders; None writes nothing.
@@ -196,6 +195,8 @@ def train(
     Raises:
         InputError: the batch cannot be split, a loss is not finite, the folder holds a checkpoint
             of other settings, or a file cannot be written.
+        KeyboardInterrupt: SIGTERM or SIGINT came, here or in another process, unless its handler
+            raises something else.
 
     Examples:
         >>> import jaxcurate as jc
@@ -230,6 +231,7 @@ def train(
         log = stack.enter_context(MetricsLog(folder, notes.step, settings.tensorboard))
 
         # Data: the host reads a batch while the devices work on those before it.
+        stack.callback(data.close)
         constants = sharding.put_same(data.constants, mesh)
         batches = data.fed(notes.step)
         evaluator = Evaluator(settings, data, mesh, on_eval)
@@ -279,7 +281,9 @@ def train(
                     where = constants, *batch, *place
                     numbers = evaluator.evaluate(n_done, state.variables, *where)
                     log.write(n_done, **numbers)
-                    if numbers.get(SCORE, -np.inf) > (-np.inf if notes.best is None else notes.best):
+                    if numbers.get(SCORE, -np.inf) > (
+                        -np.inf if notes.best is None else notes.best
+                    ):
                         notes = notes._replace(best=numbers[SCORE])
                         save_encoder(folder, "best", state.variables, settings)
                 if is_save:
@@ -288,6 +292,7 @@ def train(
                 if is_stop:
                     checkpoints.wait()
                     interruption.deliver()
+                    raise KeyboardInterrupt(f"stopped after step {n_done}, as a process was asked")
 
         save_encoder(folder, "last", state.variables, settings)
         return Trained(encoder_on_host(state.variables, settings), fetch(state.losses), log.lines)
@@ -314,8 +319,8 @@ def _placed(
             f"the input gives {n_local} items to each of {n_processes} process(es), but "
             f"batch_size={settings.batch_size}"
         )
-    arrays = tuple(sharding.put_batch(array, n_local, mesh) for array in fed.arrays)
-    return arrays, sharding.put_ids(fed.ids, mesh)
+    arrays = tuple(sharding.put_batch(array, mesh) for array in fed.arrays)
+    return arrays, sharding.put_batch(fed.ids, mesh)
 
 
 def _finite_losses(

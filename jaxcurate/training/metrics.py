@@ -1,5 +1,6 @@
 """Metrics of a run: lines of JSON, TensorBoard on request, and the speed of the steps."""
 
+import importlib
 import json
 import math
 import os
@@ -7,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import jax
 import numpy as np
@@ -93,7 +94,7 @@ class Meter:
         """
         begin = time.perf_counter()
         yield
-        if all(result.is_ready() for result in in_flight):
+        if all(cast(Any, result).is_ready() for result in in_flight):
             self._waited += time.perf_counter() - begin
 
     @contextmanager
@@ -115,11 +116,13 @@ class Meter:
         """
         seconds = max(1e-9, time.perf_counter() - self._begin - self._aside)
         rate = (n_done - self._n_done) / seconds
-        known = self._flops is not None and self._peak is not None
+        used = None
+        if self._flops is not None and self._peak is not None:
+            used = self._flops * rate / self._peak
         line = {
             "steps_per_second": rate,
             "images_per_second": rate * self._batch_size,
-            "peak_fraction": self._flops * rate / self._peak if known else None,
+            "peak_fraction": used,
             "waiting_fraction": min(1.0, self._waited / seconds),
         }
         self._n_done = n_done
@@ -166,13 +169,13 @@ class MetricsLog:
         self.lines, n_bytes = _lines_until(self._path, n_done)
         if not is_first:
             return
+        if tensorboard:
+            self._writer = _tensorboard(self._path.parent / "tensorboard", n_done)
         with write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if is_local(self._path):
-                self._file = open(self._path, "ab")
+                self._file = open(self._path, "ab")  # noqa: SIM115  closed in __exit__
                 self._file.truncate(n_bytes)
-        if tensorboard:
-            self._writer = _tensorboard(self._path.parent / "tensorboard", n_done)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -245,9 +248,9 @@ def _lines_until(path: epath.Path, n_done: int) -> tuple[list[dict[str, Any]], i
 def _tensorboard(folder: epath.Path, n_done: int) -> Any:
     """Returns a writer for TensorBoard, which hides what was written for later steps."""
     try:
-        from tensorboardX import SummaryWriter
+        writer = importlib.import_module("tensorboardX").SummaryWriter
     except ImportError as error:
         raise InputError(
             "tensorboard=True needs the package tensorboardX: pip install 'jaxcurate[tensorboard]'"
         ) from error
-    return SummaryWriter(os.fspath(folder), purge_step=n_done + 1)
+    return writer(os.fspath(folder), purge_step=n_done + 1)

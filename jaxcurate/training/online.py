@@ -4,16 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from jaxcurate.checks import InputError
 from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
-from jaxcurate.models.vit import ViT, ViTConfig
+from jaxcurate.models.vit import ViT
 from jaxcurate.runtime.devices import SAME, fetch
-from jaxcurate.training import sharding
 from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.input import Input
 from jaxcurate.training.objectives.base import Model, Variables
@@ -36,8 +33,12 @@ def model_of(params: Params, shape: Model) -> ViT | Bert:
         params: weights as nested dictionaries.
         shape: shape that the encoder was trained with.
     """
-    kind = Bert if isinstance(shape, BertConfig) else ViT
-    structure, state = nnx.split(nnx.eval_shape(lambda: kind(shape, rngs=nnx.Rngs(0))))
+
+    def make() -> ViT | Bert:
+        rngs = nnx.Rngs(0)
+        return Bert(shape, rngs=rngs) if isinstance(shape, BertConfig) else ViT(shape, rngs=rngs)
+
+    structure, state = nnx.split(nnx.eval_shape(make))
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(structure, state)
 
@@ -76,7 +77,6 @@ class Evaluator:
             n_before: jax.Array,
         ) -> jax.Array:
             key = jax.random.fold_in(jax.random.key(seed), n_before + 1)
-            arrays = tuple(sharding.join_crops(array, mesh) for array in arrays)
             batch = data.views(constants, arrays, ids, key, crops, settings.augmentation)
             encoder = model_of(objective.encoder(variables), model)
             if isinstance(model, BertConfig):

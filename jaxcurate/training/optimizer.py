@@ -31,8 +31,8 @@ def weight_decay(settings: PretrainConfig) -> float | optax.Schedule:
     """Returns the weight decay, as a function of the step if it changes.
 
     Examples:
-        >>> decay = weight_decay(PretrainConfig(n_steps=10, weight_decay=0.04, weight_decay_end=0.4))
-        >>> [round(float(decay(step)), 3) for step in (0, 5, 10)]
+        >>> settings = PretrainConfig(n_steps=10, weight_decay=0.04, weight_decay_end=0.4)
+        >>> [round(float(weight_decay(settings)(step)), 3) for step in (0, 5, 10)]
         [0.04, 0.22, 0.4]
     """
     first, last = settings.weight_decay, settings.weight_decay_end

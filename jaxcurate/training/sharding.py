@@ -69,34 +69,17 @@ def put_same(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
-def put_batch(array: np.ndarray, n_rows: int, mesh: Mesh) -> jax.Array:
+def put_batch(array: np.ndarray, mesh: Mesh) -> jax.Array:
     """Returns this process's part of a batch as an array that is split over all devices.
 
     Args:
-        array: ``[n * n_rows, ...]``: the first crops of all items of this process, then the second
-            ones, and so on.
-        n_rows: number of items of this process.
+        array: ``[b / n_processes, ...]``.
         mesh: mesh of the devices of all processes.
 
     Returns:
-        ``[n * b, ...]`` within one process, else ``[n, b, ...]``, whose second axis is split: a
-        process holds the crops of its items only. :func:`join_crops` makes one axis of both.
+        ``[b, ...]``, of which each device holds its part.
     """
-    if mesh.is_multi_process:
-        array = array.reshape(-1, n_rows, *array.shape[1:])
-        return jax.make_array_from_process_local_data(NamedSharding(mesh, P(None, AXIS)), array)
-    return jax.device_put(array, NamedSharding(mesh, P(AXIS)))
-
-
-def put_ids(ids: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Returns this process's part of the ids of a batch as an array that is split over devices."""
-    sharding = NamedSharding(mesh, P(AXIS))
-    return jax.make_array_from_process_local_data(sharding, ids)
-
-
-def join_crops(array: jax.Array, mesh: Mesh) -> jax.Array:
-    """Returns an array of :func:`put_batch` as ``[n * b, ...]``, within a compiled function."""
-    return array.reshape(-1, *array.shape[2:]) if mesh.is_multi_process else array
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXIS)), array)
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
