@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -143,7 +143,8 @@ def main(argv: list[str]) -> None:
     del argv
     print(
         f"{'slice':8} {'chips':>5} {'configuration':24} {'state GB':>8} {'temp GB':>8} "
-        f"{'of memory':>9} {'ms matrix':>9} {'ms memory':>9} {'roofline':>8} {'days':>6}  collectives"
+        f"{'of memory':>9} {'ms matrix':>9} {'ms memory':>9} {'roofline':>8} {'days':>6}  "
+        "collectives"
     )
     for path in CONFIGS.value:
         settings = settings_of(path)

@@ -1,4 +1,4 @@
-"""Pretrains one encoder on real pictures, over all devices of all processes, and goes on after a kill.
+"""Pretrains one encoder on real pictures, over all devices, and goes on after a kill.
 
     python scripts/launch/pretrain.py --config=configs/published/imagenet_dino_vits16.py \\
         --workdir=gs://bucket/dino                                       # on all pictures
