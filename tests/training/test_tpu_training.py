@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "bench"))
 import plan_training
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="no libtpu: run scripts/test_tpu"
 )
-PUBLISHED = ROOT / "configs" / "published"
+PUBLISHED = Path(__file__).parents[2] / "configs" / "published"
 DINO, DINOV2 = PUBLISHED / "imagenet_dino_vits16.py", PUBLISHED / "imagenet_dinov2_vitb14.py"
 SLICES = {DINO: ("v5e:4x4", "v6e:2x4"), DINOV2: ("v5e:4x8", "v6e:4x4")}
 """Slices that the headers name."""
