@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from distillation import pairs_entropy, sinkhorn, softmax
 from flax import nnx
 
 from jaxcurate.models import ViTConfig
@@ -21,6 +20,8 @@ from jaxcurate.training.objectives.self_distillation import (
     prototypes_used,
     sinkhorn_knopp,
 )
+
+from distillation import pairs_entropy, sinkhorn, softmax
 
 SMALL = DINO(n_hidden=12, bottleneck=6, n_prototypes=10)
 MODEL = ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
