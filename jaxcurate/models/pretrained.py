@@ -248,7 +248,7 @@ def _fill(
 
 def _plain(config: ViTArchitecture) -> ViTArchitecture:
     """Returns a configuration without what a file does not tell."""
-    return dataclasses.replace(config, precision="float32", drop_path=0.0)
+    return dataclasses.replace(config, precision="float32", drop_path=0.0, remat=False)
 
 
 def _sine_cosine_table(config: ViTArchitecture) -> np.ndarray:

@@ -160,9 +160,14 @@ class ViT(nnx.Module):
             axis = 0 if c.heads_first else 1  # of the heads, beside that of the tokens
             cosine, sine = (jnp.expand_dims(jnp.asarray(t), axis)[None] for t in tables)
             rotation = cosine, sine
+        n_tokens = len(x) // len(images)
+
+        def through(block: Block, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return block(x, n_tokens, rotation, key)
+
+        through = nnx.remat(through) if c.remat else through
         for i, block in enumerate(self.blocks):
-            of_block = None if key is None else jax.random.fold_in(key, i)
-            x = block(x, len(x) // len(images), rotation, of_block)
+            x = through(block, x, None if key is None else jax.random.fold_in(key, i))
         return self.norm(x.astype(jnp.float32)) if c.final_norm == "tokens" else x
 
     def _grid(self, images: jax.Array) -> tuple[int, int]:

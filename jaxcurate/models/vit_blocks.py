@@ -1,12 +1,14 @@
 """Layers of Vision Transformers: attention and MLPs, each with a skip connection, and pooling."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxcurate.models.attention import attend, is_fused
 from jaxcurate.models.positions import Rotation, rotate
 from jaxcurate.models.vit_config import Precision, ViTArchitecture
 
@@ -134,20 +136,13 @@ class Block(nnx.Module):
             bias = jnp.concatenate([query, jnp.zeros_like(query), value])
             qkv = qkv + bias[None].astype(qkv.dtype)
         qkv = qkv.reshape(-1, n_tokens, 3, self.n_heads, self.head)
-        precision = exactness(self.precision)
-        if self.heads_first:
-            q, k, v = qkv.transpose(2, 0, 3, 1, 4)
-            scores, mixes = "bhqd,bhkd->bhqk", "bhqk,bhkd->bhqd"
-        else:
-            q, k, v = jnp.moveaxis(qkv, 2, 0)
-            scores, mixes = "bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd"
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        score = jnp.einsum(scores, q, k, precision=precision)
-        weight = nnx.softmax(score.astype(jnp.float32) / np.sqrt(self.head), axis=-1)
-        mixed = jnp.einsum(mixes, weight.astype(v.dtype), v, precision=precision)
-        if self.heads_first:
-            mixed = mixed.transpose(0, 2, 1, 3)
+        mixed = attend(
+            qkv,
+            heads_first=self.heads_first,
+            fused=is_fused(self.precision, self.head),
+            precision=exactness(self.precision),
+            rotation=None if rotation is None else partial(rotate, rotation=rotation),
+        )
         return mixed.reshape(x.shape)
 
     def _hidden(self, x: jax.Array) -> jax.Array:

@@ -127,6 +127,9 @@ class ViTArchitecture(ViTConfig):
     drop_path: float = 0.0
     """Probability in training that an image skips a half of the last block. It rises linearly with
     the depth, from 0 in the first block."""
+    remat: bool = False
+    """True to compute each block again in the backward pass, which takes a third more time and a
+    fraction of the memory."""
     pooling: Pooling = "mean"
     """Way to make one vector of the tokens: the mean of the patches, the class token, both joined,
     or attention of a learned query to all tokens."""

@@ -12,13 +12,13 @@ from jaxcurate.training.objectives.mlm import MLM
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
-    "DINO",
-    "MAE",
-    "MLM",
     "Batch",
     "Crop",
+    "DINO",
     "DINOv2",
     "LeJEPA",
+    "MAE",
+    "MLM",
     "Objective",
     "ObjectiveConfig",
     "Outcome",
@@ -46,6 +46,10 @@ class ObjectiveConfig:
     """Name of the objective."""
     simclr: SimCLR = field(default_factory=SimCLR)
     """Settings of SimCLR."""
+    dino: DINO = field(default_factory=DINO)
+    """Settings of DINO."""
+    dinov2: DINOv2 = field(default_factory=DINOv2)
+    """Settings of DINOv2."""
     lejepa: LeJEPA = field(default_factory=LeJEPA)
     """Settings of LeJEPA."""
     mae: MAE = field(default_factory=MAE)
