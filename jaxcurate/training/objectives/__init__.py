@@ -49,15 +49,11 @@ class ObjectiveConfig:
     dino: DINO = field(default_factory=DINO)
     """Settings of DINO."""
     dinov2: DINOv2 = field(default_factory=DINOv2)
-    """Settings of DINOv2."""
+    """Settings of DINOv2: DINO with masked patches and an even spread."""
+    mae: MAE = field(default_factory=MAE)
+    """Settings of the masked autoencoder."""
     lejepa: LeJEPA = field(default_factory=LeJEPA)
     """Settings of LeJEPA."""
-    mae: MAE = field(default_factory=MAE)
-    """Settings of MAE."""
-    dino: DINO = field(default_factory=DINO)
-    """Settings of DINO."""
-    dinov2: DINOv2 = field(default_factory=DINOv2)
-    """Settings of DINOv2."""
     mlm: MLM = field(default_factory=MLM)
     """Settings of masked language modeling, for texts."""
 
