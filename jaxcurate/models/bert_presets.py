@@ -35,5 +35,5 @@ def bert_config(size: str, **choices: Any) -> BertConfig:
     """
     check_choice("size", size, SIZES)
     depth, width = SIZES[size]
-    sizes = dict(depth=depth, width=width, n_heads=width // 64, hidden=4 * width)
+    sizes: dict[str, Any] = dict(depth=depth, width=width, n_heads=width // 64, hidden=4 * width)
     return BertConfig(**(sizes | choices))
