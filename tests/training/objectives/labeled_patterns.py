@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-from jaxcurate.evaluation.probe import knn
 
 from jaxcurate import training
+from jaxcurate.evaluation.probes import knn
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.training.objectives import ObjectiveConfig
 from jaxcurate.training.rankme import rankme

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jaxcurate.evaluation.probe import knn
 
 from jaxcurate import training
+from jaxcurate.evaluation.probes import knn
 from jaxcurate.models.bert import BertConfig
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.training.objectives import MLM, Batch, ObjectiveConfig
