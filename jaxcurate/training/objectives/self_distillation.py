@@ -10,7 +10,7 @@ from flax import nnx
 from jaxcurate.checks import InputError
 from jaxcurate.models.vit import ViT
 from jaxcurate.models.vit_blocks import exact_gelu, exactness, linear
-from jaxcurate.models.vit_config import ViTConfig, as_architecture
+from jaxcurate.models.vit_config import Precision, ViTConfig, as_architecture
 from jaxcurate.training.objectives.base import Crop, Objective, Params, Variables
 
 LOCAL_TO_GLOBAL = 3 / 7
@@ -138,7 +138,7 @@ class Head(nnx.Module):
         self.out = linear(n, settings.bottleneck, precision, rngs=rngs)
         shape = settings.bottleneck, settings.n_prototypes
         self.prototypes = nnx.Param(jax.random.normal(rngs.params(), shape))
-        self.precision = precision
+        self.precision: Precision = precision
 
     def __call__(self, features: jax.Array, is_frozen: jax.Array | bool = False) -> jax.Array:
         """Maps features ``[n, n_features]`` to float32 cosine similarities ``[n, n_prototypes]``.
