@@ -218,18 +218,24 @@ def _with_picture(
 ) -> T:
     """Decodes a picture while its bytes in `MEMORY` are held, unless it is uncounted."""
     hold = contextlib.nullcontext if uncounted else MEMORY.hold
+
+    def prepared(picture: Image.Image) -> Image.Image:
+        if before is not None:
+            before(picture)
+        return picture
+
     try:
         with _stream(file) as stream:
             n_bytes = stream.seek(0, os.SEEK_END)
             # Some readers load the whole file to find the size of its picture.
             with hold(n_bytes):
-                picture = _open(stream, before)
+                picture = prepared(_open(stream))
                 n_bytes += _bytes_to_decode(picture)
                 if n_bytes <= MEMORY.uncounted:
                     return use(_decoded(picture))
                 del picture
             with hold(n_bytes):
-                return use(_decoded(_open(stream, before)))
+                return use(_decoded(prepared(_open(stream))))
     except (UndecodablePicture, FileNotFoundError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -254,13 +260,11 @@ def _stream(file: str | os.PathLike | bytes) -> BinaryIO:
     return io.BytesIO(file) if isinstance(file, bytes) else files.open_regular(os.fspath(file))
 
 
-def _open(stream: BinaryIO, before: Callable[[Image.Image], object] | None = None) -> Image.Image:
+def _open(stream: BinaryIO) -> Image.Image:
     """Reads the header of a picture, and refuses too many pixels."""
     stream.seek(0)
     picture = Image.open(stream, formats=_formats())
     _check_size(picture)
-    if before is not None:
-        before(picture)
     return picture
 
 

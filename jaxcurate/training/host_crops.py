@@ -155,7 +155,7 @@ def random_crops(
                     box=edges[i],
                     reducing_gap=3.0,
                 )
-                group[j] = np.asarray(flat(resized))
+                group[j] = np.asarray(resized if resized.mode == "RGB" else flat(resized))
                 i += 1
             out.append(group)
         return out

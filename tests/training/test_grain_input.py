@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -305,6 +306,29 @@ def test_views_are_ordered_by_crop(source):
             np.testing.assert_allclose(view[8 * n : 8 * n + 8], wanted, atol=1e-6)
     with pytest.raises(InputError, match="are not those that are made"):
         data.views((), arrays, fed.ids, jax.random.key(0), CROPS[:1], still)
+
+
+def test_views_are_the_same_on_four_devices(source):
+    pytest.importorskip("grain")
+    data = CropInput(source, RUN, CROPS, Augmentation(blur=0.5), 5, 8)
+    fed = next(data.fed(0))
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("rows"))
+
+    def views(arrays, split):
+        made = data.views((), arrays, fed.ids, jax.random.key(0), CROPS, Augmentation(blur=0.5))
+        return jax.lax.with_sharding_constraint(made.views, rows) if split else made.views
+
+    whole = jax.jit(lambda arrays: views(arrays, False))(fed.arrays)
+    arrays = jax.device_put(fed.arrays, rows)
+    split = jax.jit(lambda arrays: views(arrays, True)).lower(arrays).compile()
+    for got, wanted in zip(split(arrays), whole, strict=True):
+        assert got.sharding.is_equivalent_to(rows, 4)
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    text = split.as_text()
+    # A device changes the colors of its own views alone: 16 / 4 and 24 / 4.
+    assert "f32[4,12,12,3]" in text and "f32[16,12,12,3]" not in text
+    assert "f32[6,6,6,3]" in text and "f32[24,6,6,3]" not in text
 
 
 # Bad input.
