@@ -118,7 +118,9 @@ def compiled(settings: PretrainConfig, mesh: Mesh) -> Plan:
         jax.ShapeDtypeStruct((), np.int32, sharding=same),
     ).compile()
     memory, cost, text = made.memory_analysis(), made.cost_analysis(), made.as_text()
-    number, exchanged = Counter(), Counter()
+    assert cost is not None and memory is not None and text is not None
+    number: Counter[str] = Counter()
+    exchanged: Counter[str] = Counter()
     for results, kind in re.findall(COLLECTIVES + r"(?:-start)?\(", text):
         number[kind] += 1
         exchanged[kind] += sum(
