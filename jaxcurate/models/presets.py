@@ -37,7 +37,7 @@ def vit_config(
     """
     check_choice("size", size, SIZES)
     depth, width = SIZES[size]
-    fields = dict(
+    fields: dict[str, Any] = dict(
         image_size=image_size,
         patch_size=patch_size,
         depth=depth,
