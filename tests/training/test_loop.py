@@ -8,8 +8,10 @@ import tiny_run
 
 from jaxcurate import training
 from jaxcurate.checks import InputError
+from jaxcurate.models import BertConfig, load_bert
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 from jaxcurate.training import loop, sharding
+from jaxcurate.training.objectives import ObjectiveConfig
 from jaxcurate.training.objectives.base import Batch
 
 
@@ -192,3 +194,14 @@ def test_without_steps_the_weights_are_those_of_the_start():
     assert trained.losses.shape == (0,) and trained.metrics == []
     for one, other in zip(*map(jax.tree.leaves, (trained.params, small.params)), strict=True):
         np.testing.assert_array_equal(one, other[0])
+
+
+def test_texts_are_trained_and_read_back(tmp_path):
+    bert = BertConfig(vocab_size=150, n_positions=8, width=16, depth=1, n_heads=2, hidden=32)
+    tokens = np.random.default_rng(0).integers(106, 150, (40, 8), dtype=np.int32)
+    settings = tiny_run.settings(objective=ObjectiveConfig("mlm"), bert=bert, eval_every=10)
+    data = training.TokenInput(tokens, training.Run(np.arange(40), seed=0), 20, 16)
+    trained = loop.train(settings, data, seed=0, devices=ONE_DEVICE, folder=tmp_path)
+    assert [line["step"] for line in trained.metrics if "rankme" in line] == [10, 20]
+    words = load_bert(tmp_path / "encoder" / "last").words.embedding[...]
+    np.testing.assert_array_equal(words, trained.params["words"]["embedding"])
