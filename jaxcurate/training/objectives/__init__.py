@@ -12,13 +12,13 @@ from jaxcurate.training.objectives.mlm import MLM
 from jaxcurate.training.objectives.simclr import SimCLR, nt_xent
 
 __all__ = [
-    "Batch",
-    "Crop",
     "DINO",
-    "DINOv2",
-    "LeJEPA",
     "MAE",
     "MLM",
+    "Batch",
+    "Crop",
+    "DINOv2",
+    "LeJEPA",
     "Objective",
     "ObjectiveConfig",
     "Outcome",
