@@ -85,6 +85,10 @@ class EvaluateConfig:
     parallel: Parallel = "runs"
     """Work that is split over the devices: `runs`, of which each device trains several small ones,
     or `batch`, so that all devices train one large run at a time, with checkpoints within it."""
+    read_files: bool = False
+    """True to read, decode and crop pictures anew at every step, at their full resolution, for
+    pools whose pictures do not fit into memory; needs `parallel="batch"` and the package grain. By
+    default pictures are read once, as squares of the size of the model."""
     probes: tuple[str, ...] = field(default=DEFAULT, metadata={"known": PROBES})
     """Names of the measures of frozen features, each once."""
     per_class: bool = False
@@ -101,6 +105,8 @@ class EvaluateConfig:
             check_whole(name, getattr(self, name), 1)
         check_choice("budget", self.budget, get_args(Budget))
         check_choice("parallel", self.parallel, get_args(Parallel))
+        if self.read_files and self.parallel != "batch":
+            raise InputError("read_files=True needs parallel='batch'")
         check_probes(self.probes)
         parse_tests(self.extra_tests)
         for name in self.manifest_paths:

@@ -15,19 +15,20 @@ from jaxcurate.evaluation.other_tests import probe_other
 from jaxcurate.evaluation.probing import DEFAULT, check_labels, probe_all
 from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, n_together, pretrain_runs
 from jaxcurate.runtime.devices import Devices
+from jaxcurate.sources import Source
 
 
 class HeldOut(NamedTuple):
     """Labeled items outside the pool."""
 
-    images: np.ndarray
-    """Images, uint8 ``[n, s, s, 3]``."""
+    items: np.ndarray
+    """Pictures, uint8 ``[n, s, s, 3]``, or token ids, int32 ``[n, n_tokens]``."""
     labels: np.ndarray
-    """Label of each image, Unicode ``[n]``."""
+    """Label of each item, Unicode ``[n]``."""
     domains: np.ndarray
-    """Domain of each image, Unicode ``[n]``."""
+    """Domain of each item, Unicode ``[n]``."""
     ids: np.ndarray = np.zeros(0, np.str_)
-    """Id of each image, Unicode ``[n]``, by which other labeled sources are split."""
+    """Id of each item, Unicode ``[n]``, by which other labeled sources are split."""
 
 
 class Probing(NamedTuple):
@@ -62,7 +63,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    images: np.ndarray,
+    items: np.ndarray | Source,
     arms: Mapping[str, Sequence[training.Run]],
     probing: Probing,
     settings: training.PretrainConfig,
@@ -81,7 +82,8 @@ def compare(
     only in their data.
 
     Args:
-        images: images of the pool, uint8 ``[n, s, s, 3]``.
+        items: items of the pool: pictures, uint8 ``[n, s, s, 3]``, token ids, int32
+            ``[n, n_tokens]``, or, if batches are split, a source of pictures of any size.
         arms: the runs of each arm, with the same seeds in the same order.
         probing: the items and the measures.
         settings: the settings of every run.
@@ -111,7 +113,7 @@ def compare(
             progress("pretraining steps", done, total)
 
     groups = pretrain_runs(
-        images,
+        items,
         jobs,
         settings,
         parallel=parallel,
@@ -154,7 +156,7 @@ def _measure(
     filled = jax.tree.map(lambda p: np.concatenate([p, *[p[-1:]] * n_more]), group.params)
 
     def features(held: HeldOut) -> np.ndarray:
-        return training.encode(filled, held.images, settings, devices=devices)
+        return training.encode(filled, held.items, settings, devices=devices)
 
     probe_set, test_set, frequency, probes, per_class, others = probing
     train, test = features(probe_set), features(test_set)

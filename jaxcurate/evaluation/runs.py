@@ -14,6 +14,8 @@ from jaxcurate import training
 from jaxcurate.checks import InputError
 from jaxcurate.evaluation.arms import UNTRAINED, Parallel
 from jaxcurate.runtime.devices import Devices
+from jaxcurate.sources import Source
+from jaxcurate.training.input import Input
 from jaxcurate.training.pretrain import (
     Params,
     Pretrained,
@@ -171,7 +173,7 @@ def n_together(settings: training.PretrainConfig, devices: Devices, parallel: Pa
 
 
 def pretrain_runs(
-    images: np.ndarray,
+    items: np.ndarray | Source,
     jobs: Sequence[Job],
     settings: training.PretrainConfig,
     *,
@@ -186,7 +188,8 @@ def pretrain_runs(
     Groups, and with them the bits of their runs, do not depend on which of them are finished.
 
     Args:
-        images: images of the pool, uint8 ``[n, s, s, 3]``.
+        items: items of the pool: pictures, uint8 ``[n, s, s, 3]``, token ids, int32
+            ``[n, n_tokens]``, or, if batches are split, a source of pictures of any size.
         jobs: all runs, from :func:`jobs_of`.
         settings: the settings of every run but for the number of steps.
         parallel: work that is split over the devices, runs or batches.
@@ -197,25 +200,31 @@ def pretrain_runs(
         devices: the devices.
         progress: called with the numbers of steps done and of all steps, over all runs.
     """
-    check_items(images, settings)
+    if isinstance(items, np.ndarray):
+        check_items(items, settings)
     with_steps = lambda n_steps: dataclasses.replace(settings, n_steps=n_steps)
     trained = [job for job in jobs if job.arm != UNTRAINED]
     for n_steps in dict.fromkeys(job.n_steps for job in trained):
         runs = [job.run for job in trained if job.n_steps == n_steps]
-        check_runs(runs, len(images), n_steps, settings.batch_size)
-    pictures = None
+        check_runs(runs, len(items), n_steps, settings.batch_size)
+    placed = None
     if parallel == "runs":
-        pictures = place_items(images, [job.run for job in trained], devices=devices)
+        if not isinstance(items, np.ndarray):
+            raise InputError(
+                "evaluate.read_files=True needs evaluate.parallel='batch': many runs at once have "
+                "their pictures on the device"
+            )
+        placed = place_items(items, [job.run for job in trained], devices=devices)
     done, total = 0, sum(job.n_steps for job in jobs)
     for group in groups_of(jobs, n_together(settings, devices, parallel)):
         if any(job.key not in finished for job in group):
             begun, its_settings = time.perf_counter(), with_steps(group[0].n_steps)
             report = lambda steps, done=done: progress(done + steps, total)
-            if pictures is None:
-                made = _pretrain_alone(images, group[0], its_settings, folder, devices, report)
+            if placed is None:
+                made = _pretrain_alone(items, group[0], its_settings, folder, devices, report)
             else:
                 made = pretrain_group(
-                    pictures,
+                    placed,
                     [job.run for job in group],
                     its_settings,
                     devices=devices,
@@ -227,7 +236,7 @@ def pretrain_runs(
 
 
 def _pretrain_alone(
-    images: np.ndarray,
+    items: np.ndarray | Source,
     job: Job,
     settings: training.PretrainConfig,
     folder: epath.Path | None,
@@ -239,15 +248,7 @@ def _pretrain_alone(
     Raises:
         InputError: the run cannot be trained; the message names arm and seed.
     """
-    input_of = training.ResidentInput if images.ndim == 4 else training.TokenInput
-    data = input_of(
-        images,
-        job.run,
-        settings.n_steps,
-        settings.batch_size,
-        n_parts=jax.process_count(),
-        part=jax.process_index(),
-    )
+    data = _input_of(items, job.run, settings)
     try:
         trained = training.train(
             settings,
@@ -262,6 +263,21 @@ def _pretrain_alone(
     finally:
         data.close()
     return Pretrained(jax.tree.map(lambda p: p[None], trained.params), trained.losses[None])
+
+
+def _input_of(
+    items: np.ndarray | Source, run: training.Run, settings: training.PretrainConfig
+) -> Input:
+    """Returns the input of a run, of which each process gives a part."""
+    common: dict[str, Any] = dict(n_parts=jax.process_count(), part=jax.process_index())
+    common |= dict(n_steps=settings.n_steps, batch_size=settings.batch_size)
+    if not isinstance(items, np.ndarray):
+        from jaxcurate.training.grain_input import CropInput
+
+        crops = settings.objective.chosen.crops(settings.model)
+        return CropInput(items, run, crops, settings.augmentation, **common)
+    input_of = training.ResidentInput if items.ndim == 4 else training.TokenInput
+    return input_of(items, run, **common)
 
 
 def facts_of(group: Group, settings: training.PretrainConfig, devices: Devices) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxcurate.artifacts import files
 from jaxcurate.checks import InputError, short_repr
 
 Tokenize = Callable[[str], np.ndarray]
@@ -32,19 +31,43 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
         InputError: the package ``tokenizers`` is not installed, or the file is missing or damaged,
             or has tokens that the model does not know.
     """
-    Tokenizer = _package().Tokenizer
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
+    return tokenizer_of(
+        path.read_text(), str(path), max_length=max_length, pad_id=pad_id, vocab_size=vocab_size
+    )
+
+
+def tokenizer_of(
+    content: str, name: str, *, max_length: int, pad_id: int, vocab_size: int
+) -> Tokenize:
+    """Returns a tokenizer from the content of a ``tokenizer.json``.
+
+    Args:
+        content: content of the file.
+        name: name of the file, for errors.
+        max_length: number of tokens that a text is cut to, with the special ones at its ends.
+        pad_id: token id that fills the places after the end of a text.
+        vocab_size: number of tokens that the model knows.
+
+    Returns:
+        A function of a text, as that of :func:`load_tokenizer`.
+
+    Raises:
+        InputError: the package ``tokenizers`` is not installed, or the content is damaged, or has
+            tokens that the model does not know.
+    """
+    package = _package()
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = package.Tokenizer.from_str(content)
     except Exception as error:  # the package raises no narrower type
         reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: is no tokenizer ({reason})") from error
+        raise InputError(f"{name}: is no tokenizer ({reason})") from error
     if (size := tokenizer.get_vocab_size()) > vocab_size:
-        raise InputError(f"{path}: has {size} tokens, but the model knows {vocab_size}")
+        raise InputError(f"{name}: has {size} tokens, but the model knows {vocab_size}")
     if (least := tokenizer.num_special_tokens_to_add(is_pair=False)) >= max_length:
         raise InputError(
-            f"{path}: adds {least} tokens to each text, so that max_length={max_length} is too "
+            f"{name}: adds {least} tokens to each text, so that max_length={max_length} is too "
             "small"
         )
     tokenizer.no_padding()
@@ -75,17 +98,19 @@ N_SPECIAL = 106
 """Number of ids, from 0, of special and unused tokens of a tokenizer that is trained here."""
 
 
-def train_tokenizer(texts: Iterable[str], path: Path, *, vocab_size: int) -> None:
-    """Trains a tokenizer on texts by byte pair encoding, and writes it as ``tokenizer.json``.
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> str:
+    """Trains a tokenizer on texts by byte pair encoding.
 
     Texts are put into lower case and split at spaces and punctuation. The ids of special tokens are
     those of BERT. The same texts give the same tokenizer, which the package's WordPiece does not.
 
     Args:
         texts: texts to train on, each read once.
-        path: file to write, for :func:`load_tokenizer`.
         vocab_size: number of tokens, special and unused ones included. There are fewer if the
             texts have too few words.
+
+    Returns:
+        The content of a ``tokenizer.json``, for :func:`tokenizer_of`.
 
     Raises:
         InputError: the package ``tokenizers`` is not installed, or ``vocab_size`` is too small.
@@ -95,12 +120,9 @@ def train_tokenizer(texts: Iterable[str], path: Path, *, vocab_size: int) -> Non
         https://arxiv.org/abs/1508.07909.
 
     Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "tokenizer.json")
-        ...     train_tokenizer(["a cat", "a dog", "cats"] * 9, path, vocab_size=120)
-        ...     tokenize = load_tokenizer(path, max_length=5, pad_id=0, vocab_size=120)
-        ...     ids = tokenize("a cat").tolist()
+        >>> content = train_tokenizer(["a cat", "a dog", "cats"] * 9, vocab_size=120)
+        >>> tokenize = tokenizer_of(content, "pets", max_length=5, pad_id=0, vocab_size=120)
+        >>> ids = tokenize("a cat").tolist()
         >>> ids[0], ids[-2:]  # [CLS], [SEP] and padding
         (101, [102, 0])
     """
@@ -120,7 +142,7 @@ def train_tokenizer(texts: Iterable[str], path: Path, *, vocab_size: int) -> Non
     tokenizer.post_processor = package.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=ends
     )
-    files.write_text(path, tokenizer.to_str())
+    return tokenizer.to_str()
 
 
 def _package() -> Any:

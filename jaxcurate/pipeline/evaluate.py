@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate import sources, training
+from jaxcurate import training
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool
@@ -26,10 +26,10 @@ from jaxcurate.evaluation.manifests import manifest_file, read_manifest
 from jaxcurate.evaluation.probing import check_labels
 from jaxcurate.evaluation.runs import Record
 from jaxcurate.pipeline.context import Context
-from jaxcurate.pipeline.items import read_held_out
 from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
+from jaxcurate.pipeline.training_items import TrainingItems
 
 KIND = "evaluation"
 RUNS = "runs.jsonl"
@@ -110,11 +110,12 @@ class Evaluate(Stage):
         notes = context.items.source.annotations(pool.items)
         seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
         results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
-        compared = None
+        compared = items = None
         if settings.arms:
             n_steps = steps_of(draws, settings, len(subset))
             frequency = label_frequency(notes.label)
-            compared = _compare(context, pool, draws, n_steps, frequency, parts, trainings)
+            items = TrainingItems(context.settings, context.items, pool.items)
+            compared = _compare(context, items, draws, n_steps, frequency, parts, trainings)
             results |= summary.to_plain(compared)
             results |= {"budget": settings.budget, "arms": _arm_facts(context, draws, n_steps)}
         with folders.new_folder(context.folder(self.name), card(), KIND) as folder:
@@ -124,6 +125,8 @@ class Evaluate(Stage):
                 for arm, curve in compared.losses.items():
                     folder.save_array(f"losses_{arm}.npy", curve)
                 _copy_trainings(parts, folder)
+                if items is not None and items.kind == "text":
+                    folder.write_text("tokenizer.json", items.tokenizer)
         self.tidy(context)
         for text in summary.lines(results):
             context.progress.line(f"  {text}")
@@ -194,7 +197,7 @@ def _plain_clusters(
 
 def _compare(
     context: Context,
-    pool: Pool,
+    items: TrainingItems,
     draws: Mapping[str, Sequence[Draw]],
     n_steps: Mapping[str, int],
     frequency: Mapping[str, int],
@@ -204,7 +207,7 @@ def _compare(
     """Returns the comparison, whose finished runs are kept in the parts."""
     settings, seed = context.settings.evaluate, context.settings.seed
     tell = context.progress.line
-    probing = _probing(context, frequency)
+    probing = _probing(context, items, frequency)
     runs = {
         arm: [training.Run(draw.rows, seed + i, draw.batches) for i, draw in enumerate(draws[arm])]
         for arm in settings.trained
@@ -223,7 +226,7 @@ def _compare(
         trainings.remove(record.key for record in records)
 
     return compare.compare(
-        context.items.pictures("reading", pool.items, context.items.training_side),
+        items.pool(),
         runs,
         probing,
         settings.pretraining,
@@ -237,16 +240,13 @@ def _compare(
     )
 
 
-def _probing(context: Context, frequency: Mapping[str, int]) -> compare.Probing:
+def _probing(
+    context: Context, items: TrainingItems, frequency: Mapping[str, int]
+) -> compare.Probing:
     """Returns the held-out items, after a check of their labels."""
     settings, tell = context.settings.evaluate, context.progress.line
-
-    def read(source: sources.Source) -> compare.HeldOut:
-        side, strict = context.items.training_side, context.settings.strict
-        return read_held_out(source, side, strict=strict, tell=tell)
-
-    probe_set, test_set = map(read, context.items.held_out_sources)
-    others = {name: read(source) for name, source in context.items.extra_tests.items()}
+    probe_set, test_set = map(items.held_out, context.items.held_out_sources)
+    others = {name: items.held_out(source) for name, source in context.items.extra_tests.items()}
     try:
         sentences = check_labels(probe_set.labels, test_set.labels)
     except InputError as error:

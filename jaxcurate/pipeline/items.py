@@ -12,7 +12,6 @@ from jaxcurate import encoders, sources
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.curation.mixing import MixConfig
-from jaxcurate.evaluation import compare
 from jaxcurate.evaluation.other_tests import parse_tests
 from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
@@ -233,25 +232,6 @@ class Items:
         """Side in pixels of the pictures that models are trained on."""
         return self.settings.evaluate.pretraining.model.image_size
 
-    def pictures(self, task: str, rows: np.ndarray, side: int) -> np.ndarray:
-        """Returns pictures of the source at ``rows``, all of which could be read before.
-
-        Args:
-            task: name of the work in progress.
-            rows: positions in the source.
-            side: side in pixels of the squares that they are cropped and resized to.
-
-        Returns:
-            uint8 ``[m, side, side, 3]``.
-
-        Raises:
-            InputError: an item can no longer be read, or the items are no pictures.
-        """
-        reading = self.reading(task, rows, 1024, prepare=_squared(self.source, side))
-        images = [np.stack(list(batch.contents)) for batch in reading]
-        check_all_read(reading)
-        return np.concatenate(images)
-
     def shown(self, rows: np.ndarray, side: int) -> list[Any]:
         """Returns what a page shows of items of the source.
 
@@ -284,21 +264,6 @@ class Items:
         return [found.get(int(row)) for row in rows]
 
 
-def _squared(source: sources.Source, side: int) -> Callable[[sources.Item], np.ndarray]:
-    """Returns the function from an item to a square picture.
-
-    Raises:
-        InputError: the items are no pictures.
-    """
-    if source.kind != "picture":
-        raise InputError(
-            f"{source.name} has {source.kind}s, and models are trained on pictures: "
-            "config.evaluate.arms=() evaluates without training"
-        )
-    use = lambda picture: np.asarray(square(picture, side))
-    return lambda item: with_picture(cast(bytes, item.content), use)
-
-
 def _kind(source: sources.Source) -> str:
     """Returns the kind of the items of a source, in words."""
     if isinstance(source, sources.InBlocks):
@@ -315,39 +280,3 @@ def check_all_read(reading: sources.Reading) -> None:
     if reading.unreadable:
         item = reading.unreadable[0]
         raise InputError(f"item {item.id!r} can no longer be read: {item.reason}")
-
-
-def read_held_out(
-    source: sources.Source,
-    side: int,
-    *,
-    strict: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
-) -> compare.HeldOut:
-    """Reads all usable pictures of a labeled split.
-
-    Args:
-        source: source of the split.
-        side: side in pixels of the pictures.
-        strict: refuse the first item that cannot be used, instead of skipping it.
-        tell: called with a line about skipped items, if there are any.
-
-    Raises:
-        InputError: no item can be used.
-    """
-    reading = sources.read_items(
-        source, prepare=_squared(source, side), batch_size=1024, strict=strict
-    )
-    batches = list(reading)
-    if reading.unreadable:
-        item = reading.unreadable[0]
-        tell(
-            f"  {len(reading.unreadable)} held-out item(s) of {source.name} were left out, the "
-            f"first {item.id!r} ({item.reason})"
-        )
-    if not batches:
-        raise InputError(f"{source.name} has no item that can be used")
-    notes = source.annotations(np.concatenate([batch.rows for batch in batches]))
-    images = np.concatenate([np.stack(list(batch.contents)) for batch in batches])
-    ids = np.concatenate([batch.ids for batch in batches])
-    return compare.HeldOut(images, notes.label, notes.domain, ids)

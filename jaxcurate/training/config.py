@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from jaxcurate.checks import InputError
+from jaxcurate.checks import InputError, check_given
 from jaxcurate.models.bert import BertConfig
 from jaxcurate.models.vit_config import ViTArchitecture, as_architecture
 from jaxcurate.training.augment import Augmentation
@@ -27,6 +27,11 @@ class PretrainConfig:
     """Shape of the encoder of pictures. A :class:`ViTConfig` is completed by defaults."""
     bert: BertConfig = field(default_factory=BertConfig)
     """Shape of the encoder of texts."""
+    tokenizer: str | None = None
+    """Path of a ``tokenizer.json`` for texts, or of a folder with one. None trains a tokenizer of
+    ``bert.vocab_size`` tokens on the texts of the pool."""
+    n_tokens: int = 128
+    """Number of tokens that a text is cut or filled up to."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """Objective of pretraining."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -87,7 +92,8 @@ class PretrainConfig:
             raise InputError(f"n_steps={self.n_steps} must not be negative")
         if self.batch_size < 2:
             raise InputError(f"batch_size={self.batch_size} must be at least 2")
-        counts = "runs_per_device", "n_accumulate", "log_every", "keep"
+        check_given("tokenizer", self.tokenizer, "trains a tokenizer on the pool")
+        counts = "runs_per_device", "n_tokens", "n_accumulate", "log_every", "keep"
         for name in (*counts, "eval_every", "checkpoint_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -15,15 +15,14 @@ def texts(seed=0, n=300):
     return [" ".join(rng.choice(WORDS, rng.integers(3, 9))) for _ in range(n)]
 
 
-def test_the_same_texts_give_the_same_tokenizer(tmp_path):
-    for name in ("one", "two"):
-        train_tokenizer(iter(texts()), tmp_path / name, vocab_size=200)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+def test_the_same_texts_give_the_same_tokenizer():
+    made = {train_tokenizer(iter(texts()), vocab_size=200) for _ in range(8)}
+    assert len(made) == 1
 
 
 def test_words_become_tokens_between_special_ones(tmp_path):
     path = tmp_path / "tokenizer.json"
-    train_tokenizer(texts(), path, vocab_size=300)
+    path.write_text(train_tokenizer(texts(), vocab_size=300))
     tokenize = load_tokenizer(path, max_length=8, pad_id=0, vocab_size=300)
     ids = tokenize("The clusters of LEVEL")
     assert ids[0] == SPECIAL["[CLS]"] and ids[5] == SPECIAL["[SEP]"] and not ids[6:].any()
@@ -33,6 +32,6 @@ def test_words_become_tokens_between_special_ones(tmp_path):
     assert len(tokenize("the " * 50)) == 8  # cut
 
 
-def test_too_small_a_vocabulary_is_refused(tmp_path):
+def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(InputError, match="vocab_size=106"):
-        train_tokenizer(texts(), tmp_path / "tokenizer.json", vocab_size=106)
+        train_tokenizer(texts(), vocab_size=106)

@@ -13,7 +13,8 @@ from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.pipeline import embedding
 from jaxcurate.pipeline import items as items_module
-from jaxcurate.pipeline.items import Items, read_held_out
+from jaxcurate.pipeline.items import Items
+from jaxcurate.pipeline.training_items import read_held_out, squared
 from jaxcurate.runtime.devices import ONE_DEVICE
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source, pictures, read_items
@@ -130,7 +131,7 @@ def test_nothing_usable_is_said_in_one_line(tmp_path):
         embedded(source)
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(InputError, match="has no item that can be used"):
-        read_held_out(open_source(f"folder:{tmp_path}"), 8)
+        read_held_out(open_source(f"folder:{tmp_path}"), squared(8))
 
 
 def test_what_was_skipped_is_listed_with_what_was_not_read(tmp_path):
@@ -150,15 +151,10 @@ def test_held_out_items_that_are_left_out_are_counted(tmp_path):
         Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_bytes(b"")
     lines = []
-    held = read_held_out(open_source(f"folder:{tmp_path}"), 8, tell=lines.append)
-    assert held.images.shape == (4, 8, 8, 3) and len(held.labels) == 4
+    held = read_held_out(open_source(f"folder:{tmp_path}"), squared(8), tell=lines.append)
+    assert held.items.shape == (4, 8, 8, 3) and len(held.labels) == 4
     (line,) = lines
     assert "1 held-out item(s)" in line and "'3.png'" in line
-
-
-def test_models_are_trained_on_nothing_but_pictures(tmp_path, x):
-    with pytest.raises(InputError, match=r"has vectors, and .* config\.evaluate\.arms=\(\)"):
-        read_held_out(open_source(save(tmp_path / "x.npy", x)), 8)
 
 
 @pytest.mark.parametrize("size", [8, 32])
