@@ -59,7 +59,8 @@ class PretrainConfig:
     """Number of equal parts that a batch is worked through in, one after the other, before the
     weights change, which takes less memory. The gradient is the mean over the parts. An objective
     that compares the items of a batch with each other, such as SimCLR, compares those of a part
-    only, so that it has fewer negatives. For one large run (:func:`jaxcurate.training.train`)."""
+    only, so that it has fewer negatives; `model.remat` saves memory without that effect, for more
+    time. For one large run (:func:`jaxcurate.training.train`)."""
     shard_bytes: int = 2**30
     """Size in bytes of weights, optimizer and teacher together from which on matrices are split
     over the devices (FSDP) rather than copied to each. For one large run."""
