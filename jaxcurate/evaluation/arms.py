@@ -68,9 +68,10 @@ class EvaluateConfig:
     n_seeds: int = 5
     """Number of pretraining runs of each arm, with consecutive seeds."""
     probe_split: str = "probe"
-    """Split with the labeled items that the probes are fitted to, outside the pool."""
+    """Split with the labeled items that the probes are fitted to, outside the pool, or a source of
+    its own, such as `folder:/data/probe`."""
     test_split: str = "test"
-    """Split with the labeled items that the probes are tested on, outside both."""
+    """Split, or source, with the labeled items that the probes are tested on, outside both."""
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
     """Settings of the pretraining, the same for all arms."""
     budget: Budget = "steps"

@@ -175,8 +175,10 @@ class Context:
             InputError: the message names the source.
         """
         work, settings = os.path.realpath(self.path), self.settings
+        held_out = settings.evaluate.probe_split, settings.evaluate.test_split
         specs = settings.source, settings.sample.mix.references, settings.grow.source
         specs = *specs, *settings.filter.examples.values()
+        specs = *specs, *(spec for spec in held_out if spec.partition(":")[0] in SCHEMES)
         for spec in filter(None, specs):
             scheme, _, path = spec.partition(":")
             if scheme not in SCHEMES:  # a path alone

@@ -49,13 +49,18 @@ class Items:
     def held_out_sources(self) -> tuple[sources.Source, sources.Source]:
         """Sources that probes are trained on and tested on."""
         settings = self.settings.evaluate
-        return self._open(settings.probe_split), self._open(settings.test_split)
+        return self._held_out(settings.probe_split), self._held_out(settings.test_split)
 
     @cached_property
     def extra_tests(self) -> dict[str, sources.Source]:
         """Further labeled sources that encoders are probed on, by their names."""
         named = parse_tests(self.settings.evaluate.extra_tests)
         return {name: self._open("train", source) for name, source in named.items()}
+
+    def _held_out(self, split: str) -> sources.Source:
+        """Opens a split of the source of the pool, or a source of its own."""
+        is_source = split.partition(":")[0] in sources.SCHEMES
+        return self._open("train", split) if is_source else self._open(split)
 
     @cached_property
     def references(self) -> sources.Source | None:

@@ -101,7 +101,14 @@ class TrainingItems:
         reading = self.items.reading("reading", self.rows, _AT_ONCE, prepare=prepare)
         parts = [np.stack(list(batch.contents)) for batch in reading]
         check_all_read(reading)
-        return np.concatenate(parts)
+        items = np.concatenate(parts)
+        if self.kind == "text":
+            n_full = np.count_nonzero(items[:, -1] != self.training.bert.pad_id)
+            self.items.progress.line(
+                f"  {n_full:,} of {len(items):,} texts fill all n_tokens={self.training.n_tokens} "
+                "places, and are cut if they are longer"
+            )
+        return items
 
     def held_out(self, source: sources.Source) -> HeldOut:
         """Reads all usable items of a labeled source, and tells of those left out.

@@ -34,7 +34,7 @@ ARMS = {
 
 
 def compared(arms=ARMS, devices=ONE_DEVICE, **options):
-    return compare.compare(POOL.images, arms, PROBING, SETTINGS, devices=devices, **options)
+    return compare.compare(POOL.items, arms, PROBING, SETTINGS, devices=devices, **options)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,6 @@ def test_a_loss_that_is_not_finite_names_arm_and_seed():
     wild = PretrainConfig(model=MODEL, n_steps=8, batch_size=8, learning_rate=1e30)
     words = r"arm 'curated', seed 0: the loss is not finite at step \d+ \(rows [\d, ]+\); try"
     with pytest.raises(InputError, match=words) as caught:
-        compare.compare(POOL.images, ARMS, PROBING, wild, devices=ONE_DEVICE)
+        compare.compare(POOL.items, ARMS, PROBING, wild, devices=ONE_DEVICE)
     rows = re.findall(r"\d+", str(caught.value).partition("(rows ")[2].partition(")")[0])
     assert len(rows) == 8 and {int(row) % 2 for row in rows} == {0}  # rows of this arm

@@ -86,7 +86,7 @@ def test_compare_gives_every_arm_the_same(devices):
         "stratified": runs_of(np.arange(60), stratified),
     }
     compared = compare.compare(
-        pool.images,
+        pool.items,
         arms,
         compare.Probing(probe_set, test_set, {"dark": 50, "bright": 10}),
         settings,
@@ -104,7 +104,7 @@ def test_compare_gives_every_arm_the_same(devices):
     with pytest.raises(ValueError, match="arm 'random' must have the seeds of the others"):
         arms["random"] = arms["random"][:1]
         compare.compare(
-            pool.images,
+            pool.items,
             arms,
             compare.Probing(probe_set, test_set, {}),
             settings,

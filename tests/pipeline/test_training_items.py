@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def write_texts(path, n, seed):
             file.write(json.dumps({"id": f"{seed}-{i}", "text": text, "label": topic}) + "\n")
 
 
-def config(source, **pretraining):
+def config(source, held_out=MappingProxyType({}), **pretraining):
     return Config(
         source=source,
         embed=EmbedConfig(f"{__name__}:lengths"),
@@ -47,6 +48,7 @@ def config(source, **pretraining):
         evaluate=EvaluateConfig(
             arms=("curated", "random"),
             n_seeds=2,
+            **held_out,
             pretraining=PretrainConfig(
                 bert=BertConfig(vocab_size=160, n_positions=16, width=16, depth=1, n_heads=2),
                 n_tokens=12,
@@ -60,21 +62,14 @@ def config(source, **pretraining):
     )
 
 
-def test_texts_are_compared_by_masked_language_modeling(tmp_path, monkeypatch):
+def test_texts_are_compared_by_masked_language_modeling(tmp_path):
     pytest.importorskip("tokenizers")
     texts = tmp_path / "texts"
     texts.mkdir()
     for seed, (split, n) in enumerate((("train", 60), ("probe", 30), ("test", 30))):
         write_texts(texts / f"{split}.jsonl", n, seed)
-    settings = config(f"text:{texts}/train.jsonl", objective=ObjectiveConfig("mlm"))
-    # Splits of files are folders or patterns of their own, which a test may stand in for.
-    opened = Items._open
-    names = {"probe": f"text:{texts}/probe.jsonl", "test": f"text:{texts}/test.jsonl"}
-    monkeypatch.setattr(
-        Items,
-        "_open",
-        lambda self, split, source=None: opened(self, "train", names.get(split, source)),
-    )
+    held_out = {f"{split}_split": f"text:{texts}/{split}.jsonl" for split in ("probe", "test")}
+    settings = config(f"text:{texts}/train.jsonl", held_out, objective=ObjectiveConfig("mlm"))
     Pipeline(settings, tmp_path / "work", Progress(quiet=True)).run(None)
     evaluation = tmp_path / "work" / "evaluation"
     results = json.loads((evaluation / "results.json").read_text())
@@ -120,6 +115,8 @@ def test_pictures_that_do_not_fit_into_memory_are_read_at_every_step(tmp_path):
         evaluate=EvaluateConfig(
             arms=("curated", "random"),
             n_seeds=2,
+            probe_split=f"folder:{tmp_path}/probe",
+            test_split=f"folder:{tmp_path}/test",
             parallel="batch",
             read_files=True,
             pretraining=PretrainConfig(
@@ -128,15 +125,9 @@ def test_pictures_that_do_not_fit_into_memory_are_read_at_every_step(tmp_path):
         ),
         n_devices=1,
     )
-    splits = {"probe": f"folder:{tmp_path}/probe", "test": f"folder:{tmp_path}/test"}
     results = []
     for work in ("one", "two"):
-        pipeline = Pipeline(settings, tmp_path / work, Progress(quiet=True))
-        opened = pipeline.context.items._open
-        pipeline.context.items._open = lambda split, source=None, opened=opened: opened(
-            "train", splits.get(split, source)
-        )
-        pipeline.run(None)
+        Pipeline(settings, tmp_path / work, Progress(quiet=True)).run(None)
         results.append((tmp_path / work / "evaluation" / "results.json").read_text())
         losses = np.load(tmp_path / work / "evaluation" / "losses_curated.npy")
         assert losses.shape == (2, 3) and np.isfinite(losses).all()
