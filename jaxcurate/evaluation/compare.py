@@ -9,13 +9,16 @@ from etils import epath
 
 from jaxcurate import training
 from jaxcurate.curation.hierarchy import Progress
+from jaxcurate.evaluation.accuracy import macro_accuracy
 from jaxcurate.evaluation.arms import UNTRAINED, Parallel
 from jaxcurate.evaluation.intervals import Interval, paired_differences
 from jaxcurate.evaluation.other_tests import probe_other
+from jaxcurate.evaluation.probes.knn import knn
 from jaxcurate.evaluation.probing import DEFAULT, check_labels, probe_all
 from jaxcurate.evaluation.runs import Group, Record, facts_of, jobs_of, n_together, pretrain_runs
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.sources import Source
+from jaxcurate.training.online import SCORE, OnEval, Params
 
 
 class HeldOut(NamedTuple):
@@ -118,6 +121,7 @@ def compare(
         settings,
         parallel=parallel,
         folder=folder,
+        on_eval=online_knn(probing.probe_set, settings, devices),
         finished=frozenset(records),
         devices=devices,
         progress=report,
@@ -141,6 +145,30 @@ def compare(
         {arm: np.stack([record.losses for record in by_arm[arm]]) for arm in arms},
         [record for of_arm in by_arm.values() for record in of_arm],
     )
+
+
+def online_knn(held: HeldOut, settings: training.PretrainConfig, devices: Devices) -> OnEval:
+    """Returns the function that measures an encoder while it is trained, by k-NN.
+
+    Every other item of the probe set is classified by those between, so that no test item has a
+    part in the choice of the best encoder.
+
+    Args:
+        held: the probe set.
+        settings: the settings of the encoder.
+        devices: the devices that encode.
+    """
+
+    def measure(n_done: int, params: Params) -> dict[str, float]:
+        del n_done
+        alone = jax.tree.map(lambda p: p[None], params)
+        x = training.encode(alone, held.items, settings, devices=devices)[0]
+        fit, rest = slice(None, None, 2), slice(1, None, 2)
+        predicted = knn(x[fit], held.labels[fit], x[rest])
+        accuracy = macro_accuracy(predicted, held.labels[rest], held.domains[rest])
+        return {"knn": accuracy, SCORE: accuracy}
+
+    return measure
 
 
 def _measure(

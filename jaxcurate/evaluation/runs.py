@@ -16,6 +16,7 @@ from jaxcurate.evaluation.arms import UNTRAINED, Parallel
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.sources import Source
 from jaxcurate.training.input import Input
+from jaxcurate.training.online import OnEval
 from jaxcurate.training.pretrain import (
     Params,
     Pretrained,
@@ -179,6 +180,7 @@ def pretrain_runs(
     *,
     parallel: Parallel = "runs",
     folder: epath.Path | None = None,
+    on_eval: OnEval | None = None,
     finished: frozenset[tuple[str, int]] = frozenset(),
     devices: Devices,
     progress: Callable[[int, int], None],
@@ -195,6 +197,7 @@ def pretrain_runs(
         parallel: work that is split over the devices, runs or batches.
         folder: folder with a subfolder for each run, named by :attr:`Job.name`, if batches are
             split: checkpoints, metrics and the encoder. None writes nothing.
+        on_eval: function that measures encoders while they are trained, if batches are split.
         finished: arm and seed of the runs that are finished. A group is left out if all of its
             runs are.
         devices: the devices.
@@ -221,7 +224,9 @@ def pretrain_runs(
             begun, its_settings = time.perf_counter(), with_steps(group[0].n_steps)
             report = lambda steps, done=done: progress(done + steps, total)
             if placed is None:
-                made = _pretrain_alone(items, group[0], its_settings, folder, devices, report)
+                made = _pretrain_alone(
+                    items, group[0], its_settings, folder, devices, report, on_eval
+                )
             else:
                 made = pretrain_group(
                     placed,
@@ -242,6 +247,7 @@ def _pretrain_alone(
     folder: epath.Path | None,
     devices: Devices,
     report: Callable[[int], None],
+    on_eval: OnEval | None,
 ) -> Pretrained:
     """Returns the encoder of a run whose batches are split over the devices.
 
@@ -257,6 +263,7 @@ def _pretrain_alone(
             devices=devices,
             folder=folder / job.name if folder is not None and job.n_steps else None,
             progress=lambda n_done, _: report(n_done),
+            on_eval=on_eval,
         )
     except InputError as error:
         raise InputError(f"{job.in_words}: {error}") from error

@@ -34,14 +34,24 @@ def encoder(params: Params, run: int, model: Model) -> ViT | Bert:
         >>> type(encoder(trained.params, 0, model)).__name__
         'ViT'
     """
-    structure, state = nnx.split(nnx.eval_shape(lambda: _network(model)))
-    nnx.replace_by_pure_dict(state, jax.tree.map(lambda p: jnp.asarray(p[run]), params))
+    return model_of(jax.tree.map(lambda p: jnp.asarray(p[run]), params), model)
+
+
+def model_of(params: Params, shape: Model) -> ViT | Bert:
+    """Returns an encoder as a Flax module.
+
+    Args:
+        params: weights as nested dictionaries.
+        shape: shape that the encoder was trained with.
+    """
+
+    def make() -> ViT | Bert:
+        rngs = nnx.Rngs(0)
+        return Bert(shape, rngs=rngs) if isinstance(shape, BertConfig) else ViT(shape, rngs=rngs)
+
+    structure, state = nnx.split(nnx.eval_shape(make))
+    nnx.replace_by_pure_dict(state, params)
     return nnx.merge(structure, state)
-
-
-def _network(model: Model) -> ViT | Bert:
-    kind = Bert if isinstance(model, BertConfig) else ViT
-    return kind(model, rngs=nnx.Rngs(0))  # pyright: ignore[reportArgumentType]
 
 
 def _encode(items: jax.Array, params: Params, *, axis_name: str | None, model: Model) -> jax.Array:
@@ -49,7 +59,7 @@ def _encode(items: jax.Array, params: Params, *, axis_name: str | None, model: M
     ``[m, s, s, 3]``, or token ids, int32 ``[m, n_tokens]``."""
 
     def encode_by(run_params: Params) -> jax.Array:
-        network = encoder(jax.tree.map(lambda p: p[None], run_params), 0, model)
+        network = model_of(run_params, model)
         if isinstance(network, Bert):
             return pool(network(items), is_used(items, network.config.pad_id), "mean")
         return network(augment.scale(items))

@@ -5,17 +5,16 @@ from typing import Any
 
 import jax
 from etils import epath
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
+from jaxcurate.models.bert import Bert, is_used, pool
 from jaxcurate.models.bert_checkpoint import save_bert
 from jaxcurate.models.pretrained import save_vit
-from jaxcurate.models.vit import ViT
 from jaxcurate.runtime.devices import SAME, fetch
 from jaxcurate.training.config import PretrainConfig
+from jaxcurate.training.features import model_of
 from jaxcurate.training.input import Input
-from jaxcurate.training.objectives.base import Model, Variables
+from jaxcurate.training.objectives.base import Variables
 from jaxcurate.training.rankme import rankme
 
 Params = dict[str, Any]
@@ -26,23 +25,6 @@ numbers to log. The encoder with the highest ``"score"`` among them is saved as 
 several processes calls it."""
 SCORE = "score"
 """Name of the number by which encoders are compared."""
-
-
-def model_of(params: Params, shape: Model) -> ViT | Bert:
-    """Returns an encoder as a Flax module.
-
-    Args:
-        params: weights as nested dictionaries.
-        shape: shape that the encoder was trained with.
-    """
-
-    def make() -> ViT | Bert:
-        rngs = nnx.Rngs(0)
-        return Bert(shape, rngs=rngs) if isinstance(shape, BertConfig) else ViT(shape, rngs=rngs)
-
-    structure, state = nnx.split(nnx.eval_shape(make))
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(structure, state)
 
 
 def encoder_on_host(variables: Variables, settings: PretrainConfig) -> Params:
@@ -81,9 +63,9 @@ class Evaluator:
             key = jax.random.fold_in(jax.random.key(seed), n_before + 1)
             batch = data.views(constants, arrays, ids, key, crops, settings.augmentation)
             encoder = model_of(objective.encoder(variables), model)
-            if isinstance(model, BertConfig):
+            if isinstance(encoder, Bert):
                 tokens = batch.views[0]
-                return pool(encoder(tokens), is_used(tokens, model.pad_id), "mean")
+                return pool(encoder(tokens), is_used(tokens, encoder.config.pad_id), "mean")
             return encoder(batch.views[0][: len(ids)])
 
         self._features = jax.jit(features, out_shardings=NamedSharding(mesh, SAME))

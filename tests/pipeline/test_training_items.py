@@ -131,6 +131,9 @@ def test_pictures_that_do_not_fit_into_memory_are_read_at_every_step(tmp_path):
         results.append((tmp_path / work / "evaluation" / "results.json").read_text())
         losses = np.load(tmp_path / work / "evaluation" / "losses_curated.npy")
         assert losses.shape == (2, 3) and np.isfinite(losses).all()
+        run = next((tmp_path / work / "evaluation").glob("curated-*"))
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert 0 <= lines[-1]["knn"] <= 1 and lines[-1]["rankme"] > 0
     found = [json.loads(text)["accuracies"] for text in results]
     assert found[0] == found[1]
 
