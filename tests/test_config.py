@@ -17,7 +17,7 @@ from jaxcurate.config import (
 )
 from jaxcurate.dataclass_fields import explained, kind_of, may_be_none, to_dataclass
 from jaxcurate.encoders import Encoder
-from jaxcurate.evaluation import Arm, arms
+from jaxcurate.evaluation import Arm, draws
 from jaxcurate.sources import fashion_longtail, web_like
 
 
@@ -117,7 +117,7 @@ def test_a_table_is_where_names_are_known_from(tmp_path, monkeypatch):
     for table, made, take in (
         (encoders.ENCODERS, lambda *_: encoder, lambda: EmbedConfig("new")),
         (export.FORMATS, lambda *_: None, lambda: ExportConfig("new")),
-        (evaluation.ARMS, Arm(arms.pool, "all"), lambda: EvaluateConfig(("new",))),
+        (evaluation.ARMS, Arm(draws.pool, "all"), lambda: EvaluateConfig(("new",))),
     ):
         with pytest.raises(jc.InputError, match="'new'"):
             take()

@@ -1,7 +1,7 @@
 """Compiles the training step of a configuration for TPU slices, without a TPU, and prints its cost.
 
     pip install libtpu
-    python scripts/bench/plan_training.py --slices=v5e:4x4,v6e:2x4 \\
+    python scripts/bench/plan_training.py --topologies=v5e:4x4,v6e:2x4 \\
         --configs=configs/published/imagenet_dino_vits16.py
 
 For each slice: bytes on a chip (state and batch; temporaries) as the TPU compiler reports them, the
@@ -137,7 +137,7 @@ def compiled(settings: PretrainConfig, mesh: Mesh) -> Plan:
     )
 
 
-SLICES = flags.DEFINE_list("slices", ["v5e:4x4", "v6e:2x4"], "Slices to plan for.")
+SLICES = flags.DEFINE_list("topologies", ["v5e:4x4", "v6e:2x4"], "Slices to plan for.")
 CONFIGS = flags.DEFINE_list("configs", [], "Configuration files.")
 
 
