@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     """Views of the items of a batch."""
 
     views: tuple[jax.Array, ...]
-    """One array for each :class:`Crop`, float32 ``[n * b, size, size, 3]`` in [-1, 1]: the first
+    """Array of the views of each :class:`Crop`, float32 ``[n * b, size, size, 3]`` in [-1, 1]: the first
     crops of all pictures, then the second ones, and so on. For texts, one array of token ids, int32
     ``[b, n_tokens]``."""
     ids: jax.Array
