@@ -1,4 +1,4 @@
-"""One large run over all devices, from the data to the checkpoint.
+"""Large run over all devices, from the data to the checkpoint.
 
 The file reads from top to bottom: the state of a run, one training step, and the loop. Batches are
 split over the devices of all processes; weights and optimizer are copied to each device, or split
