@@ -43,8 +43,8 @@ class Batch(NamedTuple):
     """Views of the items of a batch."""
 
     views: tuple[jax.Array, ...]
-    """Views of each :class:`Crop`, float32 ``[n * b, size, size, 3]`` in [-1, 1]: the first crops of
-    all pictures, then the second ones, and so on. For texts, a single array of token ids, int32
+    """Views of each :class:`Crop`, float32 ``[n * b, size, size, 3]`` in [-1, 1]: the first crops
+    of all pictures, then the second ones, and so on. For texts, a single array of token ids, int32
     ``[b, n_tokens]``."""
     ids: jax.Array
     """Numbers of the items, int32 ``[b]``, equal for copies of the same item in a batch."""
