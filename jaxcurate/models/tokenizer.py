@@ -31,6 +31,7 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
         InputError: the package ``tokenizers`` is not installed, or the file is missing or damaged,
             or has tokens that the model does not know.
     """
+    _package()
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     return tokenizer_of(
