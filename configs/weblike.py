@@ -6,7 +6,7 @@ and 200 emoji (`jaxcurate/sources/synthetic/recipe.py`). 500 of the 21,000 items
     scripts/fetch
     .venv/bin/jaxcurate run --config=configs/weblike.py --workdir=runs/weblike
 
-About 4 minutes on two CPU cores, most of it for 15 pretrainings. Expected results: normalized
+About 5 minutes on two CPU cores, most of it for 15 pretrainings. Expected results: normalized
 domain entropy 0.17 in the pool, 0.18 in a random subset, 0.88 to 0.95 in the curated one; macro
 k-NN accuracy 0.33 untrained, 0.39 on random, 0.43 on curated; curated - random about +0.04 by k-NN,
 its 95 % interval above zero.

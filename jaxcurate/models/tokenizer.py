@@ -32,11 +32,23 @@ def load_tokenizer(path: Path, *, max_length: int, pad_id: int, vocab_size: int)
             or has tokens that the model does not know.
     """
     _package()
+    return tokenizer_of(
+        read_tokenizer(path), str(path), max_length=max_length, pad_id=pad_id, vocab_size=vocab_size
+    )
+
+
+def read_tokenizer(path: Path) -> str:
+    """Returns the content of a ``tokenizer.json``.
+
+    Raises:
+        InputError: the file is missing, or is no text.
+    """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    return tokenizer_of(
-        path.read_text(), str(path), max_length=max_length, pad_id=pad_id, vocab_size=vocab_size
-    )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no tokenizer (it is no text in UTF-8)") from error
 
 
 def tokenizer_of(

@@ -29,7 +29,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
-from jaxcurate.pipeline.training_items import TrainingItems
+from jaxcurate.pipeline.training_items import TrainingItems, tokenizer_file
 
 KIND = "evaluation"
 RUNS = "runs.jsonl"
@@ -83,6 +83,7 @@ class Evaluate(Stage):
             name: files.sha256(manifest_file(path))
             for name, path in settings.manifest_paths.items()
         }
+        tokenizer = tokenizer_file(settings.pretraining.tokenizer)
         cluster = context.plain("cluster") if "flat_plain" in settings.arms else {}
         cluster.pop("levels", None)
         return {
@@ -92,6 +93,7 @@ class Evaluate(Stage):
             "seed": context.settings.seed,
             **({"extra_tests": {k: v.fingerprint for k, v in others.items()}} if others else {}),
             **({"manifests": manifests} if manifests else {}),
+            **({"tokenizer": files.sha256(epath.Path(tokenizer))} if tokenizer else {}),
             **({"cluster_settings": cluster} if cluster else {}),
             **context.items.reference_inputs_of_arms,
         }

@@ -1,5 +1,6 @@
 """Items of a run as models are trained on them: square pictures, files to crop, or token ids."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,11 @@ from typing import Any, cast
 import numpy as np
 
 from jaxcurate import sources
+from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.evaluation.compare import HeldOut
-from jaxcurate.models.tokenizer import Tokenize, tokenizer_of, train_tokenizer
+from jaxcurate.models.tokenizer import Tokenize, read_tokenizer, tokenizer_of, train_tokenizer
 from jaxcurate.pipeline.items import Items, check_all_read
 from jaxcurate.sources.pictures import square, with_picture
 
@@ -49,12 +51,11 @@ class SourceRows:
         """Kind of the items."""
         return self.source.kind
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the other source and of the rows."""
-        from jaxcurate.artifacts.files import fingerprint
-
-        return fingerprint([self.source.fingerprint, self.rows.tolist()])
+        """Fingerprint of the other source and of the rows, which every checkpoint asks for."""
+        rows = hashlib.sha256(np.ascontiguousarray(self.rows, np.int64).tobytes()).hexdigest()
+        return fingerprint([self.source.fingerprint, rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -130,10 +131,8 @@ class TrainingItems:
         Raises:
             InputError: the file cannot be read.
         """
-        if self.training.tokenizer is not None:
-            path = Path(self.training.tokenizer).expanduser()
-            path = path / "tokenizer.json" if path.is_dir() else path
-            return path.read_text()
+        if (path := tokenizer_file(self.training.tokenizer)) is not None:
+            return read_tokenizer(path)
         self.items.progress.line("  training a tokenizer on the texts of the pool")
         reading = self.items.reading("reading", self.rows, _AT_ONCE)
         texts = (cast(str, text) for batch in reading for text in batch.contents)
@@ -168,6 +167,14 @@ class TrainingItems:
 
     def _tokens(self, item: sources.Item) -> np.ndarray:
         return self._tokenize(cast(str, item.content))
+
+
+def tokenizer_file(path: str | None) -> Path | None:
+    """Returns the ``tokenizer.json`` that settings name by itself or by its folder, if any."""
+    if path is None:
+        return None
+    given = Path(path).expanduser()
+    return given / "tokenizer.json" if given.is_dir() else given
 
 
 def squared(side: int) -> Callable[[sources.Item], np.ndarray]:

@@ -85,7 +85,28 @@ class Input(Protocol):
         ...
 
 
-class ResidentInput:
+class _ScheduledInput:
+    """Input of items in memory, whose place is a step of its schedule."""
+
+    def __init__(
+        self, n_items: int, run: Run, n_steps: int, batch_size: int, n_parts: int, part: int
+    ) -> None:
+        check_runs([run], n_items, n_steps, batch_size)
+        self._schedule = Schedule(run, n_steps, batch_size, n_parts=n_parts, part=part)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the number of the next step, and a fingerprint of the batches before it."""
+        return self._schedule.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to the step of a state."""
+        self._schedule.restore(state)
+
+    def close(self) -> None:
+        """Does nothing: there are no threads."""
+
+
+class ResidentInput(_ScheduledInput):
     """Input of small pictures, all of which stay on the devices.
 
     Its batches and views are those of :func:`jaxcurate.training.pretrain`.
@@ -123,8 +144,7 @@ class ResidentInput:
             raise InputError(
                 f"images are {images.dtype} of shape {images.shape}; wanted is uint8 [n, s, s, 3]"
             )
-        check_runs([run], len(images), n_steps, batch_size)
-        self._schedule = Schedule(run, n_steps, batch_size, n_parts=n_parts, part=part)
+        super().__init__(len(images), run, n_steps, batch_size, n_parts, part)
         self._used = np.unique(run.rows)
         self.constants = images[self._used]
 
@@ -147,19 +167,8 @@ class ResidentInput:
         del arrays
         return Batch(crops_of(key, constants[ids], crops, augmentation), ids)
 
-    def state(self) -> dict[str, Any]:
-        """Returns the number of the next step, and a fingerprint of the batches before it."""
-        return self._schedule.state()
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to the step of a state."""
-        self._schedule.restore(state)
-
-    def close(self) -> None:
-        """Does nothing: there are no threads."""
-
-
-class TokenInput:
+class TokenInput(_ScheduledInput):
     """Input of texts as token ids.
 
     Args:
@@ -194,8 +203,7 @@ class TokenInput:
             raise InputError(
                 f"tokens are {tokens.dtype} of shape {tokens.shape}; wanted is int32 [n, length]"
             )
-        check_runs([run], len(tokens), n_steps, batch_size)
-        self._schedule = Schedule(run, n_steps, batch_size, n_parts=n_parts, part=part)
+        super().__init__(len(tokens), run, n_steps, batch_size, n_parts, part)
         self._tokens = tokens
         self.constants = ()
 
@@ -217,14 +225,3 @@ class TokenInput:
         """Returns the token ids as they are."""
         del constants, key, crops, augmentation
         return Batch(arrays, ids)
-
-    def state(self) -> dict[str, Any]:
-        """Returns the number of the next step, and a fingerprint of the batches before it."""
-        return self._schedule.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to the step of a state."""
-        self._schedule.restore(state)
-
-    def close(self) -> None:
-        """Does nothing: there are no threads."""

@@ -35,3 +35,10 @@ def test_words_become_tokens_between_special_ones(tmp_path):
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(InputError, match="vocab_size=106"):
         train_tokenizer(texts(), vocab_size=106)
+
+
+def test_a_file_that_is_no_text_is_told_in_one_line(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"tokenizer\.json: is no tokenizer"):
+        load_tokenizer(path, max_length=8, pad_id=0, vocab_size=300)

@@ -1,4 +1,4 @@
-"""One large run: the same on any number of devices, in any parts, and as many small runs."""
+"""Loop of a large run, which gives the same losses on any number of devices and in any parts."""
 
 import jax
 import jax.numpy as jnp

@@ -42,8 +42,8 @@ class MLM(Objective):
     mask_id: int = 103
     """Token id of the mask; 103 in the vocabulary of BERT."""
     n_special: int = 106
-    """Number of token ids, from 0, that are no parts of texts and never chosen. The first 106 of
-    BERT's 999 are; those after them are unused."""
+    """Number of token ids, from 0, that are no parts of texts: they are never chosen, and never
+    drawn as random tokens. A tokenizer that is trained here has 106, the vocabulary of BERT 999."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
