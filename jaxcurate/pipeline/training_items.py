@@ -51,11 +51,16 @@ class SourceRows:
         """Kind of the items."""
         return self.source.kind
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Fingerprint of the other source and of the rows, which every checkpoint asks for."""
-        rows = hashlib.sha256(np.ascontiguousarray(self.rows, np.int64).tobytes()).hexdigest()
-        return fingerprint([self.source.fingerprint, rows])
+        """Fingerprint of the other source and of the rows."""
+        return fingerprint([self.source.fingerprint, self._digest])
+
+    @cached_property
+    def _digest(self) -> str:
+        """Digest of the rows, for which every checkpoint asks."""
+        rows = np.ascontiguousarray(self.rows, np.int64)
+        return hashlib.sha256(rows.tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)
