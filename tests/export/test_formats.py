@@ -284,7 +284,7 @@ def test_links_lead_to_the_original_files(tmp_path):
     assert (folder / "a%.jpg").is_symlink() and (folder / "cats/0001.JPG").is_symlink()
     check_files(folder)
     (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to(os.readlink(folder / "a%.jpg").replace("1", "2"))
+    (folder / "a.png").symlink_to(os.readlink(folder / "a%.jpg"))
     with pytest.raises(DamagedError, match=r"a\.png is damaged"):
         check_files(folder)
     export_items(folder.parent / "out", items, "picture", "list", {}, n_items=len(items))
