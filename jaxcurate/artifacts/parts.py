@@ -1,6 +1,7 @@
 """Finished parts of long work, kept beside its result until the work is whole."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from jaxcurate.checks import InputError
 
 KIND = "part"
 """Kind of the folder of a part, in its card."""
+_OURS = re.compile(r"(\d{5}-)?\d{6}")
+"""Pattern of the names of the folders of parts."""
 
 
 class Parts:
@@ -24,6 +27,9 @@ class Parts:
         path: folder of the parts.
         made_from: everything that the parts depend on.
         run: id of the run that writes. A folder of another run is not replaced.
+        process: index of the process whose parts these are.
+        n_processes: number of processes that share the work. Each writes parts of its own, which
+            the same work of another number of processes does not see.
 
     Examples:
         >>> import tempfile
@@ -37,10 +43,19 @@ class Parts:
         ([5], [])
     """
 
-    def __init__(self, path: epath.PathLike, made_from: Any, run: str | None) -> None:
+    def __init__(
+        self,
+        path: epath.PathLike,
+        made_from: Any,
+        run: str | None,
+        process: int = 0,
+        n_processes: int = 1,
+    ) -> None:
         self.path = epath.Path(path)
         self._run = run
-        self._made_from = files.fingerprint(made_from)
+        several = n_processes > 1
+        self._made_from = files.fingerprint([made_from, n_processes] if several else made_from)
+        self._prefix = f"{process:05d}-" if several else ""
         self.cards: list[dict[str, Any]] = []
         """Card of each finished part, in order."""
         while (card := self._card(len(self.cards))) is not None:
@@ -48,7 +63,7 @@ class Parts:
 
     def folder(self, index: int) -> epath.Path:
         """Returns the path of a part."""
-        return self.path / f"{index:06d}"
+        return self.path / f"{self._prefix}{index:06d}"
 
     @contextmanager
     def new(self, about: dict[str, Any]) -> Iterator[folders.NewFolder]:
@@ -84,7 +99,7 @@ class Parts:
         """
         if self.path.is_dir():
             for path in self.path.iterdir():
-                if path.is_dir() and path.name.isdigit():
+                if path.is_dir() and _OURS.fullmatch(path.name):
                     folders.check_replaceable(path, KIND, run)
 
     def _card(self, index: int) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from jaxcurate.checks import InputError, as_real, check_given, short_repr
 from jaxcurate.curation.rules import Rule, failures, prepared
 from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime.devices import Devices, RowsLike
+from jaxcurate.runtime.sharing import share
 
 KIND = "filter"
 WANTED, UNWANTED = "wanted", "unwanted"
@@ -232,11 +233,18 @@ def similarity_to(
     """
     examples = as_real(examples, "examples")
     devices = Devices.all() if devices is None else devices
+    local = devices.local
     # Few examples are not padded to a block of many rows.
-    block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / devices.count)))
-    result = np.empty(len(embeddings), np.float32)
-    for begin in range(0, len(embeddings), _ROWS_AT_ONCE):
-        rows = embeddings[begin : begin + _ROWS_AT_ONCE]
-        nearest = nearest_rows(examples, rows, 1, "cosine", devices=devices, block=block)
-        result[begin : begin + len(rows)] = 1 - nearest.distances[:, 0]
+    block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / local.count)))
+
+    def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
+        found = [np.zeros(0, np.float32)]
+        for begin in begins:
+            rows = embeddings[begin : begin + _ROWS_AT_ONCE]
+            nearest = nearest_rows(examples, rows, 1, "cosine", devices=local, block=block)
+            found.append(1 - nearest.distances[:, 0])
+        return (np.concatenate(found),)
+
+    # Each process reads a part of the rows.
+    (result,) = share(range(0, len(embeddings), _ROWS_AT_ONCE), measured, devices)
     return result

@@ -20,6 +20,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.embedding import DIGEST, PIXELS
 from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.runtime import messages
 
 DROPPED = "dropped.parquet"
 """Name of the file with the dropped rows, each with the row that stands for it."""
@@ -88,8 +89,8 @@ class Dedup(Stage):
         among = slice(None) if valid is None else valid
         keep = _ranks(context.columns([settings.keep])[settings.keep]) if settings.keep else None
         keep = None if keep is None else keep[among]
-        found = self._found_before(context, valid)
-        if found is None:
+        found = self._found_before(context, valid) if context.writes else None
+        if messages.from_first("pairs", lambda: found is None):
             found = dedup.deduplicate(
                 pool.embeddings[among],
                 settings.threshold,
@@ -103,10 +104,12 @@ class Dedup(Stage):
                 devices=context.devices,
                 progress=context.progress,
             )
-        else:
+        elif found is not None:
             context.progress.line("  from the pairs that were found before")
             x = pool.embeddings[among] if settings.rule == "components" else None
             found = found.at(settings.threshold, rule=settings.rule, keep=keep, x=x)
+        if not context.writes or found is None:
+            return {}
         found = dataclasses.replace(found, rows=valid)
         context.progress.line(f"  {summary_line(found)}")
 

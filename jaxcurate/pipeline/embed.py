@@ -23,6 +23,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.embedding import skipped_by
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.runtime import messages
 
 _PARTS = "pool.parts"
 """Name of the folder with the finished parts of a pool that is not whole yet."""
@@ -73,16 +74,26 @@ class Embed(Stage):
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes ids, embeddings and facts, block by block.
 
-        After a kill it continues with the part that was not finished.
+        After a kill it continues with the part that was not finished. Of several processes, each
+        embeds a contiguous share of the items.
         """
-        parts, begun = self._parts(context), time.perf_counter()
-        before = sum(part["n"] for part in parts.cards)
-        if parts.cards:
+        begun = time.perf_counter()
+        place, made_from = context.path / _PARTS, self._made_from(context)
+        own = context.parts(place, made_from)
+        before = sum(messages.from_all("before", sum(part["n"] for part in own.cards)))
+        if before:
             context.progress.line(f"  continuing after {before} items of an earlier run")
-        _write_parts(context, parts)
+        _write_parts(context, own)
+        all_parts = context.parts_of_all(place, made_from, own)
+        if not context.writes:
+            return {}
         seconds = time.perf_counter() - begun
-        left_out = _left_out(context, parts)
-        n_zeros = sum(part["zeros"] for part in parts.cards)
+        left_out = _left_out(context, all_parts)
+        cards = [card for parts in all_parts for card in parts.cards]
+        if not any(card["n"] for card in cards):
+            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in left_out[:1])
+            raise InputError(f"{context.settings.source} has no item that can be used{first}")
+        n_zeros = sum(card["zeros"] for card in cards)
         about: dict[str, Any] = {"unreadable": left_out[:_MOST_LISTED]}
         if left_out:
             about["left_out"] = _counts(reason for _, reason in left_out)
@@ -92,7 +103,7 @@ class Embed(Stage):
         hashed = isinstance(source, sources.Hashed) and source.ids_are_hashes
         pool = write_pool(
             context.folder(self.name),
-            _blocks(parts),
+            _blocks(all_parts),
             lambda: card(**about),
             context.run,
             number_repeats=hashed,
@@ -116,12 +127,12 @@ class Embed(Stage):
         """Removes the parts."""
         Parts(context.path / _PARTS, None, context.run).remove()
 
-    def _parts(self, context: Context) -> Parts:
+    def _made_from(self, context: Context) -> list[Any]:
         # Another release may encode in another way, and another number of devices may round
         # differently.
         releases = [metadata.version(package) for package in ("jaxcurate", "jax")]
         made_from = [self.inputs(context), context.items.need_direction, context.devices.count]
-        return Parts(context.path / _PARTS, [made_from, releases], context.run)
+        return [made_from, releases]
 
     def _check_strict(self, context: Context) -> None:
         """Refuses items that the source skips, or that were skipped when the pool was made."""
@@ -143,22 +154,30 @@ class Embed(Stage):
 
 
 def _write_parts(context: Context, parts: Parts) -> None:
-    """Embeds the items that no finished part has, and finishes a part now and then."""
+    """Embeds the items of this process that no finished part has, and finishes a part at times."""
     source, settings = context.items.source, context.settings
-    end = parts.cards[-1]["end"] if parts.cards else 0
-    if parts.cards and end == len(source):
+    process, n = messages.index(), messages.count()
+    first, last = (len(source) * (process + i) // n for i in (0, 1))
+    end = parts.cards[-1]["end"] if parts.cards else first
+    if parts.cards and end == last:
         return
     blocks = context.items.embedded(
-        "embedding", source, settings.source, first=end, with_columns=True
+        "embedding",
+        source,
+        settings.source,
+        first=end,
+        end=last,
+        may_be_empty=n > 1 or end > 0,
+        with_columns=True,
     )
     stream = iter(blocks)
     n_listed = n_zeros = 0
-    while end < len(source) or not parts.cards:
+    while end < last or not parts.cards:
         about: dict[str, Any] = {}
         with parts.new(about) as folder:
             taken = _Until(stream, time.monotonic() + 60 * settings.checkpoint_minutes)
             about |= _fill(folder, taken)
-            end = len(source) if taken.is_over else taken.end
+            end = last if taken.is_over else taken.end
             # Reading ahead may have skipped rows beyond the end of this part.
             listed = [item for item in blocks.left_out if item.row < end][n_listed:]
             n_listed += len(listed)
@@ -197,18 +216,20 @@ def _fill(folder: folders.NewFolder, blocks: Iterable[Block]) -> dict[str, Any]:
     return fill_pool(folder, itertools.chain([first], blocks), check_ids=False).about()
 
 
-def _blocks(parts: Parts) -> Iterator[Block]:
-    """Yields the blocks of all finished parts."""
-    for index, card in enumerate(parts.cards):
-        if card["n"]:
-            yield from stored_blocks(parts.folder(index))
+def _blocks(all_parts: Iterable[Parts]) -> Iterator[Block]:
+    """Yields the blocks of all finished parts of all processes."""
+    for parts in all_parts:
+        for index, card in enumerate(parts.cards):
+            if card["n"]:
+                yield from stored_blocks(parts.folder(index))
 
 
-def _left_out(context: Context, parts: Parts) -> list[list[str]]:
+def _left_out(context: Context, all_parts: Iterable[Parts]) -> list[list[str]]:
     """Returns id and reason of everything that was skipped, without a row first."""
     left_out = skipped_by(context.items.source)
-    for index in range(len(parts.cards)):
-        left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
+    for parts in all_parts:
+        for index in range(len(parts.cards)):
+            left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
     return left_out
 
 

@@ -63,7 +63,9 @@ class Sample(Stage):
         mixed = settings.sample.mix.is_mixed
         folder = context.folder(self.name)
         metadata = context.columns(settings.columns) if settings.columns else {}
-        export.save_subset(folder, indices, pool, tree, about, parts if mixed else None, metadata)
+        if context.writes:
+            named = parts if mixed else None
+            export.save_subset(folder, indices, pool, tree, about, named, metadata)
         sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
         return {"taken": len(indices), **sizes, "missing": missing}
 
