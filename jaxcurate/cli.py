@@ -304,7 +304,8 @@ def _named_config(name: str) -> Path:
     """
     package = Path(__file__).parent
     # An installed package has them inside, a checkout beside the package.
-    folders = package / "configs", package.parent / "configs"
+    roots = package / "configs", package.parent / "configs"
+    folders = [folder for root in roots for folder in (root, root / "published")]
     for folder in folders:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"

@@ -20,6 +20,7 @@ from jaxcurate.curation import branch_refit, growth
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.runtime import messages
 
 KIND = "grown"
 
@@ -44,7 +45,9 @@ class Grow(Stage):
         return ("cluster",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses new items that cannot be embedded with the settings of the pool."""
+        """Refuses new items that cannot be embedded like the pool, and several processes."""
+        if messages.count() > 1:
+            raise InputError("`grow` works in one process: --n_processes=1 on one host")
         context.check_source(chosen, embeds=True)
         context.items.newcomers  # noqa: B018  opens them
 

@@ -40,6 +40,7 @@ def get_config():
 PICTURES = """
 from jaxcurate.config import ClusterConfig, Config, EmbedConfig, EvaluateConfig, ExportConfig
 from jaxcurate.config import FilterConfig, Level, SampleConfig, to_config
+from jaxcurate.curation.rules import Rule
 from jaxcurate.models.vit_config import ViTArchitecture
 from jaxcurate.training import PretrainConfig
 
@@ -50,10 +51,12 @@ def get_config():
         Config(
             source="folder:{source}/train",
             embed=EmbedConfig("pca", n_components=8),
-            filter=FilterConfig(rules=("height>=24",), wanted="folder:{source}/probe"),
+            filter=FilterConfig(
+                rules=(Rule("side", min=25),), wanted="folder:{source}/probe", min_wanted=-0.9
+            ),
             cluster=ClusterConfig(levels=(Level(16, 2, 3), Level(4))),
             sample=SampleConfig(size=60),
-            export=ExportConfig(formats=("list", "copy", "webdataset"), shard_size=16),
+            export=ExportConfig(format="list,copy,webdataset", shard_size=16),
             evaluate=EvaluateConfig(
                 arms=("curated", "random", "flat_plain"),
                 n_seeds=2,
@@ -103,7 +106,9 @@ def logs(folder, n):
 def run(folder, n, n_devices, arguments, own=None):
     """Exit codes of the processes of a command."""
     with started(folder, n, n_devices, arguments, own) as running:
-        return [one.wait(MOST_SECONDS) for one in running]
+        codes = [one.wait(MOST_SECONDS) for one in running]
+    print(*logs(folder, n), sep="\n")  # shown if the test fails
+    return codes
 
 
 def command(folder, text, source, workdir, *more):
@@ -278,3 +283,36 @@ def test_ten_kills_of_any_process_change_nothing(tmp_path, pictures):
         for work in (tmp_path / "whole", tmp_path / "killed")
     ]
     assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize(
+    "config, levels, n, n_wanted",
+    [
+        ("web_4levels", [(10, 100), (50, 1), (5, 1), (1, 1)], 74_300, 10_000),
+        ("dinov3_5levels", [(20, 100), (8, 10), (8, 1), (4, 1), (2, 1)], 17_000, 1_000),
+    ],
+)
+def test_published_settings_in_small(tmp_path, config, levels, n, n_wanted):
+    """All levels, splits and rounds of resampling, with fewer rows and clusters."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 8)) + 4 * rng.normal(size=(500, 8))[rng.zipf(1.5, n) % 500]
+    np.save(tmp_path / "x.npy", x.astype(np.float16))
+    fields = [
+        f"--config.cluster.levels[{i}].{name}={value}"
+        for i, level in enumerate(levels)
+        for name, value in zip(("n_clusters", "n_splits"), level, strict=True)
+    ]
+    work = tmp_path / "work"
+    arguments = [f"--config={config}:{tmp_path}/x.npy", f"--workdir={work}", *fields]
+    arguments += [f"--config.sample.size={n_wanted}", f"--config.memory_limit={n * 8}"]
+    assert run(tmp_path, 2, 1, ["run", *arguments]) == [0, 0]
+    tree = jc.ClusterTree.load(work / "tree")
+    assert [len(level.centroids) for level in tree.levels] == [k * m for k, m in levels]
+    counts = tree.point_counts(1)
+    assert counts.sum() == n and counts.min() > 0
+    indices = np.load(work / "subsets/curated/indices.npy")
+    assert len(np.unique(indices)) == n_wanted
+    # A balanced subset takes more from the clusters than their shares of the rows.
+    taken = np.bincount(tree.point_labels(2)[indices], minlength=len(tree.levels[1].centroids))
+    drawn = np.bincount(tree.point_labels(2), minlength=len(taken)) / n * n_wanted
+    assert taken.std() < 0.7 * drawn.std()
