@@ -40,7 +40,8 @@ class Parts:
     def __init__(self, path: epath.PathLike, made_from: Any, run: str | None) -> None:
         self.path = epath.Path(path)
         self._run = run
-        self._made_from = files.fingerprint(made_from)
+        self.made_from = files.fingerprint(made_from)
+        """Fingerprint of everything that the parts depend on."""
         self.cards: list[dict[str, Any]] = []
         """Card of each finished part, in order."""
         while (card := self._card(len(self.cards))) is not None:
@@ -58,7 +59,7 @@ class Parts:
             about: entries of its card, which are read at the end of the block.
         """
         path = self.folder(len(self.cards))
-        card: dict[str, Any] = {"made_from": self._made_from, "run": self._run}
+        card: dict[str, Any] = {"made_from": self.made_from, "run": self._run}
         with folders.new_folder(path, card, KIND) as folder:
             yield folder
             card |= about
@@ -93,4 +94,4 @@ class Parts:
             card = folders.read_card(self.folder(index))
         except files.DamagedError:
             return None
-        return card if card is not None and card.get("made_from") == self._made_from else None
+        return card if card is not None and card.get("made_from") == self.made_from else None

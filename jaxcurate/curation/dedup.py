@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
-from jaxcurate.checks import InputError, as_real, check_choice, check_whole, faults_of, refuse
+from jaxcurate.checks import InputError, check_choice, check_whole, faults_of, refuse
 from jaxcurate.curation.cover import Rule
 from jaxcurate.curation.duplicates import KIND as KIND  # named by the stage
 from jaxcurate.curation.duplicates import (
@@ -122,7 +123,7 @@ def deduplicate(
             check_tree(tree)
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "deduplicate",
@@ -200,10 +201,11 @@ def content_digests(items: np.ndarray) -> np.ndarray:
     """
     out = np.empty((len(items), 2), np.uint64)
     floats = jnp.issubdtype(items.dtype, np.floating)
-    for row, item in enumerate(items):
-        item = item + items.dtype.type(0) if floats else item
-        digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
-        out[row] = np.frombuffer(digest.digest(), np.uint64)
+    for block in files.blocks(items):
+        for row, item in enumerate(items[block], block.start):
+            item = item + items.dtype.type(0) if floats else item
+            digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
+            out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
 
 

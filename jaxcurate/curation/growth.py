@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.checks import InputError, as_real, check_whole
+from jaxcurate.checks import InputError, check_whole
 from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
@@ -196,7 +197,7 @@ def rows_for_tree(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
         all_of: require as many rows as the tree has points.
     """
     check_tree(tree)
-    x = as_real(x)
+    x = as_rows(x)
     checked_shape(x, "x")
     width = tree.levels[0].centroids.shape[1]
     if not width:

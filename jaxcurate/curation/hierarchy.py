@@ -7,11 +7,11 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
 from jaxcurate.checks import (
     InputError,
-    as_real,
     check_choice,
     check_seed,
     check_whole,
@@ -119,7 +119,7 @@ def hierarchical_kmeans(
         [20, 4]
     """
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
-    z = as_real(z)
+    z = as_rows(z)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "hierarchical_kmeans",

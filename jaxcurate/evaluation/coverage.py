@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.checks import InputError, as_real, checked_rows
+from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.predict import chunked
@@ -116,7 +117,7 @@ def measure_coverage(
         >>> covered.mean, covered.largest
         (1.2, 2.0)
     """
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "coverage", devices, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric

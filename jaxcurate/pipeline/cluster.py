@@ -87,7 +87,7 @@ class Cluster(Stage):
             context.progress.line(f"  {line}")
         surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
         about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
-        tree.save(context.folder(self.name), about)
+        tree.save(context.folder(self.name), about, context.settings.embed.part_bytes)
         self.tidy(context)
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 
