@@ -12,6 +12,7 @@ from etils import epath
 from jaxcurate.artifacts.files import DamagedError, load_array
 from jaxcurate.artifacts.verified import check_file
 from jaxcurate.checks import InputError, as_real
+from jaxcurate.runtime.devices import RowsLike
 
 PART_BYTES = 2**32
 """Largest size of a part in bytes, unless settings say otherwise."""
@@ -76,7 +77,7 @@ class LazyRows:
         return np.array(self[:], dtype)
 
 
-def as_rows(x: Any, name: str = "x") -> Any:
+def as_rows(x: Any, name: str = "x") -> RowsLike:
     """Returns rows that are read when they are indexed, or else an array of real numbers.
 
     Args:

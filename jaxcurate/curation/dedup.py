@@ -31,7 +31,7 @@ from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighboring_clusters
 from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
@@ -39,7 +39,7 @@ _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
 
 def deduplicate(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     threshold: float | None = 0.95,
     *,
     rule: Rule = "cover",
@@ -186,7 +186,7 @@ def deduplicate(
     return with_similarities(found, x) if rule == "components" else found
 
 
-def content_digests(items: np.ndarray) -> np.ndarray:
+def content_digests(items: RowsLike) -> np.ndarray:
     """Returns a 128-bit digest of the content of each row, uint64 ``[n, 2]``.
 
     Args:
@@ -233,7 +233,7 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
+def unit_rows(x: RowsLike, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
     """Yields rows of ``x`` scaled to length 1, float32, in memory or in a temporary file.
 
     Raises:

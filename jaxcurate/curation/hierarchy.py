@@ -29,14 +29,14 @@ from jaxcurate.kmeans.rows import Rows, fits, place
 from jaxcurate.kmeans.splitting import Splits, split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 """Callback with a name, the number of steps that are done, and the number of all steps."""
 
 
 def hierarchical_kmeans(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     levels: Sequence[Level],
     seed: int = 0,
     *,
@@ -192,7 +192,7 @@ class _Options:
 
 
 def _fit_level(
-    z: np.ndarray,
+    z: RowsLike,
     chosen: np.ndarray | None,
     level: Level,
     key: jax.Array,

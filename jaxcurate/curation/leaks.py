@@ -11,7 +11,7 @@ from jaxcurate.curation.dedup import first_of_same
 from jaxcurate.curation.duplicates import check_threshold
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.neighbors.nearest_rows import nearest_rows
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 
 class Leaks(NamedTuple):
@@ -32,7 +32,7 @@ class Leaks(NamedTuple):
 
 
 def leaks(
-    pool: np.ndarray | Pool,
+    pool: RowsLike | Pool,
     held_out: np.ndarray,
     threshold: float | None,
     *,

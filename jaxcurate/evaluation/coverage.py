@@ -13,7 +13,7 @@ from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 _CENTROIDS = 65536
 """Number of subset rows whose distances are computed at a time."""
@@ -87,7 +87,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
 
 
 def measure_coverage(
-    x: np.ndarray,
+    x: RowsLike,
     rows: np.ndarray,
     *,
     n_measured: int | None = None,

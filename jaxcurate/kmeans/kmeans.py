@@ -28,13 +28,13 @@ from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.rows import fits, place
 from jaxcurate.kmeans.streaming import iterate_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Init = InitName | np.ndarray
 
 
 def kmeans(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     n_clusters: int,
     init: Init = "k-means++",
     max_iter: int = 50,

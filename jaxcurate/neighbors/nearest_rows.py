@@ -32,7 +32,7 @@ class Neighbors(NamedTuple):
 
 def nearest_rows(
     embeddings: RowsLike,
-    queries: np.ndarray,
+    queries: RowsLike,
     n_per_query: int,
     metric: Metric = "cosine",
     *,
@@ -188,7 +188,7 @@ def directions(x: np.ndarray) -> np.ndarray:
 
 
 def _distances(
-    embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
+    embeddings: RowsLike, queries: RowsLike, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
     """Returns the distances of the chosen rows ``[q, c]``, computed in float64, as float32.
 
