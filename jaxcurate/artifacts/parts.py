@@ -54,8 +54,10 @@ class Parts:
         self.path = epath.Path(path)
         self._run = run
         several = n_processes > 1
-        self._made_from = files.fingerprint([made_from, n_processes] if several else made_from)
         self._prefix = f"{process:05d}-" if several else ""
+        made_from = [made_from, n_processes] if several else made_from
+        self.made_from = files.fingerprint(made_from)
+        """Fingerprint of everything that the parts depend on."""
         self.cards: list[dict[str, Any]] = []
         """Card of each finished part, in order."""
         while (card := self._card(len(self.cards))) is not None:
@@ -73,23 +75,29 @@ class Parts:
             about: entries of its card, which are read at the end of the block.
         """
         path = self.folder(len(self.cards))
-        card: dict[str, Any] = {"made_from": self._made_from, "run": self._run}
+        card: dict[str, Any] = {"made_from": self.made_from, "run": self._run}
         with folders.new_folder(path, card, KIND) as folder:
             yield folder
             card |= about
         self.cards.append(folders.check_sizes(path))
 
     def remove(self) -> None:
-        """Removes all parts, whatever they were made from, unless another run wrote them."""
+        """Removes all parts, whatever they were made from, unless another run wrote them.
+
+        Of several processes, each removes only its own.
+        """
         if not self.path.is_dir():
             return
         for path in self.path.iterdir():
+            if not path.name.startswith(self._prefix):
+                continue
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
                 with temporary.beside(path) as place:
                     path.rename(place / path.name)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        with contextlib.suppress(OSError):  # another process may remove it, or write to it
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def check_replaceable(self, run: str) -> None:
         """Refuses a folder that holds something that this run did not write.
@@ -108,4 +116,4 @@ class Parts:
             card = folders.read_card(self.folder(index))
         except files.DamagedError:
             return None
-        return card if card is not None and card.get("made_from") == self._made_from else None
+        return card if card is not None and card.get("made_from") == self.made_from else None

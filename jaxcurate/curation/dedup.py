@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
-from jaxcurate.checks import InputError, as_real, check_choice, check_whole, faults_of, refuse
+from jaxcurate.checks import InputError, check_choice, check_whole, faults_of, refuse
 from jaxcurate.curation.cover import Rule
 from jaxcurate.curation.duplicates import KIND as KIND  # named by the stage
 from jaxcurate.curation.duplicates import (
@@ -30,7 +31,7 @@ from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighboring_clusters
 from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
@@ -38,7 +39,7 @@ _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
 
 def deduplicate(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     threshold: float | None = 0.95,
     *,
     rule: Rule = "cover",
@@ -122,7 +123,7 @@ def deduplicate(
             check_tree(tree)
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "deduplicate",
@@ -185,7 +186,7 @@ def deduplicate(
     return with_similarities(found, x) if rule == "components" else found
 
 
-def content_digests(items: np.ndarray) -> np.ndarray:
+def content_digests(items: RowsLike) -> np.ndarray:
     """Returns a 128-bit digest of the content of each row, uint64 ``[n, 2]``.
 
     Args:
@@ -200,10 +201,11 @@ def content_digests(items: np.ndarray) -> np.ndarray:
     """
     out = np.empty((len(items), 2), np.uint64)
     floats = jnp.issubdtype(items.dtype, np.floating)
-    for row, item in enumerate(items):
-        item = item + items.dtype.type(0) if floats else item
-        digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
-        out[row] = np.frombuffer(digest.digest(), np.uint64)
+    for block in files.blocks(items):
+        for row, item in enumerate(items[block], block.start):
+            item = item + items.dtype.type(0) if floats else item
+            digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
+            out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
 
 
@@ -231,7 +233,7 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
+def unit_rows(x: RowsLike, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
     """Yields rows of ``x`` scaled to length 1, float32, in memory or in a temporary file.
 
     Raises:

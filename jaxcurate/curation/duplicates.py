@@ -13,6 +13,7 @@ from jaxcurate.checks import InputError, check_choice, short_repr
 from jaxcurate.curation.cover import Rule, representatives
 from jaxcurate.neighbors.close_pairs import Pairs
 from jaxcurate.neighbors.nearest_rows import directions
+from jaxcurate.runtime.devices import RowsLike
 
 KIND = "duplicates"
 _CHUNK = 16384
@@ -86,7 +87,7 @@ class Duplicates:
         *,
         rule: Rule = "cover",
         keep: np.ndarray | None = None,
-        x: np.ndarray | None = None,
+        x: RowsLike | None = None,
     ) -> "Duplicates":
         """Returns the duplicates at the same or a higher threshold, from the pairs, in seconds.
 
@@ -267,7 +268,7 @@ def choose(
     )
 
 
-def with_similarities(duplicates: Duplicates, x: np.ndarray) -> Duplicates:
+def with_similarities(duplicates: Duplicates, x: RowsLike) -> Duplicates:
     """Returns duplicates with the similarities, computed in float64, that pairs could not tell.
 
     Args:

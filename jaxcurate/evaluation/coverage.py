@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.checks import InputError, as_real, checked_rows
+from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 _CENTROIDS = 65536
 """Number of subset rows whose distances are computed at a time."""
@@ -86,7 +87,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
 
 
 def measure_coverage(
-    x: np.ndarray,
+    x: RowsLike,
     rows: np.ndarray,
     *,
     n_measured: int | None = None,
@@ -116,7 +117,7 @@ def measure_coverage(
         >>> covered.mean, covered.largest
         (1.2, 2.0)
     """
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "coverage", devices, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric

@@ -90,7 +90,7 @@ class Cluster(Stage):
         surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
         about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
         if context.writes:
-            tree.save(context.folder(self.name), about)
+            tree.save(context.folder(self.name), about, context.settings.embed.part_bytes)
             self.tidy(context)
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 

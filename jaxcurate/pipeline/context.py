@@ -11,7 +11,8 @@ from etils import epath
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.parts import Parts
-from jaxcurate.artifacts.pool import Pool, read_columns
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.pool_columns import column_names, read_columns
 from jaxcurate.artifacts.subset import Subset, read_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
@@ -137,16 +138,23 @@ class Context:
         """Returns the pool, with embeddings that are read when they are used."""
         return Pool.load(self.folder("embed"))
 
-    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def columns(
+        self, names: Sequence[str] | None = None, rows: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Returns facts about the items of the pool, by the names of their columns.
 
         Args:
             names: names of columns. All by default.
+            rows: sorted rows of the pool. All by default.
 
         Raises:
             InputError: the pool has no such column.
         """
-        return read_columns(self.folder("embed"), names)
+        return read_columns(self.folder("embed"), names, rows)
+
+    def column_names(self) -> list[str]:
+        """Returns the names of the columns with facts about the items of the pool."""
+        return column_names(self.folder("embed"))
 
     def tree(self) -> ClusterTree:
         """Returns the tree, after a check that it is over the pool of the work directory."""
@@ -276,7 +284,7 @@ class Context:
                 f"{folder} was made from source {made_from.get('source')}, but {settings.source} "
                 f"is now {self.items.source.fingerprint}: run `embed` first"
             )
-        if embeds and made_from.get("embed") != as_json(self.plain("embed")):
+        if embeds and made_from.get("embed") != as_json(self.settings.embed.inputs()):
             raise InputError(
                 f"{folder} was made with other settings of config.embed than those of the run: "
                 "run `embed` first"

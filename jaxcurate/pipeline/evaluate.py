@@ -110,14 +110,14 @@ class Evaluate(Stage):
         pool, tree = context.pool(), context.tree()
         subset = context.subset(pool).indices
         draws = _arms(context, pool, tree, parts).draw(subset, settings, context.settings.seed)
-        notes = context.items.source.annotations(pool.items)
+        notes = context.items.source.annotations(pool.items[:])
         seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
         results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
         compared = items = None
         if settings.arms:
             n_steps = steps_of(draws, settings, len(subset))
             frequency = label_frequency(notes.label)
-            items = TrainingItems(context.settings, context.items, pool.items)
+            items = TrainingItems(context.settings, context.items, pool.items[:])
             compared = _compare(context, items, draws, n_steps, frequency, parts, trainings)
             results |= summary.to_plain(compared)
             results |= {"budget": settings.budget, "arms": _arm_facts(context, draws, n_steps)}

@@ -125,9 +125,11 @@ class _Subset(NamedTuple):
             f"cluster_l{level}": tree.point_labels(level)[rows]
             for level in range(1, len(tree.levels) + 1)
         }
-        known = context.columns()
-        extra |= {name: known[name][rows] for name in context.settings.columns}
-        digests = known[DIGEST][rows] if DIGEST in known else None
+        named, known = context.settings.columns, context.column_names()
+        stored = [DIGEST] if DIGEST in known else []
+        columns = context.columns([*named, *stored], rows) if named or stored else {}
+        extra |= {name: columns[name] for name in named}
+        digests = columns.get(DIGEST)
         return cls(rows, counts, pool, extra, digests)
 
     def items(

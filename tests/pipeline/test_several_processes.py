@@ -233,6 +233,8 @@ def test_each_process_has_parts_of_its_own(tmp_path):
     with pytest.raises(InputError):
         again[0].check_replaceable("another")
     again[0].remove()
+    assert len(Parts(tmp_path / "parts", {"seed": 0}, "run", 1, 2).cards) == 2
+    Parts(tmp_path / "parts", None, "run").remove()
     assert not (tmp_path / "parts").exists()
 
 
@@ -304,7 +306,7 @@ def test_published_settings_in_small(tmp_path, config, levels, n, n_wanted):
     ]
     work = tmp_path / "work"
     arguments = [f"--config={config}:{tmp_path}/x.npy", f"--workdir={work}", *fields]
-    arguments += [f"--config.sample.size={n_wanted}", f"--config.memory_limit={n * 8}"]
+    arguments += [f"--config.sample.size={n_wanted}", f"--config.memory_limit={n * 20}"]
     assert run(tmp_path, 2, 1, ["run", *arguments]) == [0, 0]
     tree = jc.ClusterTree.load(work / "tree")
     assert [len(level.centroids) for level in tree.levels] == [k * m for k, m in levels]
