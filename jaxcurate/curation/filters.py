@@ -20,6 +20,7 @@ KIND = "filter"
 WANTED, UNWANTED = "wanted", "unwanted"
 """Names of the columns of similarities to wanted and to unwanted examples."""
 _ROWS_AT_ONCE = 2**16
+_NUMBERS_AT_ONCE = 2**24
 _MOST_EXAMPLES_A_BLOCK = 1024
 
 
@@ -235,8 +236,9 @@ def similarity_to(
     # Few examples are not padded to a block of many rows.
     block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / devices.count)))
     result = np.empty(len(embeddings), np.float32)
-    for begin in range(0, len(embeddings), _ROWS_AT_ONCE):
-        rows = embeddings[begin : begin + _ROWS_AT_ONCE]
+    step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // embeddings.shape[1]))
+    for begin in range(0, len(embeddings), step):
+        rows = embeddings[begin : begin + step]
         nearest = nearest_rows(examples, rows, 1, "cosine", devices=devices, block=block)
         result[begin : begin + len(rows)] = 1 - nearest.distances[:, 0]
     return result
