@@ -45,14 +45,17 @@ def write_shards(folder: Path, n: int, d: int) -> None:
     """Writes shards of rows, of which each thousandth is a copy and each thousandth nearly so."""
     rng = np.random.default_rng(0)
     centers = 3 * rng.standard_normal((100, d), np.float32)
+    noise = rng.standard_normal((10_000, d), np.float32)  # twice added, which is quick to make
     for begin in range(0, n, SHARD_ROWS):
         size = min(SHARD_ROWS, n - begin)
         path = folder / f"x{begin // SHARD_ROWS}.npy"
         rows = np.lib.format.open_memmap(path, "w+", np.float16, (size, d))
         for first in range(0, size, 10_000):
             part = rows[first : first + 10_000]
-            groups = rng.integers(100, size=len(part))
-            part[:] = centers[groups] + rng.standard_normal(part.shape, np.float32)
+            made = centers[rng.integers(100, size=len(part))]
+            made += noise[rng.permutation(len(noise))[: len(part)]]
+            made += noise[: len(part)]
+            part[:] = made
             copies = np.arange(1000, len(part), 1000)
             part[copies] = part[copies - 1]
             part[copies - 2] = part[copies - 3] * np.float16(1.001)
