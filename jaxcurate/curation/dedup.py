@@ -35,6 +35,9 @@ from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
+"""Largest number of rows that are converted to float64 at a time."""
+_NUMBERS = 2**21
+"""Largest number of their entries, unless a single row has more."""
 _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
 
@@ -202,9 +205,10 @@ def content_digests(items: RowsLike) -> np.ndarray:
     out = np.empty((len(items), 2), np.uint64)
     floats = jnp.issubdtype(items.dtype, np.floating)
     for block in files.blocks(items):
-        for row, item in enumerate(items[block], block.start):
-            item = item + items.dtype.type(0) if floats else item
-            digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
+        rows = items[block]
+        rows = np.ascontiguousarray(rows + items.dtype.type(0) if floats else rows)
+        for row, data in enumerate(rows.reshape(len(rows), -1).view(np.uint8), block.start):
+            digest = hashlib.blake2b(data.data, digest_size=16)
             out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
 
@@ -247,14 +251,14 @@ def unit_rows(x: RowsLike, rows: np.ndarray, memory_limit: int | None) -> Iterat
             path = epath.Path(folder) / "unit"
             files.allocate(path, 4 * shape[0] * shape[1])
             unit = np.memmap(path, np.float32, "r+", shape=shape)
-        faults = []
-        for begin in range(0, len(rows), _CHUNK):
-            in_chunk = rows[begin : begin + _CHUNK]
+        faults, step = [], max(1, min(_CHUNK, _NUMBERS // shape[1]))
+        for begin in range(0, len(rows), step):
+            in_chunk = rows[begin : begin + step]
             chunk = x[in_chunk].astype(np.float64)
             if not np.isfinite(chunk).all():
                 faults.append(faults_of(chunk, in_chunk, beyond=False))
                 continue
-            unit[begin : begin + _CHUNK] = directions(chunk)
+            unit[begin : begin + step] = directions(chunk)
         refuse(faults, "x")
         yield unit
 
@@ -268,8 +272,9 @@ def _first_of_direction(unit: np.ndarray) -> np.ndarray:
         unit: float32 ``[n, d]``, rows of length 1 or 0.
     """
     first, group = first_of_same(content_digests(unit))
-    begins = range(0, len(first), _CHUNK)
-    is_zero = np.concatenate([~unit[first[begin : begin + _CHUNK]].any(axis=1) for begin in begins])
+    step = max(1, min(_CHUNK, _NUMBERS // unit.shape[1]))
+    parts = (first[begin : begin + step] for begin in range(0, len(first), step))
+    is_zero = np.concatenate([~unit[part].any(axis=1) for part in parts])
     return np.where(is_zero[group], np.arange(len(unit)), first[group])
 
 

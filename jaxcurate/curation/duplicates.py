@@ -17,6 +17,8 @@ from jaxcurate.runtime.devices import RowsLike
 
 KIND = "duplicates"
 _CHUNK = 16384
+_NUMBERS = 2**21
+"""Largest number of entries of rows that are converted to float64 at a time."""
 _SETTINGS = ("threshold", "rule")
 """Fields that the card holds; each of the others is an array in a file of its own."""
 
@@ -277,8 +279,9 @@ def with_similarities(duplicates: Duplicates, x: RowsLike) -> Duplicates:
     """
     similarity = duplicates.similarity.copy()
     unknown = np.flatnonzero(np.isnan(similarity))
-    for begin in range(0, len(unknown), _CHUNK):
-        rows = unknown[begin : begin + _CHUNK]
+    step = max(1, min(_CHUNK, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(unknown), step):
+        rows = unknown[begin : begin + step]
         sides = (duplicates.direction[r] for r in (rows, duplicates.representative[rows]))
         a, b = (directions(x[side]) for side in sides)
         similarity[rows] = np.einsum("nd,nd->n", a, b)

@@ -21,6 +21,7 @@ KIND = "filter"
 WANTED, UNWANTED = "wanted", "unwanted"
 """Names of the columns of similarities to wanted and to unwanted examples."""
 _ROWS_AT_ONCE = 2**16
+_NUMBERS_AT_ONCE = 2**24
 _MOST_EXAMPLES_A_BLOCK = 1024
 
 
@@ -236,15 +237,16 @@ def similarity_to(
     local = devices.local
     # Few examples are not padded to a block of many rows.
     block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / local.count)))
+    step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // embeddings.shape[1]))
 
     def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
         found = [np.zeros(0, np.float32)]
         for begin in begins:
-            rows = embeddings[begin : begin + _ROWS_AT_ONCE]
+            rows = embeddings[begin : begin + step]
             nearest = nearest_rows(examples, rows, 1, "cosine", devices=local, block=block)
             found.append(1 - nearest.distances[:, 0])
         return (np.concatenate(found),)
 
     # Each process reads a part of the rows.
-    (result,) = share(range(0, len(embeddings), _ROWS_AT_ONCE), measured, devices)
+    (result,) = share(range(0, len(embeddings), step), measured, devices)
     return result

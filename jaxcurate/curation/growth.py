@@ -25,6 +25,7 @@ FEW_CLUSTERS = 0.1
 _CHANCE = 0.05
 """Probability of as many far rows by chance above which no refit is due."""
 _CHUNK = 65536
+_NUMBERS = 2**22
 
 Verdict = Literal["keep", "refit branches", "refit"]
 
@@ -213,8 +214,9 @@ def rows_for_tree(tree: ClusterTree, x: RowsLike, *, all_of: bool = False) -> Ro
 def _distances(tree: ClusterTree, x: RowsLike, level: int, labels: np.ndarray) -> np.ndarray:
     """Returns the distance of each row to the centroid of its cluster, float64 ``[n]``."""
     centroids, out = tree.levels[level - 1].centroids, np.empty(len(x))
-    for begin in range(0, len(x), _CHUNK):
-        chunk = slice(begin, begin + _CHUNK)
+    step = max(1, min(_CHUNK, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(x), step):
+        chunk = slice(begin, begin + step)
         rows = np.asarray(x[chunk], np.float64)
         if tree.metric == "cosine":
             rows = directions(rows)

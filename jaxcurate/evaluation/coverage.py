@@ -16,7 +16,9 @@ from jaxcurate.runtime import processes
 from jaxcurate.runtime.devices import Devices, RowsLike
 
 _CENTROIDS = 65536
-"""Number of subset rows whose distances are computed at a time."""
+"""Largest number of subset rows whose distances are computed at a time."""
+_NUMBERS = 2**24
+"""Largest number of their entries, which are in memory several times."""
 
 
 class LevelBalance(NamedTuple):
@@ -135,8 +137,9 @@ def measure_coverage(
     normalizer = fit_normalizer(measured, metric=metric)
     chunks = chunked(RowView(measured, normalizer=normalizer), devices)
     nearest = np.full(len(measured), np.inf, np.float32)
-    for begin in range(0, len(rows), _CENTROIDS):  # bounds the memory for distances
-        centroids = normalizer.transform(x[rows[begin : begin + _CENTROIDS]])
+    step = max(1, min(_CENTROIDS, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(rows), step):  # bounds the memory for distances
+        centroids = normalizer.transform(x[rows[begin : begin + step]])
         nearest = np.minimum(nearest, assign_chunks(chunks, centroids)[1])
     distances = np.sqrt(nearest.astype(np.float64)) * normalizer.scale
     whole = len(measured) == len(x)

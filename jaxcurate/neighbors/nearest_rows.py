@@ -15,6 +15,8 @@ from jaxcurate.runtime.devices import ROWS, SAME, Devices, RowsLike, fetch
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
+_NUMBERS = 2**18
+"""Largest number of entries of rows that are converted to float64 at a time."""
 _QUERIES = 4096
 """Number of queries at a time: a device holds as many scores for each row of a block."""
 _DISTANCE_BYTES = 2**20
@@ -165,7 +167,10 @@ def _best(
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     """Returns rows divided by their lengths, float32. A row of zeros stays: cosine 0 to all."""
-    return directions(x).astype(np.float32)
+    out, step = np.empty(x.shape, np.float32), max(1, _NUMBERS // x.shape[1])
+    for begin in range(0, len(x), step):
+        out[begin : begin + step] = directions(x[begin : begin + step])
+    return out
 
 
 def directions(x: np.ndarray) -> np.ndarray:
