@@ -140,7 +140,7 @@ def make_step(
 def jit_step(
     settings: PretrainConfig, data: Input, mesh: jax.sharding.Mesh, shardings: State
 ) -> jax.stages.Wrapped:
-    """Returns the function of :func:`make_step` as the loop compiles it: the old state is donated."""
+    """Returns the function of :func:`make_step` as the loop compiles it: old states are donated."""
     return jax.jit(
         make_step(settings, data, mesh, shardings),
         donate_argnums=0,
