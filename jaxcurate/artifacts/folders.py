@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts import exchange, temporary
+from jaxcurate.artifacts import bucket_folder, exchange, temporary
 from jaxcurate.artifacts.files import (
     MOVE_AWAY,
     DamagedError,
@@ -16,7 +16,7 @@ from jaxcurate.artifacts.files import (
     sha256,
     sync,
 )
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import exists, is_folder, parsed, read_text
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.artifacts.new_folder import (
     CARD,
@@ -64,6 +64,11 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
     path = epath.Path(path).expanduser()
     run = about.get("run")
     check_replaceable(path, kind, run)
+    if not is_local(path):
+        check = lambda: check_replaceable(path, kind, run)
+        with bucket_folder.written(path, about, kind, check) as folder:
+            yield folder
+        return
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -129,15 +134,17 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
     path = epath.Path(path)
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
-    if not path.exists():
+    if not exists(path):
         _check_parents(path)
         return
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(f"{path} is a file in the place of a folder: {MOVE_AWAY}")
     there = sizes_in(path)
     if not there:
         return
     if CARD not in there:
+        if not is_local(path) and bucket_folder.is_unfinished(path, there):
+            return
         raise InputError(
             f"{path} was not written by jaxcurate (it has no {CARD}) and is left as it is: "
             f"{MOVE_AWAY}"
@@ -201,7 +208,7 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
         True
     """
     path = epath.Path(path)
-    if not (path / CARD).exists():
+    if not exists(path / CARD):
         return None
     card, there = _parsed_card(path), sizes_in(path)
     card.pop(CHECKSUM, None)
@@ -220,7 +227,7 @@ def _parsed_card(path: epath.Path) -> dict[str, Any]:
     if is_local(path) and not os.path.isfile(path / CARD):  # reading a pipe would wait forever
         raise DamagedError(f"{path / CARD} is no regular file")
     try:
-        card = parsed((path / CARD).read_text())
+        card = parsed(read_text(path / CARD))
         checksum = fingerprint({name: card[name] for name in card if name != CHECKSUM})
         for name, entry in card["files"].items():
             if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
@@ -266,7 +273,10 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
         5
     """
     path, card = epath.Path(path), check_sizes(path)
+    same = set() if is_local(path) else bucket_folder.unaltered(path, card)
     for name, entry in card["files"].items():
+        if name in same:
+            continue
         is_link = entry.get("link") and os.path.islink(path / name)
         digest = target_sha256 if is_link else sha256
         if digest(path / name) != entry["sha256"]:

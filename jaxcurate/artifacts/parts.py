@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts.local import is_folder, is_local, names_in
 from jaxcurate.checks import InputError
 
 KIND = "part"
@@ -66,14 +67,11 @@ class Parts:
 
     def remove(self) -> None:
         """Removes all parts, whatever they were made from, unless another run wrote them."""
-        if not self.path.is_dir():
-            return
-        for path in self.path.iterdir():
+        for path in [self.path / name for name in names_in(self.path)]:
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
-                with temporary.beside(path) as place:
-                    path.rename(place / path.name)
-        if not any(self.path.iterdir()):
+                temporary.discard(path)
+        if is_local(self.path) and self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     def check_replaceable(self, run: str) -> None:
@@ -82,10 +80,9 @@ class Parts:
         Raises:
             InputError: the message names it.
         """
-        if self.path.is_dir():
-            for path in self.path.iterdir():
-                if path.is_dir() and path.name.isdigit():
-                    folders.check_replaceable(path, KIND, run)
+        for path in [self.path / name for name in names_in(self.path) if name.isdigit()]:
+            if is_folder(path):
+                folders.check_replaceable(path, KIND, run)
 
     def _card(self, index: int) -> dict[str, Any] | None:
         """Returns the card of a whole part of this work, or None."""

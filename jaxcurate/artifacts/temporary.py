@@ -10,11 +10,11 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts.local import parsed, write_errors
+from jaxcurate.artifacts.local import is_local, parsed, write_errors
 from jaxcurate.artifacts.owner import Owner
 
-_MARK = "jaxcurate-temporary.json"
-"""File with the token of the folder's name and the process that made it."""
+MARK = "jaxcurate-temporary.json"
+"""Name of the file with the token of the folder's name and the process that made it."""
 _NAME = re.compile(r"\.jaxcurate-(?P<token>[0-9a-f]{32})-(?P<pid>\d+)-(?P<started>\d*)\.tmp")
 OLD = "old"
 """Name, within a temporary folder, of the former content of its target."""
@@ -47,8 +47,8 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
     try:
         mark = {"token": token, "target": path.name, **owner._asdict()}
         text = json.dumps(mark)
-        with write_errors(folder / _MARK, len(text)):
-            (folder / _MARK).write_text(text)
+        with write_errors(folder / MARK, len(text)):
+            (folder / MARK).write_text(text)
         yield folder
     finally:
         _remove(folder)
@@ -61,6 +61,11 @@ def clean(parent: epath.Path) -> None:
     machine. If a process was killed between two renames, the folder that it was about to replace
     is moved back.
     """
+    if not is_local(parent):
+        from jaxcurate.artifacts import bucket_folder  # which is about files, as this is for them
+
+        bucket_folder.clean(parent)
+        return
     for folder in parent.glob(".jaxcurate-*.tmp"):
         if not (name := _NAME.fullmatch(folder.name)) or not folder.is_dir():
             continue
@@ -68,7 +73,7 @@ def clean(parent: epath.Path) -> None:
         if mark is None:
             # With nothing but an unfinished mark, the process was killed while it made the folder.
             maker = Owner.current()._replace(pid=int(name["pid"]), started=name["started"])
-            unfinished = {entry.name for entry in folder.iterdir()} <= {_MARK}
+            unfinished = {entry.name for entry in folder.iterdir()} <= {MARK}
             if unfinished and maker.is_running() is False:
                 _remove(folder)
             continue
@@ -77,6 +82,30 @@ def clean(parent: epath.Path) -> None:
             if (folder / OLD).exists() and not (parent / target).exists():  # between two renames
                 (folder / OLD).rename(parent / target)
             _remove(folder)
+
+
+def discard(path: epath.Path) -> None:
+    """Removes a folder, which disappears as a whole.
+
+    Args:
+        path: folder with a card.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     folder = epath.Path(work) / "state"
+        ...     folder.mkdir()
+        ...     discard(folder)
+        ...     folder.exists()
+        False
+    """
+    if not is_local(path):
+        from jaxcurate.artifacts import bucket_folder
+
+        bucket_folder.discard(path)
+        return
+    with beside(path) as place:
+        path.rename(place / path.name)
 
 
 def is_temporary(name: str) -> bool:
@@ -91,7 +120,7 @@ def is_temporary(name: str) -> bool:
 
 def _read_mark(folder: epath.Path) -> tuple[str, str, Owner] | None:
     try:
-        mark = parsed((folder / _MARK).read_text())
+        mark = parsed((folder / MARK).read_text())
         token, target, owner = mark["token"], mark["target"], Owner.from_plain(mark)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -110,6 +139,6 @@ def _is_name(target: Any) -> bool:
 def _remove(folder: epath.Path) -> None:
     """Removes a temporary folder, its mark last, so that it stays marked if a kill interrupts."""
     for entry in folder.iterdir():
-        if entry.name != _MARK:
+        if entry.name != MARK:
             entry.rmtree(missing_ok=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     folder.rmtree(missing_ok=True)

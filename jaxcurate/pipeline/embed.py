@@ -15,6 +15,7 @@ from etils import epath
 
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.local import read_text
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import KIND, Block, fill_pool, stored_blocks, write_pool
 from jaxcurate.checks import InputError
@@ -208,7 +209,7 @@ def _left_out(context: Context, parts: Parts) -> list[list[str]]:
     """Returns id and reason of everything that was skipped, without a row first."""
     left_out = skipped_by(context.items.source)
     for index in range(len(parts.cards)):
-        left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
+        left_out += json.loads(read_text(parts.folder(index) / _SKIPPED))
     return left_out
 
 

@@ -11,6 +11,7 @@ from etils import epath
 
 from jaxcurate import training
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import read_text
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
@@ -269,7 +270,7 @@ def _records(parts: Parts, index: int) -> list[Record]:
         return []
     folder = parts.folder(index)
     folders.check_files(folder)
-    lines = (folder / RUNS).read_text().splitlines()
+    lines = read_text(folder / RUNS).splitlines()
     losses = files.load_array(folder / _LOSSES)
     return [Record.from_line(line, curve) for line, curve in zip(lines, losses, strict=True)]
 
