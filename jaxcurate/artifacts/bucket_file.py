@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from jaxcurate.artifacts import bucket
+from jaxcurate.artifacts.bucket_errors import errors, is_of_store
 
 PART_BYTES = 2**25
 """Size of the first parts, and of the beginning that stays in memory until the end."""
@@ -98,7 +99,7 @@ class BucketFile(io.RawIOBase):
                 if self._part:
                     self._send()
                 assert self._sent is not None
-                with bucket.errors(self._path):
+                with errors(self._path):
                     self._sent.finish(bytes(self._head))
         except BaseException:
             self.abandon()
@@ -118,7 +119,7 @@ class BucketFile(io.RawIOBase):
         super().close()
 
     def _send(self) -> None:
-        with bucket.errors(self._path):
+        with errors(self._path):
             if self._sent is None:
                 is_s3 = os.fspath(self._path).startswith("s3://")
                 self._sent = (_S3Parts if is_s3 else _GcsParts)(self._path, self._made_by)
@@ -177,7 +178,7 @@ class _S3Parts(_Parts):
         try:
             self._fs.call_s3("abort_multipart_upload", **self._where)
         except Exception as error:  # the error that led here is the one to show
-            if not bucket.is_of_store(error):
+            if not is_of_store(error):
                 raise
 
     def _put(self, number: int, data: bytes) -> None:
@@ -210,7 +211,7 @@ class _GcsParts(_Parts):
             self._tail.discard()
             bucket.remove(self._names)
         except Exception as error:  # the error that led here is the one to show
-            if not bucket.is_of_store(error):
+            if not is_of_store(error):
                 raise
 
     def _compose(self) -> None:

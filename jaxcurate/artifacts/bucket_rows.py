@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import bucket
+from jaxcurate.artifacts.bucket_errors import errors
 from jaxcurate.checks import InputError
 
 LEAST_BYTES = 2**28
@@ -170,7 +171,7 @@ class BucketRows:
         width = self._row_bytes
         starts = [self._offset + begin * width for begin, _ in parts]
         ends = [self._offset + end * width for _, end in parts]
-        with bucket.errors(self._path):
+        with errors(self._path):
             found = self._fs.cat_ranges([self._name] * len(parts), starts, ends, on_error="raise")
         blocks = []
         for data, start, end in zip(found, starts, ends, strict=True):
@@ -216,7 +217,7 @@ def header_of(path: epath.Path) -> tuple[tuple[int, ...], np.dtype, int, int]:
         ValueError: the object is no complete ``.npy`` file of rows.
         InputError: there is no such object, or the store cannot be reached.
     """
-    with bucket.errors(path):
+    with errors(path):
         fs = bucket.system(path)
         data = io.BytesIO(fs.cat_file(str(path), start=0, end=_HEADER_BYTES))
         n_bytes = fs.info(str(path))["size"]
@@ -251,5 +252,5 @@ def load(path: epath.Path, *, lazily: bool) -> "np.ndarray | BucketRows":
         rows = BucketRows(path)
         if rows.ndim > 1:
             return rows
-    with bucket.errors(path):
+    with errors(path):
         return np.load(io.BytesIO(bucket.read_all(path, n_bytes)), allow_pickle=False)

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import bucket, bucket_rows, temporary
+from jaxcurate.artifacts.bucket_errors import errors
 from jaxcurate.artifacts.bucket_file import BucketFile
 from jaxcurate.artifacts.local import exists, is_folder, is_local, read_text, write_errors
 from jaxcurate.artifacts.lock import check_held
@@ -290,7 +291,7 @@ def _opened(path: epath.Path) -> Iterator[Any]:
         with path.open("rb") as file:
             yield file
     else:
-        with bucket.errors(path), bucket.system(path).open(os.fspath(path), "rb") as file:
+        with errors(path), bucket.system(path).open(os.fspath(path), "rb") as file:
             yield file
 
 

@@ -67,6 +67,7 @@ class Parts:
 
     def remove(self) -> None:
         """Removes all parts, whatever they were made from, unless another run wrote them."""
+        temporary.clean(self.path)
         for path in [self.path / name for name in names_in(self.path)]:
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)

@@ -31,6 +31,7 @@ from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
 from jaxcurate.pipeline.training_items import TrainingItems, tokenizer_file
+from jaxcurate.training.checkpoint import check_place
 
 KIND = "evaluation"
 RUNS = "runs.jsonl"
@@ -66,6 +67,8 @@ class Evaluate(Stage):
         context.check_source(chosen, embeds=bool(context.items.reference_inputs_of_arms))
         for path in context.settings.evaluate.manifest_paths.values():
             manifest_file(path)
+        if context.settings.evaluate.parallel == "batch":
+            check_place(context.path)
         if context.settings.evaluate.arms:
             context.items.extra_tests  # noqa: B018  opens them
             try:

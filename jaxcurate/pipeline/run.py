@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate.artifacts import bucket, folders, temporary
+from jaxcurate.artifacts import folders, temporary
+from jaxcurate.artifacts.bucket_errors import any_errors
 from jaxcurate.artifacts.local import exists, is_folder
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError, check_choice
@@ -100,7 +101,7 @@ class Pipeline:
         Raises:
             InputError: a stage cannot run. If possible, it is raised before anything is written.
         """
-        with bucket.any_errors(self.path):
+        with any_errors(self.path):
             self._run(self.chosen if stages is None else tuple(stages))
 
     def _run(self, names: Sequence[str]) -> None:
@@ -118,7 +119,7 @@ class Pipeline:
     def status(self) -> list[Status]:
         """Returns the state of every stage, without changing anything."""
         states = {name: self._known[name].state for name in self.chosen}
-        with bucket.any_errors(self.path):
+        with any_errors(self.path):
             return [
                 Status(name, state(self.context), str(self.context.folder(name)))
                 for name, state in states.items()
