@@ -22,6 +22,9 @@ MADE_BY = "jaxcurate"
 """Entry in the metadata of each object of an unfinished folder: the token of its writing."""
 _AT_ONCE = 16
 """Number of requests for single objects that are made at a time."""
+_MOST_KNOWN = 256
+_known: dict[str, tuple[str, bytes]] = {}
+"""Checksum and content of small objects that were read, by their paths."""
 _RANGE_BYTES = 2**24
 """Largest size of a range that one request reads."""
 _MOST_KEYS = 1000
@@ -97,9 +100,15 @@ def is_file(path: epath.PathLike) -> bool:
 def info(path: epath.PathLike) -> dict[str, Any] | None:
     """Returns the description of an object by the store, or None if there is no such object."""
     with errors(path):
-        fs = system(path)
+        fs, name = system(path), os.fspath(path)
         try:
-            found = fs.info(os.fspath(path))
+            if name.startswith("s3://"):  # info would look for a folder too
+                bucket, key, _ = fs.split_path(name)
+                if not key:
+                    return None
+                head = fs.call_s3("head_object", Bucket=bucket, Key=key)
+                return {"size": head["ContentLength"], **head}
+            found = fs.info(name)
         except FileNotFoundError:
             return None
     return found if found["type"] == "file" and not found["name"].endswith("/") else None
@@ -155,6 +164,24 @@ def read(path: epath.PathLike) -> bytes | None:
             return system(path).cat_file(os.fspath(path))
         except FileNotFoundError:
             return None
+
+
+def read_known(path: epath.PathLike, tag: str) -> bytes | None:
+    """Returns the content of a small object, which is not read again while its checksum stays.
+
+    Args:
+        path: path of the object.
+        tag: its checksum, by a listing just now.
+    """
+    name = os.fspath(path)
+    if tag and _known.get(name, ("", b""))[0] == tag:
+        return _known[name][1]
+    data = read(path)
+    if data is not None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[name] = tag, data
+    return data
 
 
 def read_all(path: epath.PathLike, n_bytes: int) -> bytes:

@@ -83,7 +83,7 @@ def written(
         else:
             check_held(path)
             folder.finish(about)
-        _remove(mark)
+        _remove(mark, aside=bool(there))
     except BaseException:
         # Without the store, the next run removes what is left.
         with contextlib.suppress(InputError):
@@ -179,6 +179,7 @@ def _settle(mark: Mark) -> None:
             ours = [path for path, token in zip(paths, tokens, strict=True) if token == mark.token]
             bucket.remove(ours)
             bucket.abort_uploads(mark.target)
+    bucket.abort_uploads(mark.place)
     _remove(mark)
 
 
@@ -204,11 +205,11 @@ def _replace(mark: Mark) -> None:
         bucket.write(target / CARD, card_text(card).encode(), mark.token)
 
 
-def _remove(mark: Mark) -> None:
-    """Removes what is aside, the mark last."""
-    there = bucket.listing(mark.place)
-    bucket.remove([mark.place / name for name in there if name != MARK])
-    bucket.abort_uploads(mark.place)
+def _remove(mark: Mark, *, aside: bool = True) -> None:
+    """Removes what is aside, if there may be something, and the mark last."""
+    if aside:
+        there = bucket.listing(mark.place)
+        bucket.remove([mark.place / name for name in there if name != MARK])
     bucket.remove([mark.place / MARK])
 
 

@@ -1,6 +1,8 @@
 """Rows of a ``.npy`` object in a bucket, read by ranges of bytes when they are indexed."""
 
+import errno
 import io
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -247,7 +249,10 @@ def load(path: epath.Path, *, lazily: bool) -> "np.ndarray | BucketRows":
     Raises:
         ValueError: the object is no complete ``.npy`` file of rows.
     """
-    n_bytes = int((bucket.info(path) or {"size": 0})["size"])
+    found = bucket.info(path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    n_bytes = int(found["size"])
     if lazily and n_bytes >= LEAST_BYTES:
         rows = BucketRows(path)
         if rows.ndim > 1:
