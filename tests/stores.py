@@ -2,14 +2,15 @@
 
 import contextlib
 import importlib.util
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
+import fsspec
 import pytest
+from etils.epath import backend
 
 BUCKET = "bucket"
 SERVERS = {
@@ -75,15 +76,17 @@ def _make_bucket(scheme, port, server):
 
 
 @contextlib.contextmanager
-def variables(values):
-    """Sets environment variables during the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def connected(scheme):
+    """Runs an emulator, and sends all requests of a scheme to it during the block."""
+    with emulated(scheme) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(scheme, port).items():
+            patch.setenv(name, value)
+        _forget(scheme)
+        yield f"{scheme}://{BUCKET}"
+        _forget(scheme)
+
+
+def _forget(scheme):
+    """Lets the next path of a scheme open a new connection."""
+    fsspec.get_filesystem_class(scheme).clear_instance_cache()
+    backend._FileSystemSpecBackend._get_filesystem.cache_clear()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from etils import epath
 from etils.epath import backend
-from stores import emulated, environment, free_port, variables
+from stores import connected, free_port
 
 from jaxcurate.artifacts import (
     bucket,
@@ -46,8 +46,8 @@ AWAY = DEAD._replace(host="elsewhere")
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
 def store(request):
-    with emulated(request.param) as port, variables(environment(request.param, port)):
-        yield f"{request.param}://bucket"
+    with connected(request.param) as root:
+        yield root
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def names(place):
 
 def test_an_object_is_written_in_one_piece_or_in_parts(place, monkeypatch):
     monkeypatch.setattr(bucket_file, "PART_BYTES", 5 * 2**20)  # S3 takes no smaller parts
-    for n_rows in (10, 30_000, 230_000):
+    for n_rows in (10, 200_000):
         rows = RNG.normal(size=(n_rows, 8)).astype(np.float32)
         path = place / f"{n_rows}.npy"
         with files.NewFile(path, "token") as file, RowFile(file) as writer:
@@ -86,7 +86,7 @@ def test_an_object_is_written_in_one_piece_or_in_parts(place, monkeypatch):
         assert np.array_equal(np.load(bucket_rows.io.BytesIO(whole)), rows)
         assert file.sha256() == files.sha256(path) and file.n_bytes == len(whole)
         assert bucket.made_by([path]) == ["token"]
-    assert len(names(place)) == 3
+    assert len(names(place)) == 2
 
 
 def test_half_of_an_object_never_appears(place, monkeypatch):
@@ -154,7 +154,7 @@ def test_rows_are_read_by_ranges(place, monkeypatch):
         files.save_array(file, x)
     assert isinstance(files.load_array(place / "x.npy", mmap=True), np.ndarray)  # it is small
     monkeypatch.setattr(bucket_rows, "LEAST_BYTES", 0)
-    monkeypatch.setattr(bucket_rows, "RANGE_BYTES", 24 * 300)
+    monkeypatch.setattr(bucket_rows, "RANGE_BYTES", 24 * 450)
     monkeypatch.setattr(bucket_rows, "_NEAR_BYTES", 24 * 3)
     rows = files.load_array(place / "x.npy", mmap=True)
     assert isinstance(rows, bucket_rows.BucketRows)
@@ -361,7 +361,7 @@ def killed_after(monkeypatch, n, work):
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_kill_at_any_request_loses_nothing(place, monkeypatch, is_new):
-    if is_new and str(place).startswith("gs://"):
+    if str(place).startswith("gs://"):
         pytest.skip("these requests are the same for both stores")
     bucket.write(place / "theirs.txt", b"theirs")
     for n in itertools.count():
