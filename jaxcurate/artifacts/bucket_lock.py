@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from etils import epath
 
 from jaxcurate.artifacts import bucket
-from jaxcurate.artifacts.lock import (
+from jaxcurate.artifacts.holder import (
     BEAT_SECONDS,
     OBSERVED_SECONDS,
     POLL_SECONDS,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.local import exists
 from jaxcurate.checks import InputError
 
@@ -77,4 +77,4 @@ class Checkpoint:
         with contextlib.suppress(InputError):
             folders.check_replaceable(self._path, KIND, self._run)
             if exists(self._path):
-                temporary.discard(self._path)
+                folders.discard(self._path)

@@ -105,9 +105,9 @@ class NewFile(io.RawIOBase):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_in_bucket", True):
-            return  # nobody closed it, and half of an object must not appear
-        self.close()
+        # Half of an object must not appear because nobody closed it.
+        if hasattr(self, "_file") and not self._in_bucket:
+            self.close()
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the closed file, in hexadecimal."""

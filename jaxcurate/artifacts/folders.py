@@ -108,6 +108,39 @@ def _check_after(
         raise
 
 
+def clean(parent: epath.Path) -> None:
+    """Removes what ended processes left below a folder (:func:`temporary.clean`).
+
+    In a bucket, a replacement that a process had begun is finished.
+    """
+    if is_local(parent):
+        temporary.clean(parent)
+    else:
+        bucket_folder.clean(parent)
+
+
+def discard(path: epath.Path) -> None:
+    """Removes a folder with a card.
+
+    Args:
+        path: path of the folder.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {}, "notes"):
+        ...         pass
+        ...     discard(epath.Path(work) / "notes")
+        ...     read_card(f"{work}/notes") is None
+        True
+    """
+    if not is_local(path):
+        bucket_folder.discard(path)
+        return
+    with temporary.beside(path) as place:
+        path.rename(place / path.name)
+
+
 def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -> None:
     """Refuses a path that holds something that jaxcurate did not write.
 

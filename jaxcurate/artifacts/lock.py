@@ -9,40 +9,27 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from etils import epath
 
 from jaxcurate.artifacts import bucket
-from jaxcurate.artifacts.local import is_local, parsed, write_errors
+from jaxcurate.artifacts.bucket_lock import locked_object, read_holder
+from jaxcurate.artifacts.holder import (
+    BEAT_SECONDS,
+    OBSERVED_SECONDS,
+    POLL_SECONDS,
+    SILENT_SECONDS,
+    Holder,
+    in_use,
+    parsed_holder,
+)
+from jaxcurate.artifacts.local import is_local, write_errors
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
 
 NAME = ".jaxcurate.lock"
 """Name of the lock file in a work directory while a command writes there."""
-BEAT_SECONDS = 10.0
-"""Seconds between two touches of the file, which show other machines that its holder runs."""
-SILENT_SECONDS = 120.0
-"""Age of the last touch beyond which a holder on another machine is observed."""
-OBSERVED_SECONDS = 35.0
-"""Observed seconds without a touch after which that holder counts as ended."""
-POLL_SECONDS = 0.5
-"""Seconds between two looks at a lock that is waited for."""
 _GUARD_SECONDS = 5.0
-
-
-class Holder(NamedTuple):
-    """Holder of a lock, as named in its file."""
-
-    token: str
-    """Token that all processes of one run share."""
-    owner: Owner
-    """Process that took the lock."""
-    since: str
-    """Date and time at which the lock was taken."""
-
-    def __str__(self) -> str:
-        return f"{self.owner}, since {self.since}"
 
 
 class Lock:
@@ -138,8 +125,6 @@ def locked(
         bucket.check_name(folder)
         if bucket.is_file(folder):
             raise InputError(f"{folder} is a file, not a work directory")
-        from jaxcurate.artifacts.bucket_lock import locked_object  # which needs what is here
-
         with locked_object(folder / NAME, token, wait, say), _noted(folder, token) as held:
             yield held
         return
@@ -194,14 +179,6 @@ def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None
             say(f"waiting for {holder or 'a process that starts'}")
             waiting = True
         time.sleep(POLL_SECONDS)
-
-
-def in_use(folder: epath.Path, holder: Holder | None) -> InputError:
-    """Returns the error about a work directory that another run has locked."""
-    return InputError(
-        f"{folder} is in use by {holder or 'a process that starts'}; wait for it (--wait does), "
-        "end it, or choose another work directory"
-    )
 
 
 @contextmanager
@@ -284,24 +261,10 @@ def _release(path: epath.Path, token: str) -> None:
 
 def _read(path: epath.Path) -> Holder | None:
     if not is_local(path):
-        return parsed_holder((bucket.read(path) or b"").decode(errors="replace"))
+        return read_holder(path)
     try:
         return parsed_holder(path.read_text())
     except OSError:
-        return None
-
-
-def parsed_holder(text: str) -> Holder | None:
-    """Returns the holder, or None if a killed process left the file empty or half written.
-
-    Examples:
-        >>> parsed_holder("{") is None
-        True
-    """
-    try:
-        plain = parsed(text)
-        return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))
-    except (ValueError, KeyError, TypeError):
         return None
 
 

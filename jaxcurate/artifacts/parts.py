@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.local import is_folder, is_local, names_in
 from jaxcurate.checks import InputError
 
@@ -67,11 +67,11 @@ class Parts:
 
     def remove(self) -> None:
         """Removes all parts, whatever they were made from, unless another run wrote them."""
-        temporary.clean(self.path)
+        folders.clean(self.path)
         for path in [self.path / name for name in names_in(self.path)]:
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
-                temporary.discard(path)
+                folders.discard(path)
         if is_local(self.path) and self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts.local import is_local, parsed, write_errors
+from jaxcurate.artifacts.local import parsed, write_errors
 from jaxcurate.artifacts.owner import Owner
 
 MARK = "jaxcurate-temporary.json"
@@ -61,11 +61,6 @@ def clean(parent: epath.Path) -> None:
     machine. If a process was killed between two renames, the folder that it was about to replace
     is moved back.
     """
-    if not is_local(parent):
-        from jaxcurate.artifacts import bucket_folder  # which is about files, as this is for them
-
-        bucket_folder.clean(parent)
-        return
     for folder in parent.glob(".jaxcurate-*.tmp"):
         if not (name := _NAME.fullmatch(folder.name)) or not folder.is_dir():
             continue
@@ -82,30 +77,6 @@ def clean(parent: epath.Path) -> None:
             if (folder / OLD).exists() and not (parent / target).exists():  # between two renames
                 (folder / OLD).rename(parent / target)
             _remove(folder)
-
-
-def discard(path: epath.Path) -> None:
-    """Removes a folder, which disappears as a whole.
-
-    Args:
-        path: folder with a card.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as work:
-        ...     folder = epath.Path(work) / "state"
-        ...     folder.mkdir()
-        ...     discard(folder)
-        ...     folder.exists()
-        False
-    """
-    if not is_local(path):
-        from jaxcurate.artifacts import bucket_folder
-
-        bucket_folder.discard(path)
-        return
-    with beside(path) as place:
-        path.rename(place / path.name)
 
 
 def is_temporary(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate.artifacts import folders, temporary
+from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.bucket_errors import any_errors
 from jaxcurate.artifacts.local import exists, is_folder
 from jaxcurate.artifacts.lock import Lock, locked
@@ -180,7 +180,7 @@ class Pipeline:
         outputs = self.context.outputs.values()
         for parent in {self.path, *(output.path.parent for output in outputs)}:
             if is_folder(parent):
-                temporary.clean(parent)
+                folders.clean(parent)
 
     def _card(self, stage: Stage, **more: Any) -> dict[str, Any]:
         """Returns the card of the folder of a stage."""

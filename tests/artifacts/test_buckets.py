@@ -373,7 +373,7 @@ def test_a_kill_at_any_request_loses_nothing(place, monkeypatch, is_new):
         assert card is None or folders.check_files(path) == card
         if killed:
             folders.check_replaceable(path, KIND)
-        temporary.clean(place)
+        folders.clean(place)
         card = folders.read_card(path)
         assert (card or {}).get("seed") in ((None, 2) if is_new else (1, 2))
         left = names(path)
@@ -395,9 +395,9 @@ def test_a_kill_at_any_request_loses_nothing(place, monkeypatch, is_new):
 def test_a_kill_while_a_folder_is_removed(place, monkeypatch):
     for n in itertools.count():
         write(place / f"n{n}")
-        killed = killed_after(monkeypatch, n, functools.partial(temporary.discard, place / f"n{n}"))
+        killed = killed_after(monkeypatch, n, functools.partial(folders.discard, place / f"n{n}"))
         card = folders.read_card(place / f"n{n}")
-        temporary.clean(place)
+        folders.clean(place)
         assert names(place / f"n{n}") == ([] if card is None else ["a.txt", "card.json"])
         if not killed:
             break
@@ -420,7 +420,7 @@ def test_what_another_machine_left_goes_with_the_next_lock(place, monkeypatch):
                 raise Killed
 
     left_behind()  # without a lock: it may still run
-    temporary.clean(place)
+    folders.clean(place)
     assert "n/a.txt" in names(place)
     with pytest.raises(InputError, match=r"is being written by process \d+ on elsewhere"):
         write(place / "n")
@@ -429,7 +429,7 @@ def test_what_another_machine_left_goes_with_the_next_lock(place, monkeypatch):
     left_behind()
     monkeypatch.undo()
     with locked(place):
-        temporary.clean(place)
+        folders.clean(place)
         assert names(place) == [NAME]
 
 
