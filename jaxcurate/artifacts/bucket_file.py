@@ -148,9 +148,8 @@ class _S3Parts(_Parts):
 
     def __init__(self, path: epath.Path, made_by: str | None) -> None:
         self._fs = bucket.system(path)
-        self._where = dict(
-            zip(("Bucket", "Key"), self._fs.split_path(os.fspath(path)), strict=False)
-        )
+        bucket_name, key, _ = self._fs.split_path(os.fspath(path))
+        self._where: dict[str, str] = dict(Bucket=bucket_name, Key=key)
         about = bucket.metadata(path, made_by)
         begun = self._fs.call_s3("create_multipart_upload", **self._where, **about)
         self._where["UploadId"] = begun["UploadId"]
