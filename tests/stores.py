@@ -43,7 +43,7 @@ def free_port():
 def emulated(scheme):
     """Runs an emulator with one empty bucket, and yields its port."""
     client, emulator, arguments = SERVERS[scheme]
-    for package in (client, emulator):
+    for package in (client, emulator, *(["flask_cors"] if scheme == "s3" else [])):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install -e '.[test]'")
     port = free_port()
