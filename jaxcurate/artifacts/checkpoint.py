@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import exists
 from jaxcurate.checks import InputError
 
 KIND = "checkpoint"
@@ -75,7 +76,5 @@ class Checkpoint:
         """Removes the state, whatever it was made from, unless another run wrote it."""
         with contextlib.suppress(InputError):
             folders.check_replaceable(self._path, KIND, self._run)
-            if not self._path.exists():
-                return
-            with temporary.beside(self._path) as place:
-                self._path.rename(place / self._path.name)
+            if exists(self._path):
+                folders.discard(self._path)

@@ -6,16 +6,18 @@ import io
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
 from typing import IO, Any, cast
 
 import numpy as np
 from etils import epath
 
-from jaxcurate.artifacts import temporary
-from jaxcurate.artifacts.local import is_local, write_errors
+from jaxcurate.artifacts import bucket, bucket_rows, temporary
+from jaxcurate.artifacts.bucket_errors import errors
+from jaxcurate.artifacts.bucket_file import BucketFile
+from jaxcurate.artifacts.local import exists, is_folder, is_local, read_text, write_errors
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
 from jaxcurate.runtime.devices import RowsLike
@@ -32,26 +34,27 @@ class DamagedError(InputError):
 class NewFile(io.RawIOBase):
     """New file that is hashed while it is written, with errors that name it and its size.
 
-    If the path is not local, the bytes are gathered in a temporary file and copied at the end.
+    An object of a bucket is sent while it is written, and appears when the file is closed.
 
     Args:
         path: path that does not exist yet.
+        made_by: token of the writing that an object of a bucket belongs to.
 
     Raises:
         InputError: the file cannot be made, or the disk becomes full while it is written.
     """
 
-    def __init__(self, path: epath.Path) -> None:
+    def __init__(self, path: epath.Path, made_by: str | None = None) -> None:
         super().__init__()
         self.path = path
+        self._in_bucket = not is_local(path)
         self.n_bytes = 0
         """Size of the file so far."""
         self._sha256: Any = hashlib.sha256()  # None once a part is overwritten
         with write_errors(path):
-            local = is_local(path)
             # Closed by close(), with this object.
-            file = open(path, "xb") if local else tempfile.TemporaryFile()  # noqa: SIM115
-            self._file: IO[bytes] = file
+            file = open(path, "xb") if is_local(path) else BucketFile(path, made_by)  # noqa: SIM115
+            self._file: IO[bytes] | BucketFile = file
 
     def write(self, data: Any) -> int:
         """Writes all of ``data`` and returns its size in bytes."""
@@ -89,12 +92,24 @@ class NewFile(io.RawIOBase):
         try:
             with write_errors(self.path, self.n_bytes), self._file:
                 self._file.flush()
-                if not is_local(self.path):
-                    self._file.seek(0)
-                    with self.path.open("wb") as file:
-                        shutil.copyfileobj(self._file, file, _BLOCK_BYTES)
         finally:
             super().close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and isinstance(self._file, BucketFile):
+            self._file.abandon()  # half of an object must not appear
+            super().close()
+        self.close()
+
+    def __del__(self) -> None:
+        # Half of an object must not appear because nobody closed it.
+        if hasattr(self, "_file") and not self._in_bucket:
+            self.close()
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the closed file, in hexadecimal."""
@@ -125,6 +140,10 @@ def write_text(
     path = epath.Path(path)
     if is_ours is not None:
         check_text(path, is_ours)
+    if not is_local(path):
+        check_held(path)
+        bucket.write(path, text.encode())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.beside(path) as folder:
         with NewFile(folder / path.name) as file:
@@ -154,13 +173,13 @@ another work directory
     """
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path} is a folder in the place of a file: {MOVE_AWAY}")
     if is_local(path) and path.exists() and not os.path.isfile(path):
         raise InputError(f"{path} is not a regular file: {MOVE_AWAY}")
-    if path.exists():
+    if exists(path):
         try:
-            ours = is_ours(path.read_text())
+            ours = is_ours(read_text(path))
         except UnicodeDecodeError:
             ours = False
         if not ours:
@@ -221,12 +240,13 @@ def save_array(file: IO[bytes] | io.RawIOBase, array: np.ndarray) -> None:
     np.save(file, array, allow_pickle=False)  # type: ignore[arg-type]
 
 
-def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
+def load_array(path: epath.Path, *, mmap: bool = False) -> Any:
     """Reads a ``.npy`` file, never a pickle.
 
     Args:
         path: path of the file.
-        mmap: open the file as a memory map. A file that is not local is copied first.
+        mmap: open the file as a memory map. Large rows in a bucket are read when they are indexed
+            (:class:`jaxcurate.artifacts.bucket_rows.BucketRows`).
 
     Raises:
         DamagedError: the file is no complete ``.npy`` file.
@@ -243,13 +263,10 @@ def load_array(path: epath.Path, *, mmap: bool = False) -> np.ndarray:
     try:
         if mmap and is_local(path):
             return np.load(os.fspath(path), mmap_mode="r", allow_pickle=False)
+        if not is_local(path):
+            return bucket_rows.load(path, lazily=mmap)
         with path.open("rb") as file:
-            if not mmap:
-                return np.load(file, allow_pickle=False)
-            with tempfile.NamedTemporaryFile() as copy:  # the map stays valid without the name
-                shutil.copyfileobj(file, copy, _BLOCK_BYTES)
-                copy.flush()
-                return np.load(copy.name, mmap_mode="r", allow_pickle=False)
+            return np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error
 
@@ -265,9 +282,19 @@ def sha256(path: epath.Path) -> str:
         1
         'ca978112ca1bbdca'
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         readable = cast(io.BufferedReader, file)  # etils types it more widely
         return hashlib.file_digest(readable, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(path: epath.Path) -> Iterator[Any]:
+    if is_local(path):
+        with path.open("rb") as file:
+            yield file
+    else:
+        with errors(path), bucket.system(path).open(os.fspath(path), "rb") as file:
+            yield file
 
 
 class ArrayDigest:

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts import exchange, temporary
+from jaxcurate.artifacts import bucket, bucket_folder, exchange, temporary
 from jaxcurate.artifacts.files import (
     MOVE_AWAY,
     DamagedError,
@@ -16,7 +16,7 @@ from jaxcurate.artifacts.files import (
     sha256,
     sync,
 )
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import exists, is_folder, parsed, read_text
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.artifacts.new_folder import (
     CARD,
@@ -63,6 +63,11 @@ def new_folder(path: epath.PathLike, about: Mapping[str, Any], kind: str) -> Ite
     """
     path = epath.Path(path).expanduser()
     run = about.get("run")
+    if not is_local(path):
+        check = lambda: check_replaceable(path, kind, run)
+        with bucket_folder.written(path, about, kind, check) as folder:
+            yield folder
+        return
     check_replaceable(path, kind, run)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +108,39 @@ def _check_after(
         raise
 
 
+def clean(parent: epath.Path) -> None:
+    """Removes what ended processes left below a folder (:func:`temporary.clean`).
+
+    In a bucket, a replacement that a process had begun is finished.
+    """
+    if is_local(parent):
+        temporary.clean(parent)
+    else:
+        bucket_folder.clean(parent)
+
+
+def discard(path: epath.Path) -> None:
+    """Removes a folder with a card.
+
+    Args:
+        path: path of the folder.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     with new_folder(f"{work}/notes", {}, "notes"):
+        ...         pass
+        ...     discard(epath.Path(work) / "notes")
+        ...     read_card(f"{work}/notes") is None
+        True
+    """
+    if not is_local(path):
+        bucket_folder.discard(path)
+        return
+    with temporary.beside(path) as place:
+        path.rename(place / path.name)
+
+
 def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -> None:
     """Refuses a path that holds something that jaxcurate did not write.
 
@@ -129,15 +167,18 @@ def check_replaceable(path: epath.PathLike, kind: str, run: str | None = None) -
     path = epath.Path(path)
     if is_local(path) and os.path.islink(path):
         raise InputError(f"{path} is a link, which is never replaced: {MOVE_AWAY}")
-    if not path.exists():
+    there = {} if is_local(path) else sizes_in(path)
+    if not there and not exists(path):
         _check_parents(path)
         return
-    if not path.is_dir():
+    if not there and not is_folder(path):
         raise InputError(f"{path} is a file in the place of a folder: {MOVE_AWAY}")
-    there = sizes_in(path)
+    there = there or sizes_in(path)
     if not there:
         return
     if CARD not in there:
+        if not is_local(path) and bucket_folder.is_unfinished(path, there):
+            return
         raise InputError(
             f"{path} was not written by jaxcurate (it has no {CARD}) and is left as it is: "
             f"{MOVE_AWAY}"
@@ -201,9 +242,25 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
         True
     """
     path = epath.Path(path)
-    if not (path / CARD).exists():
+    if not is_local(path):
+        return _card_in_bucket(path)
+    if not exists(path / CARD):
         return None
-    card, there = _parsed_card(path), sizes_in(path)
+    return _of_sizes(path, _parsed_card(path), sizes_in(path))
+
+
+def _card_in_bucket(path: epath.Path) -> dict[str, Any] | None:
+    """Returns the result of :func:`read_card`, by one listing and, the first time, the card."""
+    found = bucket.listing(path)
+    if CARD not in found:
+        return None
+    data = bucket.read_known(path / CARD, found[CARD].tag)
+    text = None if data is None else data.decode(errors="replace")
+    return _of_sizes(path, _parsed_card(path, text), {n: it.n_bytes for n, it in found.items()})
+
+
+def _of_sizes(path: epath.Path, card: dict[str, Any], there: dict[str, int]) -> dict[str, Any]:
+    """Returns a card without its checksum, after a comparison with the sizes of the files."""
     card.pop(CHECKSUM, None)
     for name, entry in card["files"].items():
         if name not in there:
@@ -215,12 +272,12 @@ def read_card(path: epath.PathLike) -> dict[str, Any] | None:
     return card
 
 
-def _parsed_card(path: epath.Path) -> dict[str, Any]:
-    """Returns the card with its checksum, which older cards lack."""
+def _parsed_card(path: epath.Path, text: str | None = None) -> dict[str, Any]:
+    """Returns the card with its checksum, which older cards lack, from its text or its file."""
     if is_local(path) and not os.path.isfile(path / CARD):  # reading a pipe would wait forever
         raise DamagedError(f"{path / CARD} is no regular file")
     try:
-        card = parsed((path / CARD).read_text())
+        card = parsed(read_text(path / CARD) if text is None else text)
         checksum = fingerprint({name: card[name] for name in card if name != CHECKSUM})
         for name, entry in card["files"].items():
             if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
@@ -268,8 +325,10 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
         5
     """
     path, card = epath.Path(path), check_sizes(path)
+    same = set() if is_local(path) else bucket_folder.unaltered(path, card)
     for name, entry in card["files"].items():
-        check_file(path / name, entry)
+        if name not in same:
+            check_file(path / name, entry)
     return card
 
 

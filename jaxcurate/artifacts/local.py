@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxcurate.artifacts import bucket
 from jaxcurate.checks import InputError
 
 
@@ -22,6 +23,103 @@ def is_local(path: epath.PathLike) -> bool:
         (True, False)
     """
     return "://" not in os.fspath(path)
+
+
+def make_folder(path: epath.PathLike) -> None:
+    """Makes a folder with its parents, unless it exists. Buckets have no folders to make.
+
+    Examples:
+        >>> make_folder("gs://bucket/pool")
+    """
+    if is_local(path):
+        os.makedirs(path, exist_ok=True)
+
+
+def exists(path: epath.PathLike) -> bool:
+    """Returns whether there is a file or folder. A bucket that cannot be reached is an error.
+
+    Examples:
+        >>> exists("/"), exists("/nowhere")
+        (True, False)
+    """
+    if is_local(path):
+        return os.path.exists(path)
+    return bucket.is_file(path) or bucket.is_folder(path)
+
+
+def is_file(path: epath.PathLike) -> bool:
+    """Returns whether there is a regular file. A bucket that cannot be reached is an error.
+
+    Examples:
+        >>> is_file("/"), is_file("/nowhere")
+        (False, False)
+    """
+    return os.path.isfile(path) if is_local(path) else bucket.is_file(path)
+
+
+def is_folder(path: epath.PathLike) -> bool:
+    """Returns whether there is a folder. A bucket that cannot be reached is an error.
+
+    Examples:
+        >>> is_folder("/"), is_folder("/nowhere")
+        (True, False)
+    """
+    return os.path.isdir(path) if is_local(path) else bucket.is_folder(path)
+
+
+def names_in(folder: epath.PathLike) -> list[str]:
+    """Returns the names of the files and folders in a folder, sorted; none if it does not exist.
+
+    Examples:
+        >>> names_in("/nowhere")
+        []
+    """
+    if is_local(folder):
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return bucket.names(folder)
+
+
+def remove_file(path: epath.PathLike) -> None:
+    """Removes a file, if it exists.
+
+    Examples:
+        >>> remove_file("/nowhere/a")
+    """
+    if is_local(path):
+        epath.Path(path).unlink(missing_ok=True)
+    else:
+        bucket.remove([path])
+
+
+def remove_tree(folder: epath.PathLike) -> None:
+    """Removes a folder with all that is in it, if it exists.
+
+    Examples:
+        >>> remove_tree("/nowhere")
+    """
+    if is_local(folder):
+        epath.Path(folder).rmtree(missing_ok=True)
+    else:
+        bucket.remove_below(folder)
+
+
+def read_text(path: epath.PathLike) -> str:
+    """Returns the text of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the bucket of the file cannot be reached.
+
+    Examples:
+        >>> read_text("/dev/null")
+        ''
+    """
+    if is_local(path):
+        return epath.Path(path).read_text()
+    data = bucket.read(path)
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+    return data.decode()
 
 
 @contextmanager

@@ -9,38 +9,27 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from etils import epath
 
-from jaxcurate.artifacts.local import is_local, parsed, write_errors
+from jaxcurate.artifacts import bucket
+from jaxcurate.artifacts.bucket_lock import locked_object, read_holder
+from jaxcurate.artifacts.holder import (
+    BEAT_SECONDS,
+    OBSERVED_SECONDS,
+    POLL_SECONDS,
+    SILENT_SECONDS,
+    Holder,
+    in_use,
+    parsed_holder,
+)
+from jaxcurate.artifacts.local import is_local, write_errors
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.checks import InputError
 
 NAME = ".jaxcurate.lock"
 """Name of the lock file in a work directory while a command writes there."""
-_BEAT_SECONDS = 10.0
-"""Seconds between two touches of the file, which show other machines that its holder runs."""
-_SILENT_SECONDS = 120.0
-"""Age of the last touch beyond which a holder on another machine is observed."""
-_OBSERVED_SECONDS = 35.0
-"""Observed seconds without a touch after which that holder counts as ended."""
-_POLL_SECONDS = 0.5
 _GUARD_SECONDS = 5.0
-
-
-class Holder(NamedTuple):
-    """Holder of a lock, as named in its file."""
-
-    token: str
-    """Token that all processes of one run share."""
-    owner: Owner
-    """Process that took the lock."""
-    since: str
-    """Date and time at which the lock was taken."""
-
-    def __str__(self) -> str:
-        return f"{self.owner}, since {self.since}"
 
 
 class Lock:
@@ -53,7 +42,7 @@ class Lock:
 
     def __init__(self, folder: epath.Path, token: str) -> None:
         self.folder = folder
-        self._token = token
+        self.token = token
 
     def check(self) -> None:
         """Refuses to continue if this run no longer holds the lock.
@@ -61,10 +50,8 @@ class Lock:
         Raises:
             InputError: the lock was removed, or taken over while this process was suspended.
         """
-        if not is_local(self.folder):
-            return
         holder = _read(self.folder / NAME)
-        if holder is None or holder.token != self._token:
+        if holder is None or holder.token != self.token:
             now = "nobody" if holder is None else str(holder)
             raise InputError(
                 f"{self.folder} was locked by this run and is now held by {now}: nothing more is "
@@ -90,6 +77,17 @@ def check_held(path: epath.Path) -> None:
             lock.check()
 
 
+def held_token(path: epath.Path) -> str | None:
+    """Returns the token of the lock that this process holds over a path, or None.
+
+    Examples:
+        >>> held_token(epath.Path("/nowhere")) is None
+        True
+    """
+    over = (lock for lock in _held if lock.folder == path or lock.folder in path.parents)
+    return next((lock.token for lock in over), None)
+
+
 @contextmanager
 def locked(
     folder: epath.Path,
@@ -107,7 +105,8 @@ def locked(
     it is removed in the end.
 
     Args:
-        folder: the work directory. A directory in a bucket (``gs://``) is not locked.
+        folder: the work directory. In a bucket (``gs://``, ``s3://``) the lock is an object that
+            is made only if there is none.
         wait: wait for the holder instead of refusing.
         token: token that all processes of one run share, which hold the lock together.
         say: called with a line of text about the holder that is waited for.
@@ -123,7 +122,11 @@ def locked(
     """
     token = token or uuid.uuid4().hex
     if not is_local(folder):
-        yield Lock(folder, token)
+        bucket.check_name(folder)
+        if bucket.is_file(folder):
+            raise InputError(f"{folder} is a file, not a work directory")
+        with locked_object(folder / NAME, token, wait, say), _noted(folder, token) as held:
+            yield held
         return
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     if folder.exists() and not folder.is_dir():
@@ -132,12 +135,8 @@ def locked(
     try:
         mine = _acquire(folder / NAME, token, wait, say)
         try:
-            with _touched(folder / NAME):
-                _held.append(held := Lock(folder, token))
-                try:
-                    yield held
-                finally:
-                    _held.remove(held)
+            with _touched(folder / NAME), _noted(folder, token) as held:
+                yield held
         finally:
             if mine:
                 _release(folder / NAME, token)
@@ -147,12 +146,22 @@ def locked(
                 parent.rmdir()
 
 
+@contextmanager
+def _noted(folder: epath.Path, token: str) -> Iterator[Lock]:
+    """Notes that this process holds a lock during the block."""
+    _held.append(held := Lock(folder, token))
+    try:
+        yield held
+    finally:
+        _held.remove(held)
+
+
 def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None]) -> bool:
     """Takes a lock, and returns False if another process of the run has taken it already."""
     waiting = False
     while True:
         with _guarded(path) as file:
-            holder = _parsed(file.read()) if file else _read(path)
+            holder = parsed_holder(file.read()) if file else _read(path)
             if holder is not None and holder.token == token:
                 return False
             if file and (holder is None or holder.owner.is_running() is False):
@@ -160,19 +169,16 @@ def _acquire(path: epath.Path, token: str, wait: bool, say: Callable[[str], None
                 return True
         if holder is not None and holder.owner.is_running() is None and _is_silent(path, say):
             with _guarded(path) as file:
-                if file and _parsed(file.read()) == holder:
+                if file and parsed_holder(file.read()) == holder:
                     _write(file, token)
                     return True
             continue
         if not wait:
-            raise InputError(
-                f"{path.parent} is in use by {holder or 'a process that starts'}; wait for it "
-                "(--wait does), end it, or choose another work directory"
-            )
+            raise in_use(path.parent, holder)
         if not waiting:
             say(f"waiting for {holder or 'a process that starts'}")
             waiting = True
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -248,24 +254,17 @@ def _write(file: _File, token: str) -> None:
 
 def _release(path: epath.Path, token: str) -> None:
     with _guarded(path) as file:
-        holder = _parsed(file.read()) if file else None
+        holder = parsed_holder(file.read()) if file else None
         if holder is None or holder.token == token:
             path.unlink(missing_ok=True)
 
 
 def _read(path: epath.Path) -> Holder | None:
+    if not is_local(path):
+        return read_holder(path)
     try:
-        return _parsed(path.read_text())
+        return parsed_holder(path.read_text())
     except OSError:
-        return None
-
-
-def _parsed(text: str) -> Holder | None:
-    """Returns the holder, or None if a killed process left the file empty or half written."""
-    try:
-        plain = parsed(text)
-        return Holder(str(plain["token"]), Owner.from_plain(plain), str(plain["since"]))
-    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -273,12 +272,12 @@ def _is_silent(path: epath.Path, say: Callable[[str], None]) -> bool:
     """Returns whether a lock file is no longer touched, even if clocks of machines differ."""
     try:
         touched = os.stat(path).st_mtime_ns
-        if time.time() - touched / 1e9 < _SILENT_SECONDS:
+        if time.time() - touched / 1e9 < SILENT_SECONDS:
             return False
-        say(f"looking for {_OBSERVED_SECONDS:.0f} s whether {_read(path)} is alive")
-        deadline = time.monotonic() + _OBSERVED_SECONDS
+        say(f"looking for {OBSERVED_SECONDS:.0f} s whether {_read(path)} is alive")
+        deadline = time.monotonic() + OBSERVED_SECONDS
         while time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             if os.stat(path).st_mtime_ns != touched:
                 return False
     except FileNotFoundError:
@@ -292,7 +291,7 @@ def _touched(path: epath.Path) -> Iterator[None]:
     done = threading.Event()
 
     def touch() -> None:
-        while not done.wait(_BEAT_SECONDS):
+        while not done.wait(BEAT_SECONDS):
             try:
                 os.utime(path)
             except OSError:

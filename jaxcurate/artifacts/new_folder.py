@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxcurate.artifacts import bucket
 from jaxcurate.artifacts.files import DamagedError, NewFile, fingerprint, save_array, sha256
-from jaxcurate.artifacts.local import is_local, write_errors
+from jaxcurate.artifacts.local import is_local, make_folder, write_errors
 
 CARD = "card.json"
 """Name of the file that is written last to a folder and lists all its other files."""
 CHECKSUM = "checksum"
 """Entry of a card with the fingerprint of its other entries."""
+OBJECTS = "objects"
+"""Entry of a card in a bucket with the checksum that the store keeps of each file."""
 WRITER = "jaxcurate"
 
 
@@ -27,11 +30,13 @@ class NewFolder:
     Args:
         path: the empty folder.
         kind: kind of its content, such as ``"pool"``.
+        token: token of the writing, if the folder is in a bucket.
     """
 
-    def __init__(self, path: epath.Path, kind: str) -> None:
+    def __init__(self, path: epath.Path, kind: str, token: str | None = None) -> None:
         self.path = path
         self.kind = kind
+        self._token = token
         self.files: dict[str, dict[str, Any]] = {}
         """Size and SHA-256 of every file, by its name, as in the card."""
 
@@ -39,8 +44,8 @@ class NewFolder:
     def create(self, name: str) -> Iterator[NewFile]:
         """Opens a new file of the folder, such as ``"a.npy"`` or ``"below/b.png"``."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NewFile(path) as file:
+        make_folder(path.parent)
+        with NewFile(path, self._token) as file:
             yield file
         self.files[name] = {"bytes": file.n_bytes, "sha256": file.sha256()}
 
@@ -75,6 +80,9 @@ class NewFolder:
         name = file.name if name is None else name
         self.files[name] = entry or {"bytes": file.stat().length, "sha256": sha256(file)}
         if file != self.path / name:
+            if not is_local(file):  # a killed run finds it at its old place again
+                bucket.copy_as(file, self.path / name, self._token)
+                return
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             if keep and is_local(file):
                 with contextlib.suppress(OSError):
@@ -98,8 +106,8 @@ class NewFolder:
     @contextmanager
     def subfolder(self, name: str, about: Mapping[str, Any], kind: str) -> Iterator["NewFolder"]:
         """Yields a subfolder, which gets its own card at the end of the block."""
-        below = NewFolder(self.path / name, kind)
-        below.path.mkdir(parents=True)
+        below = NewFolder(self.path / name, kind, self._token)
+        make_folder(below.path)
         yield below
         below.finish(about)
         self.files |= {f"{name}/{file}": entry for file, entry in below.files.items()}
@@ -110,7 +118,8 @@ class NewFolder:
         Raises:
             DamagedError: a file is missing or was added, or its size has changed.
         """
-        there = sizes_in(self.path)
+        found = None if is_local(self.path) else bucket.listing(self.path)
+        there = sizes_in(self.path) if found is None else {n: f.n_bytes for n, f in found.items()}
         written = {name: entry["bytes"] for name, entry in self.files.items()}
         if there != written:
             name = min(set(there.items()) ^ set(written.items()))[0]
@@ -119,9 +128,21 @@ class NewFolder:
                 f"{written.get(name, 'no')} bytes were written, {there.get(name, 'none')} are there"
             )
         card = {**about, "kind": self.kind, "written_by": WRITER, "files": dict(self.files)}
+        if found is not None:
+            card[OBJECTS] = {name: found[name].tag for name in self.files}
         card = json.loads(json.dumps(card))  # equal to the card that will be read
         card[CHECKSUM] = fingerprint(card)
-        self.write_text(CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
+        self.write_text(CARD, card_text(card))
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """Returns the text of a card.
+
+    Examples:
+        >>> card_text({"kind": "pool"})
+        '{\\n  "kind": "pool"\\n}\\n'
+    """
+    return json.dumps(card, indent=2, sort_keys=True) + "\n"
 
 
 def sizes_in(folder: epath.Path) -> dict[str, int]:
@@ -135,17 +156,12 @@ def sizes_in(folder: epath.Path) -> dict[str, int]:
         5
         {'a.txt': 5}
     """
+    if not is_local(folder):
+        return {name: found.n_bytes for name, found in bucket.listing(folder).items()}
     sizes: dict[str, int] = {}
     pending = [""]
     while pending:
         prefix = pending.pop()
-        if not is_local(folder):
-            for entry in (folder / prefix).iterdir():
-                if entry.is_dir():
-                    pending.append(f"{prefix}{entry.name}/")
-                else:
-                    sizes[f"{prefix}{entry.name}"] = entry.stat().length
-            continue
         with os.scandir(folder / prefix) as entries:  # epath would take two calls for each file
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):

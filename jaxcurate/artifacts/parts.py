@@ -8,7 +8,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxcurate.artifacts import files, folders, temporary
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import is_folder, is_local, names_in
 from jaxcurate.checks import InputError
 
 KIND = "part"
@@ -86,17 +87,15 @@ class Parts:
 
         Of several processes, each removes only its own.
         """
-        if not self.path.is_dir():
-            return
-        for path in self.path.iterdir():
-            if not path.name.startswith(self._prefix):
-                continue
+        if not self._prefix:
+            folders.clean(self.path)
+        own = [name for name in names_in(self.path) if name.startswith(self._prefix)]
+        for path in [self.path / name for name in own]:
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
-                with temporary.beside(path) as place:
-                    path.rename(place / path.name)
+                folders.discard(path)
         with contextlib.suppress(OSError):  # another process may remove it, or write to it
-            if not any(self.path.iterdir()):
+            if is_local(self.path) and self.path.is_dir() and not any(self.path.iterdir()):
                 self.path.rmdir()
 
     def check_replaceable(self, run: str) -> None:
@@ -105,10 +104,10 @@ class Parts:
         Raises:
             InputError: the message names it.
         """
-        if self.path.is_dir():
-            for path in self.path.iterdir():
-                if path.is_dir() and _OURS.fullmatch(path.name):
-                    folders.check_replaceable(path, KIND, run)
+        names = [name for name in names_in(self.path) if _OURS.fullmatch(name)]
+        for path in [self.path / name for name in names]:
+            if is_folder(path):
+                folders.check_replaceable(path, KIND, run)
 
     def _card(self, index: int) -> dict[str, Any] | None:
         """Returns the card of a whole part of this work, or None."""

@@ -13,8 +13,8 @@ from etils import epath
 from jaxcurate.artifacts.local import parsed, write_errors
 from jaxcurate.artifacts.owner import Owner
 
-_MARK = "jaxcurate-temporary.json"
-"""File with the token of the folder's name and the process that made it."""
+MARK = "jaxcurate-temporary.json"
+"""Name of the file with the token of the folder's name and the process that made it."""
 _NAME = re.compile(r"\.jaxcurate-(?P<token>[0-9a-f]{32})-(?P<pid>\d+)-(?P<started>\d*)\.tmp")
 OLD = "old"
 """Name, within a temporary folder, of the former content of its target."""
@@ -47,8 +47,8 @@ def beside(path: epath.Path) -> Iterator[epath.Path]:
     try:
         mark = {"token": token, "target": path.name, **owner._asdict()}
         text = json.dumps(mark)
-        with write_errors(folder / _MARK, len(text)):
-            (folder / _MARK).write_text(text)
+        with write_errors(folder / MARK, len(text)):
+            (folder / MARK).write_text(text)
         yield folder
     finally:
         _remove(folder)
@@ -68,7 +68,7 @@ def clean(parent: epath.Path) -> None:
         if mark is None:
             # With nothing but an unfinished mark, the process was killed while it made the folder.
             maker = Owner.current()._replace(pid=int(name["pid"]), started=name["started"])
-            unfinished = {entry.name for entry in folder.iterdir()} <= {_MARK}
+            unfinished = {entry.name for entry in folder.iterdir()} <= {MARK}
             if unfinished and maker.is_running() is False:
                 _remove(folder)
             continue
@@ -91,7 +91,7 @@ def is_temporary(name: str) -> bool:
 
 def _read_mark(folder: epath.Path) -> tuple[str, str, Owner] | None:
     try:
-        mark = parsed((folder / _MARK).read_text())
+        mark = parsed((folder / MARK).read_text())
         token, target, owner = mark["token"], mark["target"], Owner.from_plain(mark)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -110,6 +110,6 @@ def _is_name(target: Any) -> bool:
 def _remove(folder: epath.Path) -> None:
     """Removes a temporary folder, its mark last, so that it stays marked if a kill interrupts."""
     for entry in folder.iterdir():
-        if entry.name != _MARK:
+        if entry.name != MARK:
             entry.rmtree(missing_ok=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     folder.rmtree(missing_ok=True)

@@ -238,7 +238,8 @@ class Context:
         Raises:
             InputError: the message names the source.
         """
-        work, settings = os.path.realpath(self.path), self.settings
+        work, settings = os.fspath(self.path), self.settings
+        work = os.path.realpath(work) if files.is_local(work) else work.rstrip("/")
         held_out = settings.evaluate.probe_split, settings.evaluate.test_split
         specs = settings.source, settings.sample.mix.references, settings.grow.source
         specs = *specs, *settings.filter.examples.values()
@@ -247,10 +248,12 @@ class Context:
             scheme, _, path = spec.partition(":")
             if scheme not in SCHEMES:  # a path alone
                 scheme, path = "", spec
-            if scheme == "tfds" or not files.is_local(path):
+            if scheme == "tfds" or files.is_local(path) != files.is_local(self.path):
                 continue
-            place = os.path.realpath(os.path.expanduser(path))
-            is_folder = scheme == "folder" or (not scheme and os.path.isdir(place))
+            place, is_folder = path.rstrip("/"), scheme == "folder"
+            if files.is_local(path):
+                place = os.path.realpath(os.path.expanduser(path))
+                is_folder = is_folder or (not scheme and os.path.isdir(place))
             ours = [work] if is_folder else [f"{work}/{name}" for name in self._places]
             if any(place == folder or place.startswith(f"{folder}/") for folder in ours):
                 raise InputError(

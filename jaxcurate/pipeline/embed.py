@@ -15,6 +15,7 @@ from etils import epath
 
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.local import read_text
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool_files import KIND, Block, BlockCutter, fill_pool, rows_of_part
 from jaxcurate.artifacts.pool_parts import join_pool, read_parts
@@ -294,7 +295,7 @@ def _left_out(context: Context, all_parts: Iterable[Parts]) -> list[list[str]]:
     left_out = skipped_by(context.items.source)
     for parts in all_parts:
         for index in range(len(parts.cards)):
-            left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
+            left_out += json.loads(read_text(parts.folder(index) / _SKIPPED))
     return left_out
 
 

@@ -11,6 +11,7 @@ from etils import epath
 
 from jaxcurate import training
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import read_text
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree
@@ -30,6 +31,7 @@ from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
 from jaxcurate.pipeline.training_items import TrainingItems, tokenizer_file
+from jaxcurate.training.checkpoint import check_place
 
 KIND = "evaluation"
 RUNS = "runs.jsonl"
@@ -65,6 +67,8 @@ class Evaluate(Stage):
         context.check_source(chosen, embeds=bool(context.items.reference_inputs_of_arms))
         for path in context.settings.evaluate.manifest_paths.values():
             manifest_file(path)
+        if context.settings.evaluate.parallel == "batch":
+            check_place(context.path)
         if context.settings.evaluate.arms:
             context.items.extra_tests  # noqa: B018  opens them
             try:
@@ -276,7 +280,7 @@ def _records(parts: Parts, index: int) -> list[Record]:
         return []
     folder = parts.folder(index)
     folders.check_files(folder)
-    lines = (folder / RUNS).read_text().splitlines()
+    lines = read_text(folder / RUNS).splitlines()
     losses = files.load_array(folder / _LOSSES)
     return [Record.from_line(line, curve) for line, curve in zip(lines, losses, strict=True)]
 

@@ -9,6 +9,7 @@ from etils import epath
 
 from jaxcurate import export, sources
 from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.checks import InputError
@@ -47,6 +48,11 @@ class Export(Stage):
         source, formats = context.items.source, context.settings.export.formats
         for name in formats:
             export.check_kind(export.FORMATS[name], source.kind)
+            if name == "link" and not is_local(context.path):
+                raise InputError(
+                    f"{context.path} is in a bucket, which has no links: export.format='list' or "
+                    "'copy'"
+                )
             if name == "link" and not isinstance(source, sources.InFiles):
                 raise InputError(
                     f"export.format='link' needs items that are local files, and those of "

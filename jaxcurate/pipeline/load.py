@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import exists, parsed, read_text
 from jaxcurate.artifacts.pool_files import PoolFiles
 from jaxcurate.checks import InputError
 from jaxcurate.dataclass_fields import to_dataclass
@@ -167,10 +167,10 @@ def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
 def _settings(work: epath.Path) -> dict[str, Any]:
     """Returns the arguments with which the run opened its source."""
     path = work / CONFIG
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path} is missing: {work} is no work directory")
     try:
-        config = parsed(path.read_text())
+        config = parsed(read_text(path))
         settings = {"spec": config["source"], "split": config["split"]}
         settings |= {"data_dir": config["data_dir"], "leave_out": os.fspath(work)}
         settings |= {key: config.get(key) for key in _KEYS}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import is_file, read_text
 from jaxcurate.report import is_report, is_whole
 
 
@@ -81,9 +82,9 @@ class Page:
 
     def card(self) -> dict[str, Any] | None:
         """Returns the text of a complete page as its card, or None if there is no page."""
-        if not self.path.is_file():  # reading a pipe would wait forever
+        if not is_file(self.path):  # reading a pipe would wait forever
             return None
-        text = self.path.read_text()
+        text = read_text(self.path)
         if not is_whole(text):
             raise files.DamagedError(f"{self.path} is cut short")
         return {"text": text}

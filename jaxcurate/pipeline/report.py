@@ -9,6 +9,7 @@ from etils import epath
 
 from jaxcurate import report, sources
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import names_in, read_text
 from jaxcurate.config import Config
 from jaxcurate.curation.duplicates import Duplicates
 from jaxcurate.pipeline.context import Context
@@ -55,10 +56,11 @@ class Report(Stage):
         if cards["evaluate"] is not None:
             folder = context.folder("evaluate")
             folders.check_files(folder)
-            results = json.loads((folder / "results.json").read_text())
+            results = json.loads(read_text(folder / "results.json"))
             losses = {
-                file.stem.removeprefix("losses_"): files.load_array(file)
-                for file in folder.glob("losses_*.npy")
+                name[len("losses_") : -len(".npy")]: files.load_array(folder / name)
+                for name in names_in(folder)
+                if name.startswith("losses_") and name.endswith(".npy")
             }
         page = report.render(
             report.Findings(

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxcurate.artifacts import folders, temporary
+from jaxcurate.artifacts import folders
+from jaxcurate.artifacts.bucket_errors import any_errors
+from jaxcurate.artifacts.local import exists, is_folder
 from jaxcurate.artifacts.lock import Lock, locked
 from jaxcurate.checks import InputError, check_choice
 from jaxcurate.config import Config
@@ -102,7 +104,10 @@ class Pipeline:
         Raises:
             InputError: a stage cannot run. If possible, it is raised before anything is written.
         """
-        names = self.chosen if stages is None else tuple(stages)
+        with any_errors(self.path):
+            self._run(self.chosen if stages is None else tuple(stages))
+
+    def _run(self, names: Sequence[str]) -> None:
         self._check_processes(names)
         self._check(names)
         with self._locked(names) as self._lock:
@@ -140,10 +145,12 @@ class Pipeline:
 
     def status(self) -> list[Status]:
         """Returns the state of every stage, without changing anything."""
-        return [
-            Status(name, self._known[name].state(self.context), str(self.context.folder(name)))
-            for name in self.chosen
-        ]
+        states = {name: self._known[name].state for name in self.chosen}
+        with any_errors(self.path):
+            return [
+                Status(name, state(self.context), str(self.context.folder(name)))
+                for name, state in states.items()
+            ]
 
     def _run_stage(self, stage: Stage) -> None:
         """Runs a stage, unless its output exists and was made from the same inputs.
@@ -212,7 +219,7 @@ class Pipeline:
 
     def _check_replaceable(self, names: Sequence[str]) -> None:
         """Refuses stages that would replace something that this run did not write."""
-        if self.path.exists() and not self.path.is_dir():
+        if exists(self.path) and not is_folder(self.path):
             raise InputError(f"{self.path} is a file, not a work directory")
         run = self.config.run() or folders.NO_RUN
         is_done = lambda name: self._known[name].state(self.context) == "done"
@@ -223,8 +230,8 @@ class Pipeline:
         """Removes temporary folders of killed runs, also beside stages that are done."""
         outputs = self.context.outputs.values()
         for parent in {self.path, *(output.path.parent for output in outputs)}:
-            if parent.is_dir():
-                temporary.clean(parent)
+            if is_folder(parent):
+                folders.clean(parent)
 
     def _card(self, stage: Stage, **more: Any) -> dict[str, Any]:
         """Returns the card of the folder of a stage."""

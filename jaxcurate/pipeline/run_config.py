@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.local import exists, names_in, parsed, read_text, remove_file
 from jaxcurate.artifacts.lock import NAME as LOCK
 
 NAME = "config.json"
@@ -32,7 +32,7 @@ class RunConfig:
 
     def exists(self) -> bool:
         """Returns whether the file exists."""
-        return self._file.exists()
+        return exists(self._file)
 
     def run(self) -> str | None:
         """Returns the id of the run of this work directory, or None if it has no id yet.
@@ -71,12 +71,12 @@ class RunConfig:
         try:
             yield run
         except BaseException:
-            if is_new and {entry.name for entry in self._folder.iterdir()} <= {NAME, LOCK}:
-                self._file.unlink(missing_ok=True)
+            if is_new and set(names_in(self._folder)) <= {NAME, LOCK}:
+                remove_file(self._file)
             raise
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._file.read_text())
+        return json.loads(read_text(self._file))
 
 
 def stored_settings(path: epath.PathLike) -> dict[str, Any] | None:
@@ -94,9 +94,9 @@ def stored_settings(path: epath.PathLike) -> dict[str, Any] | None:
     """
     file = epath.Path(path).expanduser() / NAME
     files.check_text(file, _is_config)
-    if not file.exists():
+    if not exists(file):
         return None
-    settings = json.loads(file.read_text())
+    settings = json.loads(read_text(file))
     return {name: settings[name] for name in settings if name not in ("run", *_WRITER)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.local import is_folder, is_local, names_in, remove_tree
 from jaxcurate.artifacts.new_folder import sizes_in
 from jaxcurate.evaluation.runs import run_name
 from jaxcurate.training.checkpoint import NAME as CHECKPOINTS
@@ -39,24 +40,22 @@ class TrainingFolders:
         """
         for key in keys:
             place = self.path / run_name(key)
-            for name in sorted(sizes_in(place)) if place.is_dir() else ():
+            for name in sorted(sizes_in(place)) if is_folder(place) else ():
                 if not name.startswith(f"{CHECKPOINTS}/"):
                     copy_file(place / name, folder, f"{run_name(key)}/{name}")
 
     def remove(self, keys: Iterable[tuple[str, int]]) -> None:
         """Removes the folders of runs."""
         for key in keys:
-            (self.path / run_name(key)).rmtree(missing_ok=True)
+            remove_tree(self.path / run_name(key))
 
     def tidy(self, *, keep_own: bool) -> None:
         """Removes the folders of other comparisons and, unless they are kept, those of this one."""
-        if not self.root.is_dir():
-            return
-        for place in list(self.root.iterdir()):
+        for place in [self.root / name for name in names_in(self.root)]:
             is_own = place.name == self.path.name
-            if _OURS.fullmatch(place.name) and place.is_dir() and not (is_own and keep_own):
-                place.rmtree(missing_ok=True)
-        if not any(self.root.iterdir()):
+            if _OURS.fullmatch(place.name) and is_folder(place) and not (is_own and keep_own):
+                remove_tree(place)
+        if is_local(self.root) and self.root.is_dir() and not any(self.root.iterdir()):
             self.root.rmdir()
 
 

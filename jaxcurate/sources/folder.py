@@ -75,7 +75,7 @@ class FolderSource:
             entries, skipped = walk(self._root, _other_than_root(leave_out, self._root))
         else:
             self._root = path.rstrip("/")
-            entries, skipped = objects(self._root)
+            entries, skipped = objects(self._root, None if leave_out is None else str(leave_out))
         self._entries: list[Entry] = entries
         self.skipped = [(printable(name), reason) for name, reason in skipped]
         if not entries:

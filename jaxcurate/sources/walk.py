@@ -86,14 +86,15 @@ def walk(root: str, leave_out: str | None) -> tuple[list[Entry], list[tuple[str,
     return sorted(pictures), sorted(skipped)
 
 
-def objects(root: str) -> tuple[list[Entry], list[tuple[str, str]]]:
+def objects(root: str, leave_out: str | None = None) -> tuple[list[Entry], list[tuple[str, str]]]:
     """Returns the pictures below a folder in a bucket, and what was skipped.
 
     Args:
         root: path of the folder, with its protocol and without a slash at its end.
+        leave_out: path of a folder that is not searched.
 
     Raises:
-        InputError: the folder cannot be read.
+        InputError: the folder cannot be read, or is the one that is not searched.
 
     Examples:
         >>> import fsspec
@@ -107,9 +108,16 @@ def objects(root: str) -> tuple[list[Entry], list[tuple[str, str]]]:
         found = system.find(inner, detail=True)
     except (OSError, ImportError) as error:
         raise InputError(f"{root} cannot be read ({files.reason(error)})") from error
-    pictures, skipped = [], []
+    apart = None if leave_out is None else leave_out.rstrip("/")
+    if apart == root:
+        raise InputError(f"{root} is the work directory; pictures belong in a folder of their own")
+    pictures, skipped, within = [], [], f"{(apart or '').removeprefix(f'{root}/')}/"
     for name, info in sorted(found.items()):
         path = str(PurePosixPath(name).relative_to(inner))
+        if apart is not None and f"{root}/{path}".startswith(f"{apart}/"):
+            if (within, WORK_DIRECTORY) not in skipped[-1:]:
+                skipped.append((within, WORK_DIRECTORY))
+            continue
         reason = _unwanted_parts(path)
         if reason is None and not _begins_like_a_picture(root, path):
             reason = NO_PICTURE

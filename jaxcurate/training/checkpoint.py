@@ -56,6 +56,29 @@ class Notes(NamedTuple):
     """Highest score of an evaluation so far."""
 
 
+def check_place(folder: epath.PathLike) -> None:
+    """Refuses a folder that Orbax cannot write to.
+
+    Raises:
+        InputError: the message names the folder.
+
+    Examples:
+        >>> check_place("s3://bucket/run")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: s3://bucket/run: Orbax writes checkpoints of a run to local \
+folders and to gs://, not to s3://; choose such a folder, or evaluate.parallel='runs', which needs \
+none
+    """
+    path = os.fspath(folder)
+    if not is_local(path) and not path.startswith("gs://"):
+        raise InputError(
+            f"{path}: Orbax writes checkpoints of a run to local folders and to gs://, not to "
+            f"{path.partition('://')[0]}://; choose such a folder, or evaluate.parallel='runs', "
+            "which needs none"
+        )
+
+
 class Checkpoints:
     """Checkpoints of a run, by steps or by time, of which the latest ones are kept.
 
@@ -85,6 +108,7 @@ class Checkpoints:
         self._path, self._manager, self._stack = epath.Path(), None, ExitStack()
         if folder is None:
             return
+        check_place(folder)
         self._path = epath.Path(folder) / NAME
         if is_local(self._path):
             self._path = epath.Path(os.path.abspath(self._path))  # Orbax takes no other

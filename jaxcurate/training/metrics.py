@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from jaxcurate.artifacts.local import is_local, parsed, write_errors
+from jaxcurate.artifacts.local import exists, is_local, make_folder, parsed, write_errors
 from jaxcurate.checks import InputError
 from jaxcurate.training.config import PretrainConfig
 
@@ -172,7 +172,7 @@ class MetricsLog:
         if tensorboard:
             self._writer = _tensorboard(self._path.parent / "tensorboard", n_done)
         with write_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             if is_local(self._path):
                 self._file = open(self._path, "ab")  # noqa: SIM115  closed in __exit__
                 self._file.truncate(n_bytes)
@@ -230,7 +230,7 @@ def _text(line: Mapping[str, Any]) -> str:
 def _lines_until(path: epath.Path, n_done: int) -> tuple[list[dict[str, Any]], int]:
     """Returns the lines of the first steps of a file, and their size in bytes."""
     lines, n_bytes = [], 0
-    if not path.exists():
+    if not exists(path):
         return lines, n_bytes
     for text in path.read_bytes().splitlines(keepends=True):
         try:

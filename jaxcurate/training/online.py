@@ -7,6 +7,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
+from jaxcurate.artifacts.local import make_folder
 from jaxcurate.models.bert import Bert, is_used, pool
 from jaxcurate.models.bert_checkpoint import save_bert
 from jaxcurate.models.pretrained import save_vit
@@ -111,7 +112,7 @@ def save_encoder(
     if jax.process_index():
         return
     place = epath.Path(folder) / "encoder"
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     model = model_of(params, settings.network)
     if isinstance(model, Bert):
         save_bert(model, place / name)

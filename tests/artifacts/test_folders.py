@@ -163,23 +163,6 @@ def test_a_file_of_rows_takes_rows_of_one_kind(tmp_path, rows):
         written.append(rows)
 
 
-def test_rows_go_to_a_place_that_is_not_local(tmp_path, monkeypatch):
-    """A path without seeking and memory maps is written once and read once."""
-    path = epath.Path(tmp_path / "x.npy")
-    monkeypatch.setattr(files, "is_local", lambda path: False)
-    x = np.random.default_rng(0).normal(size=(30, 4))
-    with files.NewFile(path) as file, RowFile(file) as rows:
-        rows.append(x[:20])
-        assert not path.exists()
-        rows.append(x[20:])
-    assert rows.digest == files.array_digest(x)
-    assert file.sha256() == files.sha256(path)
-    loaded = files.load_array(path, mmap=True)
-    assert isinstance(loaded, np.memmap)
-    path.unlink()
-    np.testing.assert_array_equal(loaded, x)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -107,9 +107,9 @@ def test_a_run_that_lost_its_lock_writes_no_more(work):
 
 def test_a_holder_on_another_machine(work, monkeypatch):
     """It counts as running as long as it touches the file, even if its clock differs."""
-    monkeypatch.setattr(lock, "_OBSERVED_SECONDS", 1.0)
-    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "OBSERVED_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
     with locked(work):
         holder = json.loads((work / NAME).read_text()) | {"host": "elsewhere"}
     work.mkdir()
@@ -130,7 +130,7 @@ def test_a_holder_on_another_machine(work, monkeypatch):
     beating.start()
     try:
         with pytest.raises(InputError, match="on elsewhere"):
-            monkeypatch.setattr(lock, "_SILENT_SECONDS", 120.0)
+            monkeypatch.setattr(lock, "SILENT_SECONDS", 120.0)
             _refused_at_once(work)
     finally:
         stop.set()
@@ -156,7 +156,7 @@ def _refused_at_once(work):
 
 
 def test_the_file_is_touched(work, monkeypatch):
-    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     with locked(work):
         os.utime(work / NAME, (0, 0))
         deadline = time.monotonic() + 5

@@ -1,5 +1,6 @@
 """Limits of reading pictures: the files that are opened, and the memory that it takes."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -166,6 +167,9 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
 )
 def test_a_bucket_without_its_package_is_refused_in_one_line(spec, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
+    registry = importlib.import_module("fsspec.registry")
+    for name in ("s3", "gs"):
+        monkeypatch.delitem(registry._registry, name, raising=False)
     with pytest.raises(InputError, match=rf"://bucket/x.*cannot be opened.*{package}") as caught:
         open_source(spec)
     assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Errors of wrong files name their kind in one line, and nothing in the files is run."""
 
+import importlib
 import io
 import json
 import os
@@ -227,6 +228,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 
 def test_a_bucket_without_its_package_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "gs", raising=False)
     for name in ("mnist", "weblike"):
         with pytest.raises(InputError, match="gs://no-such-bucket") as caught:
             open_source(f"tfds:{name}", data_dir="gs://no-such-bucket/data")
