@@ -95,6 +95,7 @@ def measure_coverage(
     n_measured: int | None = None,
     seed: int = 0,
     metric: Metric = "euclidean",
+    memory_limit: int | None = None,
     devices: Devices | None = None,
 ) -> Coverage:
     """Returns the distances from rows of the pool to the nearest row of a subset.
@@ -107,6 +108,7 @@ def measure_coverage(
         n_measured: number of rows of the pool to measure, drawn by the seed; all by default.
         seed: seed of that draw.
         metric: ``"euclidean"``, or ``"cosine"`` for directions alone.
+        memory_limit: bytes of memory that rows may take, besides those that are measured.
         devices: the devices to use; all by default.
 
     Raises:
@@ -135,9 +137,10 @@ def measure_coverage(
     else:
         measured = x
     normalizer = fit_normalizer(measured, metric=metric)
-    chunks = chunked(RowView(measured, normalizer=normalizer), devices)
+    chunks = chunked(RowView(measured, normalizer=normalizer), devices, memory_limit)
     nearest = np.full(len(measured), np.inf, np.float32)
-    step = max(1, min(_CENTROIDS, _NUMBERS // x.shape[1]))
+    most = _NUMBERS if memory_limit is None else min(_NUMBERS, memory_limit // 32)
+    step = max(1, min(_CENTROIDS, most // x.shape[1]))
     for begin in range(0, len(rows), step):  # bounds the memory for distances
         centroids = normalizer.transform(x[rows[begin : begin + step]])
         nearest = np.minimum(nearest, assign_chunks(chunks, centroids)[1])

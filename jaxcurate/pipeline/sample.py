@@ -25,7 +25,7 @@ class Sample(Stage):
     """Stage that draws the subset and measures how even it is."""
 
     name = "sample"
-    reads = (*ITEMS, "embed", "dedup.enabled", "sample", "seed")
+    reads = (*ITEMS, "embed", "dedup.enabled", "sample", "seed", "memory_limit")
 
     def output(self, settings: Config, path: epath.Path) -> Folder:
         """Returns ``subsets/NAME/``."""
@@ -83,6 +83,7 @@ def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, An
             rows,
             n_measured=_N_MEASURED,
             metric=tree.metric,
+            memory_limit=context.settings.memory_limit,
             devices=context.devices,
         )
         measures[arm] = {

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.report.findings import Findings
 
 N_CLUSTERS = 12
@@ -19,6 +18,8 @@ N_ENDS = 250
 """Number of the largest, and of the smallest, clusters that are always in the list."""
 _N_SMALL = 3000
 """Number of items in the list of all clusters, shared among them."""
+_NUMBERS = 2**21
+"""Largest number of entries of embeddings that are in float64 at a time."""
 _N_MEASURED = 1 << 18
 """Largest number of rows of vectors whose distances to centroids are computed for a section."""
 
@@ -141,14 +142,25 @@ def _central(
     Of a large cluster, only some random items are compared.
     """
     rows = np.sort(_some(members, max(most, _N_MEASURED // n_clusters), rng))
+    step = max(1, _NUMBERS // findings.pool.embeddings.shape[1])
+    blocks = [rows[begin : begin + step] for begin in range(0, len(rows), step)]
+    centroid = _centroid(findings, cluster, blocks)
+    squared = [np.square(_measured(findings, block) - centroid).sum(axis=1) for block in blocks]
+    return rows[np.argsort(np.concatenate(squared), kind="stable")[:most]]
+
+
+def _measured(findings: Findings, rows: np.ndarray) -> np.ndarray:
+    """Returns embeddings, float64 ``[m, d]``, at length 1 in a cosine tree."""
     x = np.asarray(findings.pool.embeddings[rows], np.float64)
     if findings.tree.metric == "cosine":
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    centroid = _centroid(findings.tree, cluster, x)
-    return rows[np.argsort(np.square(x - centroid).sum(axis=1), kind="stable")[:most]]
+    return x
 
 
-def _centroid(tree: ClusterTree, cluster: int, x: np.ndarray) -> np.ndarray:
+def _centroid(findings: Findings, cluster: int, blocks: list[np.ndarray]) -> np.ndarray:
     """Returns the centroid of a top cluster, or the mean of rows if the tree has no centroids."""
-    known = tree.levels[-1].centroids
-    return np.asarray(known[cluster], np.float64) if known.shape[1] else x.mean(axis=0)
+    known = findings.tree.levels[-1].centroids
+    if known.shape[1]:
+        return np.asarray(known[cluster], np.float64)
+    total = np.sum([_measured(findings, block).sum(axis=0) for block in blocks], axis=0)
+    return total / sum(map(len, blocks))
