@@ -24,8 +24,8 @@ from jaxcurate.artifacts.new_folder import (
     WRITER,
     NewFolder,
     sizes_in,
-    target_sha256,
 )
+from jaxcurate.artifacts.verified import check_file
 from jaxcurate.checks import InputError
 
 NO_RUN = ""
@@ -311,6 +311,8 @@ never completed
 def check_files(path: epath.PathLike) -> dict[str, Any]:
     """Returns the card of a folder, after a check of the contents of all files.
 
+    A file that has not changed since this process checked it is not read once more.
+
     Raises:
         DamagedError: a file is missing, truncated or altered; the message names it.
 
@@ -325,14 +327,8 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     path, card = epath.Path(path), check_sizes(path)
     same = set() if is_local(path) else bucket_folder.unaltered(path, card)
     for name, entry in card["files"].items():
-        if name in same:
-            continue
-        is_link = entry.get("link") and os.path.islink(path / name)
-        digest = target_sha256 if is_link else sha256
-        if digest(path / name) != entry["sha256"]:
-            raise DamagedError(
-                f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"
-            )
+        if name not in same:
+            check_file(path / name, entry)
     return card
 
 

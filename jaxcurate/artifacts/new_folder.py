@@ -1,5 +1,6 @@
 """Folder that is being written, whose card lists all its files."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,7 +60,12 @@ class NewFolder:
             file.write(text.encode())
 
     def adopt(
-        self, file: epath.PathLike, name: str | None = None, entry: dict[str, Any] | None = None
+        self,
+        file: epath.PathLike,
+        name: str | None = None,
+        entry: dict[str, Any] | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         """Moves a finished file of the same file system into the folder, unless it is there.
 
@@ -67,6 +73,8 @@ class NewFolder:
             file: path of the file.
             name: new name, such as ``"below/b.png"``. By default the name of the file.
             entry: size and hash of the file, if they are known.
+            keep: leave the file at its old place as well, as a hard link that takes no space, so
+                that a kill loses nothing. A file system without such links moves the file.
         """
         file = epath.Path(file)
         name = file.name if name is None else name
@@ -76,6 +84,10 @@ class NewFolder:
                 bucket.copy_as(file, self.path / name, self._token)
                 return
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            if keep and is_local(file):
+                with contextlib.suppress(OSError):
+                    os.link(file, self.path / name)
+                    return
             file.rename(self.path / name)
 
     def link(self, name: str, target: str) -> None:
