@@ -12,6 +12,7 @@ from etils import epath
 
 from jaxcurate.artifacts import bucket
 from jaxcurate.artifacts.bucket_errors import errors
+from jaxcurate.artifacts.row_base import LazyRows
 from jaxcurate.checks import InputError
 
 LEAST_BYTES = 2**28
@@ -25,7 +26,7 @@ _AT_ONCE = 8
 _HEADER_BYTES = 2**12
 
 
-class BucketRows:
+class BucketRows(LazyRows):
     """Rows ``[n, ...]`` of a ``.npy`` object, of which only those asked for are read.
 
     Rows are indexed by a slice, a number, or an array of numbers or bools, as those of an array
@@ -51,16 +52,6 @@ class BucketRows:
     def dtype(self) -> np.dtype:
         """Type of the numbers."""
         return self._dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all rows in bytes."""
-        return len(self) * self._row_bytes
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -120,12 +111,6 @@ class BucketRows:
             raise IndexError(f"a row is not among the {len(self)} rows")
         wanted, places = np.unique(numbers, return_inverse=True)
         return self._gathered(self._begin + wanted)[places.reshape(numbers.shape)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Returns all rows, which are then in memory."""
-        if copy is False:
-            raise ValueError("rows of a bucket cannot become an array without a copy")
-        return np.asarray(self._read(self._begin, self._end), dtype)
 
     @property
     def _row_bytes(self) -> int:

@@ -10,71 +10,15 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts.files import DamagedError, load_array
+from jaxcurate.artifacts.row_base import LazyRows
 from jaxcurate.artifacts.verified import check_file
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.runtime.devices import RowsLike
 
 PART_BYTES = 2**32
 """Largest size of a part in bytes, unless settings say otherwise."""
-_MOST_BYTES = 2**28
-"""Largest size of rows that numpy may make an array of without being asked by `rows[:]`."""
 _MOST_OPEN = 64
 """Largest number of files that are open as memory maps at a time."""
-
-
-class LazyRows:
-    """Base of rows ``[n, ...]`` that are read when they are indexed.
-
-    A subclass has ``shape``, ``dtype`` and ``__getitem__``. A function that takes rows block by
-    block accepts such an object in the place of an array (:func:`as_rows`).
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes, rows first."""
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the numbers."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        """Returns the number of rows."""
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """Returns the rows of a slice, or of an array of numbers, as an array."""
-        raise NotImplementedError
-
-    def select(self, rows: slice) -> "LazyRows":
-        """Returns the rows of a slice without reading them."""
-        raise NotImplementedError
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all rows in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Returns all rows, if they are small.
-
-        Raises:
-            InputError: the rows are large, so that their reader has to say that all are needed.
-        """
-        if self.nbytes > _MOST_BYTES:
-            raise InputError(
-                f"{self.nbytes} bytes of rows {list(self.shape)} would be read at once: read them "
-                "block by block, or all by [:]"
-            )
-        if copy is False:
-            raise ValueError("rows of files cannot become an array without a copy")
-        return np.array(self[:], dtype)
 
 
 def as_rows(x: Any, name: str = "x") -> RowsLike:

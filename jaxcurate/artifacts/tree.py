@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.lazy_rows import PART_BYTES
+from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError, check_choice, check_instance, check_whole
 
 Metric = Literal["euclidean", "cosine"]
@@ -233,12 +234,14 @@ class ClusterTree:
         """
         card = (folders.check_files if check else folders.check_sizes)(path)
         folder = epath.Path(path)
+        can_map = is_local(folder)  # arrays of a tree are used as a whole
 
         def read(name: str) -> np.ndarray:
             parts = sorted(file for file in card["files"] if file.startswith(f"{name}/"))
             if not parts:
-                return files.load_array(folder / f"{name}.npy", mmap=mmap)
-            return np.concatenate([files.load_array(folder / part, mmap=True) for part in parts])
+                return files.load_array(folder / f"{name}.npy", mmap=mmap and can_map)
+            loaded = [files.load_array(folder / part, mmap=can_map) for part in parts]
+            return np.concatenate(loaded)
 
         return cls(
             tuple(

@@ -106,7 +106,7 @@ def test_files_are_opened_when_their_rows_are_read(written, monkeypatch):
 def test_rows_do_not_become_an_array_by_accident(written, monkeypatch):
     joined, whole = written([5, 11])
     np.testing.assert_array_equal(np.asarray(joined), whole)
-    monkeypatch.setattr("jaxcurate.artifacts.lazy_rows._MOST_BYTES", whole.nbytes - 1)
+    monkeypatch.setattr("jaxcurate.artifacts.row_base._MOST_BYTES", whole.nbytes - 1)
     for rows in (joined, RowView(joined)):
         with pytest.raises(InputError, match="would be read at once"):
             np.asarray(rows)

@@ -77,6 +77,7 @@ def carry_out(settings, work, stages=None):
     return pipeline, progress.lines
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_that_on_disk(store, tmp_path, monkeypatch):
     """The work directory is below the folder of the pictures, as it may be on disk."""
     monkeypatch.setattr(bucket_rows, "LEAST_BYTES", 0)  # no array is read as a whole
