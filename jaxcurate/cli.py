@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _commands() -> tuple[str, ...]:
-    """Returns the names of all commands: a run, each of its stages, and its status."""
+    """Returns the names of all commands: a run, each of its stages, its plan and its status."""
     from jaxcurate.pipeline import STAGES  # takes a second, for which `--version` need not wait
 
-    return ("run", *(stage.name for stage in STAGES), "status")
+    return ("run", *(stage.name for stage in STAGES), "plan", "status")
 
 
 def _usage() -> str:
@@ -127,7 +127,7 @@ def _names(error: OSError) -> list[Any]:
 
 
 def _command(argv: Sequence[str]) -> None:
-    command, config, path, quiet, wait = _parsed(argv)
+    command, config, path, quiet, wait, given = _parsed(argv)
     # Pictures of too many pixels are left out and listed; Pillow would warn of each of them too.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     from jaxcurate.config import Config
@@ -140,6 +140,11 @@ def _command(argv: Sequence[str]) -> None:
     from jaxcurate.runtime.progress import Progress
 
     progress = Progress(quiet)
+    if command == "plan":
+        from jaxcurate.pipeline.plan import planned
+
+        print(planned(settings, given, path or None, progress))
+        return
     progress.line(_devices())
     pipeline = Pipeline(settings, path, progress, wait=wait)
     if command == "status":
@@ -179,9 +184,9 @@ _DEVICES = ("platform", "n_devices", "mapper")
 """Fields that every command reads."""
 
 
-def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
-    """Returns the command, the configuration as plain values, the work directory, and the flags
-    quiet and wait."""
+def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, Any]:
+    """Returns the command, the configuration as plain values, the work directory, the flags quiet
+    and wait, and all flags."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -198,6 +203,10 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
+    if words[:1] == ["plan"]:
+        from jaxcurate.pipeline.plan import define_flags
+
+        define_flags(values)
     try:
         rest = values(list(argv))
     except KeyError as error:
@@ -217,11 +226,11 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool]:
         raise InputError(str(error)) from error
     if settings is None:
         raise InputError(f"--config is missing; {_usage()}")
-    if not path.value:
+    if not path.value and rest[1] != "plan":  # which needs no work directory
         raise InputError(f"--workdir is missing; {_usage()}")
     for names in without:
         _set_none(settings, names)
-    return rest[1], settings, path.value, quiet.value, wait.value
+    return rest[1], settings, path.value, quiet.value, wait.value, values
 
 
 def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:
