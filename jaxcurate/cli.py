@@ -165,9 +165,12 @@ def _help(command: str) -> str:
     from jaxcurate.pipeline import STAGES
 
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
-    lines = [
-        _usage(),
-        "",
+    lines = [_usage(), ""]
+    if command == "plan":
+        from jaxcurate.pipeline.plan import flag_lines
+
+        lines += [*flag_lines(), ""]
+    lines += [
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]
     for field in explained(Config):

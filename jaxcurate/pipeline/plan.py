@@ -22,6 +22,8 @@ from jaxcurate.planning.page import as_json, page
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
 
+_COMPILATION = 3.0
+"""Seconds in which the kernel of an assignment is compiled for an accelerator, as assumed."""
 COMPILED = ("embed", "cluster", "evaluate")
 """Stages whose kernels can be compiled ahead of time."""
 
@@ -46,6 +48,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("calibrate", False, "time the kernels on this machine first", **of)
     flags.DEFINE_list("compile", None, "stages to compile for TPUs, or none", **of)
     flags.DEFINE_bool("json", False, "print JSON instead of a table", **of)
+
+
+def flag_lines() -> list[str]:
+    """Returns lines that explain the flags of the command."""
+    values = flags.FlagValues()
+    define_flags(values)
+    lines = ["Flags of `plan`:"]
+    for name in values:
+        flag = values[name]
+        default = "" if flag.default in (None, False) else f" = {flag.default}"
+        lines.append(f"  --{name}{default}: {flag.help}")
+    return lines
 
 
 def planned(settings: Config, given: flags.FlagValues, path: str | None, say: Progress) -> str:
@@ -109,6 +123,7 @@ def ask_of(settings: Config, given: flags.FlagValues, path: str | None, say: Pro
         step_seconds=given.step_seconds,
         decode_rate=given.decode_rate,
         disk_rate=given.disk_rate,
+        compile_seconds=Ask.compile_seconds if is_cpu else _COMPILATION,
         compiles=_compiles(given, machine),
         say=say.line,
     )
@@ -134,6 +149,7 @@ def calibrated(ask: Ask, rates: Rates) -> Ask:
         memory_efficiency=1.0,
         host_rate=rates.host,
         compile_seconds=rates.compilation,
+        compile_source="measured",
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxcurate.curation.hierarchy import _rows_of_a_round
 from jaxcurate.curation.level import Level
 from jaxcurate.kmeans.assignment.pruned import pays
-from jaxcurate.kmeans.rows import SMALLEST_BLOCK, fits
+from jaxcurate.kmeans.rows import SMALLEST_BLOCK, fits, is_small
 from jaxcurate.kmeans.seeding.parallel import N_ROUNDS
 from jaxcurate.kmeans.seeding.plus_plus import n_ahead, n_candidates
 from jaxcurate.planning.steps import Ask, Step
@@ -21,6 +21,8 @@ _BLOCKS = {"cpu": 1024, "tpu": 4096, "gpu": 8192}
 """Number of rows in a block by kind of device."""
 _KERNELS = {"seeding": 2.6, "iterations": 3.6, "assignment": 1.2}
 """Time of compilations, as multiples of that of the kernel of an assignment."""
+_QUICK = 0.6
+"""Fraction of that time that kernels of few rows take, which are compiled with less effort."""
 _ROW_BYTES = 80
 """Bytes of temporaries that iterations take for each row, as compilers report them."""
 _CENTROID_COPIES = 4.5
@@ -29,8 +31,8 @@ _RING_COPIES = 9
 """Number of arrays of a device's centroids that iterations over split centroids hold."""
 _LATENCY = 1e-4
 """Time of the collectives and kernels of a step of the seeding on an accelerator."""
-_HOST_ROW_BYTES = 60
-"""Bytes of labels, distances, ids and sorted copies that a host holds for each row."""
+_HOST_ROW_BYTES = 20
+"""Bytes of labels, distances and the like that a host holds for each row."""
 
 
 class Fit(NamedTuple):
@@ -129,7 +131,10 @@ def level_steps(ask: Ask, number: int, level: Level, n: int) -> list[Step]:
     if ask.compile_seconds:
         shapes = 1 + bool(n_rounds)
         times = shapes * (_KERNELS["seeding"] + _KERNELS["iterations"]) + _KERNELS["assignment"]
-        steps.append(Step(f"{name}compilation", times * ask.compile_seconds, "compiler", "assumed"))
+        times *= _QUICK if is_small(m, d, fit.k) else 1
+        steps.append(
+            Step(f"{name}compilation", times * ask.compile_seconds, "host", ask.compile_source)
+        )
     return steps
 
 
@@ -225,7 +230,7 @@ def chip_bytes(ask: Ask, fit: Fit, in_a_round: int = 0, streamed: bool = False) 
         return ask.settings.memory_limit / machine.n_chips * 0.75
     block = _block(ask, fit.n)
     rows = padded_size(fit.n, machine.n_chips * block) / machine.n_chips
-    rounds = in_a_round / machine.n_chips
+    rounds = 2 * in_a_round / machine.n_chips  # those of a round, while the next are chosen
     centroids = 4.0 * fit.k * d
     bounds = 4.0 * fit.k * rows / block if pays(int(rows), d, fit.k, block) else 0.0
     if ask.settings.shard_centroids:
@@ -238,7 +243,8 @@ def chip_bytes(ask: Ask, fit: Fit, in_a_round: int = 0, streamed: bool = False) 
     elif ask.settings.cluster.init == "k-means||":
         # Twice as many candidates, and tiles of them, are compared with all rows.
         seeding = 2 * 2 * centroids + 4.0 * d * N_ROUNDS * 2 * fit.k / machine.n_chips
-    return 4.0 * d * (rows + rounds) + 16 * rows + max(turning, seeding)
+    # Weights, and the state of the rows before and after.
+    return 4.0 * d * (rows + rounds) + 36 * rows + max(turning, seeding)
 
 
 def _block(ask: Ask, n: int) -> int:
@@ -250,12 +256,13 @@ def _block(ask: Ask, n: int) -> int:
 
 def _host_bytes(ask: Ask, fit: Fit, n: int, streamed: bool) -> float:
     """Returns the bytes of a host, besides those of devices."""
-    rows = 0.0
-    if streamed and ask.settings.memory_limit is not None:
-        rows = ask.settings.memory_limit / ask.machine.n_hosts * 0.25
-    elif ask.machine.n_hosts == 1 and ask.settings.memory_limit is None:
+    (rows, limit), of_rows = (0.0, ask.settings.memory_limit), 1.0 * _HOST_ROW_BYTES * n
+    if streamed and limit is not None:
+        rows = limit / ask.machine.n_hosts * 0.25
+        of_rows = max(0.0, of_rows - limit / 2)  # the limit counts them too
+    elif ask.machine.n_hosts == 1 and limit is None:
         rows = 4.0 * fit.n * fit.d  # normalized once, and kept for the rounds
-    return ask.base_bytes + rows + _HOST_ROW_BYTES * n + 2 * 4.0 * fit.k * fit.d
+    return ask.base_bytes + rows + of_rows + 2 * 4.0 * fit.k * fit.d
 
 
 def steps_of_clustering(ask: Ask) -> tuple[list[Step], list[str]]:

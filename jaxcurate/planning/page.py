@@ -13,6 +13,10 @@ _COLUMNS = (
 )
 
 
+_SHOWN = 0.01
+"""Fraction of the time of its stage from which on a step has a line of its own."""
+
+
 def page(ask: Ask, plans: Sequence[StagePlan], skipped: Sequence[str] = ()) -> str:
     """Returns the page that ``jaxcurate plan`` prints.
 
@@ -42,9 +46,12 @@ def page(ask: Ask, plans: Sequence[StagePlan], skipped: Sequence[str] = ()) -> s
     ]
     for plan in plans:
         lines.append(_row(plan.name, plan))
-        for step in plan.steps:
+        shown = [step for step in plan.steps if step.seconds >= _SHOWN * plan.seconds]
+        for step in shown:
             one = StagePlan(step.name, (step,), machine)
             lines.append(_row(f"  {step.name}", one, f"{step.limit}, {step.source}"))
+        if rest := tuple(step for step in plan.steps if step not in shown):
+            lines.append(_row(f"  {len(rest)} shorter steps", StagePlan("", rest, machine)))
     lines.append(_total(machine, plans))
     lines.append("")
     for plan in plans:

@@ -143,8 +143,10 @@ class Ask:
     """Bytes a second that a host reads from and writes to the source and the work directory."""
     host_rate: float = 1e9
     """Bytes of float32 rows that a process normalizes in a second."""
-    compile_seconds: float = 0.0
-    """Time in which the kernel of an assignment is compiled."""
+    compile_seconds: float = 1.2
+    """Time in which the kernel of an assignment is compiled, of which others are multiples."""
+    compile_source: Source = "assumed"
+    """Source of that time."""
     base_bytes: float = 0.5e9
     """Bytes that a process takes for Python, jax and compiled code."""
     compiles: tuple[str, ...] = ()
