@@ -233,7 +233,7 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, 
         raise InputError(f"--workdir is missing; {_usage()}")
     for names in without:
         _set_none(settings, names)
-    return rest[1], settings, path.value, quiet.value, wait.value, values
+    return rest[1], settings, path.value or "", quiet.value, wait.value, values
 
 
 def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:

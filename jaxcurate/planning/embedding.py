@@ -1,6 +1,5 @@
 """Plan of embedding: pictures decoded by the hosts, and encoded by the chips."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from jaxcurate.encoders.base import _BYTES_AT_ONCE, DEFAULTS, EmbedConfig, Kind,
 from jaxcurate.encoders.pixels import n_columns
 from jaxcurate.planning.ahead_of_time import Compiled, compiled, devices_of
 from jaxcurate.planning.kernels import Kernel
-from jaxcurate.planning.steps import Ask, Step
+from jaxcurate.planning.steps import Ask, Source, Step
 from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME
 
 ITEM_BYTES = {"picture": 50e3, "text": 1e3}
@@ -25,6 +24,10 @@ _AT_ONCE = 8
 """Number of items in the program whose operations are counted."""
 _TEXTS_RATE = 2000.0
 """Number of texts that a core turns into tokens in a second."""
+
+
+_A_PROCESS = 2500.0
+"""Number of pictures a second that the threads of a process read and decode at most, as assumed."""
 
 
 class Encoding(NamedTuple):
@@ -73,7 +76,7 @@ def encoding_of(settings: EmbedConfig, kind: Kind) -> Encoding:
     prepared = np.asarray(given if encoder.prepare is None else encoder.prepare(given))
     item = jax.ShapeDtypeStruct(prepared.shape, prepared.dtype)
     items = jax.ShapeDtypeStruct((_AT_ONCE, *item.shape), item.dtype)
-    run = partial(encoder.encode, params=encoder.params)
+    run = lambda items: encoder.encode(items, encoder.params)
     lowered = jax.jit(run).lower(items)
     cost = lowered.cost_analysis()
     assert isinstance(cost, dict)
@@ -87,20 +90,25 @@ def steps_of_embedding(ask: Ask) -> tuple[list[Step], list[str]]:
     read, written = n * ask.item_bytes, n * (4.0 * ask.n_columns + _COLUMN_BYTES)
     traffic = ask.moved(read + 3 * written)  # parts are written, read, and joined
     host = ask.base_bytes + 64e6 * machine.host.cores / 8
-    shared = dict(read=read, written=written, host_bytes=host)
+    shared: dict[str, Any] = dict(read=read, written=written, host_bytes=host)
     if ask.embed_rate is not None:
         return [Step("embed", n / ask.embed_rate, "measured rate", "measured", **shared)], []
     if ask.kind == "vector":
         copying = 4.0 * n * ask.n_columns / (ask.host_rate * machine.n_hosts)
         return [Step("copy vectors", max(traffic, copying), "host", **shared)], []
     settings, notes = ask.settings.embed, []
-    hosts = n / (machine.cores * ask.decode_rate)
+    hosts = n / pictures_a_second(ask)
     if ask.kind == "text":
         hosts = n / (_TEXTS_RATE * machine.cores)
     else:
-        notes.append(f"a core decodes {ask.decode_rate:g} pictures of 500 x 400 a second")
+        notes.append(
+            f"a core decodes {ask.decode_rate:g} pictures of 500 x 400 a second, and the process "
+            f"of a host at most {_A_PROCESS:,.0f}, as is assumed: only a part of its work is "
+            "outside the lock of Python"
+        )
         hosts *= 2 if settings.encoder == "pca" else 1  # it is fitted in a pass of its own
-    chips, chip_bytes, source = 0.0, 0.0, "counted"
+    chips, chip_bytes = 0.0, 0.0
+    source: Source = "counted"
     try:
         encoding = encoding_of(settings, ask.kind)
     except InputError as error:
@@ -120,7 +128,13 @@ def steps_of_embedding(ask: Ask) -> tuple[list[Step], list[str]]:
     notes.append(
         f"alone, hosts take {hosts:,.0f} s, chips {chips:,.0f} s, and reading {traffic:,.0f} s"
     )
-    return [step._replace(memory_source=source)], notes  # type: ignore[arg-type]
+    return [step._replace(memory_source=source)], notes
+
+
+def pictures_a_second(ask: Ask) -> float:
+    """Returns the number of pictures that all hosts decode in a second, a process on each."""
+    machine = ask.machine
+    return min(machine.cores * ask.decode_rate, machine.n_hosts * _A_PROCESS)
 
 
 def compile_encoder(encoding: Encoding, topology: str, at_once: int) -> Compiled:

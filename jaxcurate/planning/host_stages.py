@@ -1,6 +1,7 @@
 """Plans of the stages in which hosts do most of the work: dedup, sample and export."""
 
 import math
+from typing import Any
 
 from jaxcurate.planning import clustering
 from jaxcurate.planning.clustering import Fit
@@ -37,7 +38,7 @@ def steps_of_dedup(ask: Ask) -> tuple[list[Step], list[str]]:
     rows = 4.0 * n * d
     held = rows / ask.machine.n_hosts
     limit = ask.settings.memory_limit
-    shared = dict(host_bytes=host + (held if limit is None else min(held, limit)))
+    shared: dict[str, Any] = dict(host_bytes=host + (held if limit is None else min(held, limit)))
     chip = clustering.chip_bytes(ask, fit, 0, limit is not None and rows > limit)
     passes = min(10.0, clustering.n_passes(fit, 10, 4096, ask.machine.n_chips)) + 1
     seconds = ask.assigning(2.0 * n * d * k * passes, rows * 10)

@@ -7,12 +7,8 @@ from typing import Any
 from jaxcurate.planning.machines import Machine
 from jaxcurate.planning.steps import Ask, StagePlan
 
-_COLUMNS = (
-    f"{'':34} {'time':>9} {'chip':>9} {'host':>9} {'read':>9} {'written':>9} {'cost':>9}  "
-    "limit, source"
-)
-
-
+_NAMES = "time", "chip", "host", "read", "written", "links", "cost"
+_COLUMNS = f"{'':34} {' '.join(f'{name:>9}' for name in _NAMES)}  limit, source"
 _SHOWN = 0.01
 """Fraction of the time of its stage from which on a step has a line of its own."""
 
@@ -126,6 +122,7 @@ def _row(name: str, plan: StagePlan, why: str = "") -> str:
     return (
         f"{name:34.34} {duration(plan.seconds):>9} {size(plan.chip_bytes):>9} "
         f"{size(plan.host_bytes):>9} {size(plan.read):>9} {size(plan.written):>9} "
+        f"{size(plan.exchanged):>9} "
         f"{plan.cost:9.2f}  {why}"
     ).rstrip()
 

@@ -2,6 +2,7 @@
 
 from jaxcurate.checks import InputError
 from jaxcurate.planning.ahead_of_time import devices_of
+from jaxcurate.planning.embedding import pictures_a_second
 from jaxcurate.planning.steps import Ask, Step
 from jaxcurate.planning.training_step import (
     compile_training_step,
@@ -45,7 +46,7 @@ def steps_of_evaluation(ask: Ask) -> tuple[list[Step], list[str]]:
     decoded = 0.0
     if settings.read_files:
         n_pictures = n_runs * training.n_steps * training.batch_size
-        decoded = n_pictures / (machine.cores * ask.decode_rate)
+        decoded = n_pictures / pictures_a_second(ask)
     limit = "decoding on hosts" if decoded > seconds + links else "matrix products"
     if links > max(seconds, decoded):
         limit = "links"

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from jaxcurate.config import Config
 from jaxcurate.planning.machines import Machine
+from jaxcurate.sources.base import Kind
 
 Source = Literal["compiled", "counted", "measured", "assumed"]
 """Origin of a number: the compiler of the chips, a count over rates with an efficiency, a
@@ -99,8 +100,10 @@ class StagePlan:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Sources of its numbers, each once."""
-        every = [source for step in self.steps for source in (step.source, step.memory_source)]
-        return tuple(dict.fromkeys(every))
+        every: dict[Source, None] = {}
+        for step in self.steps:
+            every |= {step.source: None, step.memory_source: None}
+        return tuple(every)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Ask:
     """Number of items of the pool."""
     n_columns: int
     """Number of columns of the embeddings."""
-    kind: str = "vector"
+    kind: Kind = "vector"
     """Kind of the items: ``picture``, ``text`` or ``vector``."""
     item_bytes: float = 0
     """Bytes of an item as it is stored, on average."""

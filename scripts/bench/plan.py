@@ -59,6 +59,8 @@ CASES = {
     ),
 }
 
+CASE_NAMES = flags.DEFINE_list("cases", list(CASES), "Pools to cluster.")
+
 
 class Measured(NamedTuple):
     """Time and peak memory of a stage."""
