@@ -163,14 +163,13 @@ def _help(command: str) -> str:
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import explained
     from jaxcurate.pipeline import STAGES
+    from jaxcurate.pipeline.plan import flag_lines
 
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
-    lines = [_usage(), ""]
-    if command == "plan":
-        from jaxcurate.pipeline.plan import flag_lines
-
-        lines += [*flag_lines(), ""]
-    lines += [
+    lines = [
+        _usage(),
+        *flag_lines(command),
+        "",
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]
     for field in explained(Config):
@@ -188,8 +187,7 @@ _DEVICES = ("platform", "n_devices", "mapper")
 
 
 def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, Any]:
-    """Returns the command, the configuration as plain values, the work directory, the flags quiet
-    and wait, and all flags."""
+    """Returns the command, the configuration, the work directory, quiet, wait, and all flags."""
     from absl import flags
     from ml_collections import config_flags
 

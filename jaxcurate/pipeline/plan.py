@@ -50,11 +50,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("json", False, "print JSON instead of a table", **of)
 
 
-def flag_lines() -> list[str]:
-    """Returns lines that explain the flags of the command."""
+def flag_lines(command: str) -> list[str]:
+    """Returns lines that explain the flags of the command, none for other commands."""
+    if command != "plan":
+        return []
     values = flags.FlagValues()
     define_flags(values)
-    lines = ["Flags of `plan`:"]
+    lines = ["", "Flags of `plan`:"]
     for name in values:
         flag = values[name]
         default = "" if flag.default in (None, False) else f" = {flag.default}"

@@ -35,7 +35,7 @@ def plan_stage(name: str, ask: Ask, steps_of: Steps) -> StagePlan:
         >>> settings = Config("npy:x.npy", ClusterConfig((Level(100_000),)), SampleConfig(100))
         >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**8, n_columns=1024)
         >>> plan_stage("cluster", ask, steps_of_clustering).advice[0]
-        'does not fit: it needs 3.58 of the memory of a chip and 2.25 of the memory of a host'
+        'does not fit: it needs 4.31 of the memory of a chip and 1.08 of the memory of a host'
     """
     steps, notes = steps_of(ask)
     return StagePlan(

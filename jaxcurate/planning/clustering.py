@@ -6,7 +6,7 @@ cluster, and with pruning three whole passes and 6 % of one in each further iter
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxcurate.curation.hierarchy import _rows_of_a_round
 from jaxcurate.curation.level import Level
@@ -93,7 +93,7 @@ def level_steps(ask: Ask, number: int, level: Level, n: int) -> list[Step]:
     host = _host_bytes(ask, fit, n, streamed)
     held = (Fit(in_a_round, fit.k, d),) if n_rounds else ()
     chip = chip_bytes(ask, fit, in_a_round, streamed)
-    shared = dict(chip_bytes=chip, host_bytes=host)
+    shared: dict[str, Any] = dict(chip_bytes=chip, host_bytes=host)
     read = 4.0 * n * d if number == 1 else 0.0
     steps = [
         Step(

@@ -56,8 +56,8 @@ def kernels(
 
     Examples:
         >>> made = kernels(8192, 16, 100)
-        >>> [spec for spec, _ in made["assigned"].arguments]
-        [PartitionSpec('rows',), PartitionSpec()]
+        >>> [shape.shape for _, shape in made["assigned"].arguments]
+        [(8192, 16), (100, 16)]
     """
     shape = lambda *sizes, dtype="float32": jax.ShapeDtypeStruct(sizes, dtype)
     x, weights, numbers = shape(n, d), shape(n), shape(n, dtype="int32")

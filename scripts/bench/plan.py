@@ -2,7 +2,7 @@
 """Prints a table of the time and memory of `cluster`, as `jaxcurate plan` predicts and as measured.
 
     python scripts/bench/plan.py                      # six pools, some ten minutes
-    python scripts/bench/plan.py --cases=small
+    python scripts/bench/plan.py --pools=small
 
 Rates are calibrated first. Then the stages `embed` and `cluster` run over random rows in processes
 of their own. Time is that of the processor over the number of its cores, in the prediction too, so
@@ -34,9 +34,6 @@ from jaxcurate.planning.machines import this_machine
 from jaxcurate.runtime.devices import Devices
 
 ROOT = Path(__file__).parents[2]
-CASE_NAMES = flags.DEFINE_list(
-    "cases", ["small", "narrow", "resampled", "wide", "large", "streamed"], "Pools to cluster."
-)
 
 
 class Case(NamedTuple):
@@ -59,7 +56,7 @@ CASES = {
     ),
 }
 
-CASE_NAMES = flags.DEFINE_list("cases", list(CASES), "Pools to cluster.")
+POOLS = flags.DEFINE_list("pools", list(CASES), "Pools to cluster.")
 
 
 class Measured(NamedTuple):
@@ -166,7 +163,7 @@ def predicted(case: Case) -> Measured:
 
 def main(_: list[str]) -> None:
     print(f"{'pool':10} {'time':>8} {'plan':>8} {'ratio':>6} {'peak':>9} {'plan':>9} {'ratio':>6}")
-    for name in CASE_NAMES.value:
+    for name in POOLS.value:
         plan, found = predicted(CASES[name]), measured(CASES[name])
         print(
             f"{name:10} {found.seconds:6.1f} s {plan.seconds:6.1f} s "

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_time_and_memory_of_cluster_are_as_planned():
     # In a process of its own, with the devices and the effort of the compiler that a run has.
     done = subprocess.run(
-        [sys.executable, BENCH, "--cases=small"],
+        [sys.executable, BENCH, "--pools=small"],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(BENCH.parents[2]), "HOME": "/tmp"},
         capture_output=True,
         text=True,
