@@ -300,7 +300,7 @@ def _with_compiled(ask: Ask, steps: list[Step]) -> list[Step]:
         Fit(n if level.n_fit is None else min(n, level.n_fit), level.n_clusters, ask.n_columns)
         for n, level in zip(below, settings.cluster.levels, strict=False)
     ]
-    largest = max(range(len(fits_)), key=lambda i: chip_bytes(replace_limit(ask), fits_[i]))
+    largest = max(range(len(fits_)), key=lambda i: chip_bytes(_without_limit(ask), fits_[i]))
     fit, level = fits_[largest], settings.cluster.levels[largest]
     in_a_round = _rows_of_a_round(level, fit.n)
     n, name = fit.n, "ring" if settings.shard_centroids else "iterations"
@@ -329,6 +329,6 @@ def _with_compiled(ask: Ask, steps: list[Step]) -> list[Step]:
     ]
 
 
-def replace_limit(ask: Ask) -> Ask:
+def _without_limit(ask: Ask) -> Ask:
     """Returns the question without a limit of memory, by which rows are streamed."""
     return dataclasses.replace(ask, settings=dataclasses.replace(ask.settings, memory_limit=None))

@@ -114,8 +114,9 @@ class Ask:
         >>> from jaxcurate.config import ClusterConfig, Level, SampleConfig
         >>> from jaxcurate.planning.machines import tpu_slice
         >>> settings = Config("npy:x.npy", ClusterConfig((Level(1000),)), SampleConfig(100))
-        >>> Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64).n_valid
-        1000000
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> round(ask.products(flops=1e15, n_bytes=0, precision="bfloat16"), 2)
+        1.59
     """
 
     settings: Config
@@ -156,11 +157,6 @@ class Ask:
     """Names of the stages whose kernels are compiled ahead of time."""
     say: Callable[[str], None] = field(default=lambda line: None, compare=False)
     """Function that is called with a line before a long compilation."""
-
-    @property
-    def n_valid(self) -> int:
-        """Number of rows that are clustered: all of them, since none is known to be dropped."""
-        return self.n_items
 
     def moved(self, n_bytes: float) -> float:
         """Returns the time in which all hosts read or write so many bytes."""

@@ -204,6 +204,15 @@ def test_command_counts_the_source(capsys, tmp_path):
     assert capsys.readouterr().out.startswith("500 vectors, 8 columns, on this machine")
 
 
+def test_command_counts_the_pool_of_a_work_directory(capsys, tmp_path):
+    pool = jc.make_pool(np.ones((30, 5), np.float32), [f"id-{i}" for i in range(30)])
+    pool.save(tmp_path / "pool")
+    config = cli._named_config("small_2levels")
+    assert cli.main(["plan", f"--config={config}:/nowhere.npy", f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.startswith("30 vectors, 5 columns, on this machine")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pool"]
+
+
 @pytest.mark.parametrize(
     "flags, line",
     [
