@@ -204,7 +204,8 @@ def test_skypilot_launches_a_task_and_removes_its_machines(launch):
     ).stdout.splitlines()
     assert words == [
         *(".venv/bin/jaxcurate", "run", "--config=configs/a b.py", "--workdir=gs://bucket/it's"),
-        *("--config.seed=1", "--coordinator=10.0.0.1:8476", "--n_processes=2", "--process_id=1"),
+        *("--config.platform=gpu", "--config.seed=1", "--coordinator=10.0.0.1:8476"),
+        *("--n_processes=2", "--process_id=1"),
     ]
     assert "num_nodes: 2\n" in task
 
