@@ -19,7 +19,7 @@ from jaxcurate.runtime.devices import padded_size
 
 _BLOCKS = {"cpu": 1024, "tpu": 4096, "gpu": 8192}
 """Number of rows in a block by kind of device."""
-_KERNELS = {"seeding": 2.6, "iterations": 3.6, "assignment": 1.2}
+_KERNELS = {"seeding": 1.7, "iterations": 2.3, "assignment": 1.0}
 """Time of compilations, as multiples of that of the kernel of an assignment."""
 _QUICK = 0.6
 """Fraction of that time that kernels of few rows take, which are compiled with less effort."""

@@ -49,6 +49,7 @@ COLUMNS = flags.DEFINE_integer("columns", 1024, "d")
 CLUSTERS = flags.DEFINE_integer("clusters", 100_000, "k")
 CONFIGS = flags.DEFINE_list("configs", [], "Configuration files, for the table of training.")
 A_CHIP = flags.DEFINE_integer("rows_a_chip", 1_250_000, "Rows of a chip, for weak scaling.")
+BLOCKS = flags.DEFINE_integer("blocks", 12, "Blocks of the ViT-S/16, for weak scaling.")
 PARTS = flags.DEFINE_list("parts", ["embed", "cluster", "pretrain"], "Rows of weak scaling.")
 
 
@@ -159,14 +160,14 @@ def weak_cluster(machine: Machine) -> None:
 
 def weak_pretrain(machine: Machine) -> None:
     """Prints the row of a step of SimCLR with a ViT-S/16, 64 pictures of 224 pixels a chip."""
-    model = vit_config("S", patch_size=16, precision="bfloat16")
+    model = vit_config("S", patch_size=16, precision="bfloat16", depth=BLOCKS.value)
     settings = PretrainConfig(model=model, batch_size=64 * machine.n_chips)
     made = compile_training_step(settings, devices_of(machine.topology or "").mesh)
     alone = flops_of_step(dataclasses.replace(settings, batch_size=64))
     matrix = alone / machine.chip.bfloat16
     memory = made.moved / machine.chip.bandwidth
     links = machine.exchange(float(made.exchanged.total()))
-    work = f"{settings.batch_size:,} pictures, two views"
+    work = f"{settings.batch_size:,} pictures, two views, {model.depth} blocks"
     row("pretrain", machine, work, made, matrix, memory, links)
 
 
