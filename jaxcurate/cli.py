@@ -134,15 +134,15 @@ def _command(argv: Sequence[str]) -> None:
     from jaxcurate.dataclass_fields import to_dataclass
 
     settings = to_dataclass(Config, config, "config")
-    _set_up_devices(settings.n_devices, settings.platform)
+    # A plan takes no accelerator from a run.
+    _set_up_devices(settings.n_devices, "cpu" if command == "plan" else settings.platform)
 
+    from jaxcurate.pipeline.plan import planned
     from jaxcurate.pipeline.run import Pipeline
     from jaxcurate.runtime.progress import Progress
 
     progress = Progress(quiet)
     if command == "plan":
-        from jaxcurate.pipeline.plan import planned
-
         print(planned(settings, given, path or None, progress))
         return
     progress.line(_devices())

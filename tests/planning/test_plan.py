@@ -190,7 +190,7 @@ def test_command_prints_a_page_and_writes_nothing(capsys, monkeypatch, tmp_path)
     assert page.startswith("1,000,000 vectors, 64 columns, on v5e x 8")
     for stage in ("embed", "dedup", "cluster", "sample", "export"):
         assert f"\n{stage} " in page
-    assert cli.main([*arguments, "--gpus=8", "--json"]) == 0
+    assert cli.main([*arguments, "--gpus=8", "--json", "--config.platform=gpu"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["machine"]["n_chips"] == 8
     assert made["stages"]["cluster"]["seconds"] > 0
