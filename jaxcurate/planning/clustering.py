@@ -266,7 +266,17 @@ def _host_bytes(ask: Ask, fit: Fit, n: int, streamed: bool) -> float:
 
 
 def steps_of_clustering(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of all levels, and notes on what they assume."""
+    """Returns the steps of all levels, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample)
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_clustering(ask)[0]][1:3]
+        ['level 1: seeding, all rows', 'level 1: iterations, all rows']
+    """
     levels, n = ask.settings.cluster.levels, ask.n_items
     steps, notes = (
         [],

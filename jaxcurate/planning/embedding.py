@@ -85,7 +85,17 @@ def encoding_of(settings: EmbedConfig, kind: Kind) -> Encoding:
 
 
 def steps_of_embedding(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of the stage, and notes on what they assume."""
+    """Returns the steps of the stage, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample)
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_embedding(ask)[0]]
+        ['copy vectors']
+    """
     n, machine = ask.n_items, ask.machine
     read, written = n * ask.item_bytes, n * (4.0 * ask.n_columns + _COLUMN_BYTES)
     traffic = ask.moved(read + 3 * written)  # parts are written, read, and joined

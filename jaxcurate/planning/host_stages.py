@@ -20,7 +20,17 @@ _MANIFEST_BYTES = 80
 
 
 def steps_of_dedup(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of deduplication, and notes on what they assume."""
+    """Returns the steps of deduplication, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample)
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_dedup(ask)[0]]
+        ['equal content']
+    """
     n, d, settings = ask.n_items, ask.n_columns, ask.settings.dedup
     host = ask.base_bytes + 100.0 * n
     steps = [
@@ -59,7 +69,17 @@ def steps_of_dedup(ask: Ask) -> tuple[list[Step], list[str]]:
 
 
 def steps_of_sampling(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of sampling, and notes on what they assume."""
+    """Returns the steps of sampling, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample)
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_sampling(ask)[0]]
+        ['sample', 'measure the subset']
+    """
     n, d, size = ask.n_items, ask.n_columns, ask.settings.sample.size
     host = ask.base_bytes + _SAMPLED_BYTES * n
     measured = min(_N_MEASURED, n)
@@ -82,7 +102,17 @@ def steps_of_sampling(ask: Ask) -> tuple[list[Step], list[str]]:
 
 
 def steps_of_export(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of the export, and notes on what they assume."""
+    """Returns the steps of the export, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample)
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_export(ask)[0]]
+        ['export']
+    """
     m, formats = min(ask.settings.sample.size, ask.n_items), ask.settings.export.formats
     copied = sum(name not in ("list", "link") for name in formats)
     n_bytes = m * ask.item_bytes * copied

@@ -15,7 +15,17 @@ _ACTIVATIONS = 24
 
 
 def steps_of_evaluation(ask: Ask) -> tuple[list[Step], list[str]]:
-    """Returns the steps of the stage, and notes on what they assume."""
+    """Returns the steps of the stage, and notes on what they assume.
+
+    Examples:
+        >>> from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, Level, SampleConfig
+        >>> from jaxcurate.planning.machines import tpu_slice
+        >>> cluster, sample = ClusterConfig((Level(1000),)), SampleConfig(100)
+        >>> settings = Config("npy:x.npy", cluster, sample, evaluate=EvaluateConfig(arms=()))
+        >>> ask = Ask(settings, tpu_slice("v5e-8"), n_items=10**6, n_columns=64)
+        >>> [step.name for step in steps_of_evaluation(ask)[0]]
+        ['balance of the subset']
+    """
     settings, machine = ask.settings.evaluate, ask.machine
     if not settings.trained:
         return [Step("balance of the subset", 1e-7 * ask.n_items, "host")], []
