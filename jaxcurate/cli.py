@@ -4,7 +4,6 @@ It is the only module that turns a ConfigDict into frozen dataclasses, and the o
 an error into a line and an exit code.
 """
 
-import contextlib
 import itertools
 import os
 import re
@@ -17,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 from jaxcurate.checks import InputError
+from jaxcurate.cli_flags import define_launch, define_plan, plan_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,15 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, _Terminated)
         event = "terminated" if terminated else "interrupted"
-        print(f"jaxcurate: {event}; the same command continues from here", file=sys.stderr)
-        return 143 if terminated else 130
+        return _ended(f"{event}; the same command continues from here", 143 if terminated else 130)
     except Exception as error:
         line = _line(error)
         if line is None:
             raise
-        print(f"jaxcurate: {' '.join(line.split())}", file=sys.stderr)
-        return 2
+        return _ended(" ".join(line.split()), 2)
     return 0
+
+
+def _ended(line: str, code: int) -> int:
+    """Prints a line, tells it to the other processes of the run, and returns the exit code."""
+    print(f"jaxcurate: {line}", file=sys.stderr, flush=True)
+    if "jaxcurate.runtime.processes" in sys.modules:  # before, nothing is joined
+        from jaxcurate.runtime import processes
+
+        processes.end_all(f"ended: {line}", code)
+    return code
 
 
 def _commands() -> tuple[str, ...]:
@@ -127,34 +135,40 @@ def _names(error: OSError) -> list[Any]:
 
 
 def _command(argv: Sequence[str]) -> None:
-    command, config, path, quiet, wait, given = _parsed(argv)
+    given = _parsed(argv)
     # Pictures of too many pixels are left out and listed; Pillow would warn of each of them too.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import to_dataclass
 
-    settings = to_dataclass(Config, config, "config")
-    # A plan takes no accelerator from a run.
-    _set_up_devices(settings.n_devices, "cpu" if command == "plan" else settings.platform)
+    settings = to_dataclass(Config, given.config, "config")
 
-    from jaxcurate.pipeline.plan import planned
-    from jaxcurate.pipeline.run import Pipeline
+    from jaxcurate.runtime import messages, startup
     from jaxcurate.runtime.progress import Progress
 
-    progress = Progress(quiet)
-    if command == "plan":
-        print(planned(settings, given, path or None, progress))
+    if given.command == "plan":
+        from jaxcurate.pipeline.plan import planned
+
+        startup.set_up_devices(settings.n_devices, "cpu")  # it takes no accelerator from a run
+        print(planned(settings, given.values, given.path or None, Progress(given.quiet)))
         return
-    progress.line(_devices())
-    pipeline = Pipeline(settings, path, progress, wait=wait)
-    if command == "status":
+    if given.command != "status":
+        startup.join(given.launch)
+    startup.set_up_devices(settings.n_devices, settings.platform)
+
+    from jaxcurate.pipeline.run import Pipeline
+
+    Progress(given.quiet).line(startup.found())
+    progress = Progress(given.quiet or not messages.is_first())
+    pipeline = Pipeline(settings, given.path, progress, wait=given.wait)
+    if given.command == "status":
         for stage, state, where in pipeline.status():
             print(f"{stage:<10}{state:<14}{where}")
         return
-    pipeline.run(None if command == "run" else (command,))
-    if command == "run":
+    pipeline.run(None if given.command == "run" else (given.command,))
+    if given.command == "run":
         progress.line(f"where the time went:\n{progress.where_time_went()}")
-    if command in ("run", "report"):
+    if given.command in ("run", "report") and messages.is_first():
         print(pipeline.path / "report.html")
 
 
@@ -163,12 +177,11 @@ def _help(command: str) -> str:
     from jaxcurate.config import Config
     from jaxcurate.dataclass_fields import explained
     from jaxcurate.pipeline import STAGES
-    from jaxcurate.pipeline.plan import flag_lines
 
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
     lines = [
         _usage(),
-        *flag_lines(command),
+        *plan_lines(command),
         "",
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]
@@ -186,8 +199,27 @@ _DEVICES = ("platform", "n_devices", "mapper")
 """Fields that every command reads."""
 
 
-def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, Any]:
-    """Returns the command, the configuration, the work directory, quiet, wait, and all flags."""
+class _Arguments(NamedTuple):
+    """Command with its configuration and flags."""
+
+    command: str
+    """Name of the command."""
+    config: dict[str, Any]
+    """Configuration as plain values."""
+    path: str
+    """Work directory."""
+    quiet: bool
+    """True to print no progress."""
+    wait: bool
+    """True to wait for the end of another run over the work directory."""
+    launch: Any
+    """Place of this process among those of the run."""
+    values: Any
+    """Values of all flags."""
+
+
+def _parsed(argv: Sequence[str]) -> _Arguments:
+    """Returns the command, its configuration and its flags."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -204,10 +236,9 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, 
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
+    launch = define_launch(values)
     if words[:1] == ["plan"]:
-        from jaxcurate.pipeline.plan import define_flags
-
-        define_flags(values)
+        define_plan(values)
     try:
         rest = values(list(argv))
     except KeyError as error:
@@ -231,7 +262,8 @@ def _parsed(argv: Sequence[str]) -> tuple[str, dict[str, Any], str, bool, bool, 
         raise InputError(f"--workdir is missing; {_usage()}")
     for names in without:
         _set_none(settings, names)
-    return rest[1], settings, path.value or "", quiet.value, wait.value, values
+    flags_given = path.value or "", quiet.value, wait.value
+    return _Arguments(rest[1], settings, *flags_given, launch(), values)
 
 
 def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:
@@ -259,7 +291,8 @@ def _named_config(name: str) -> Path:
     """
     package = Path(__file__).parent
     # An installed package has them inside, a checkout beside the package.
-    folders = package / "configs", package.parent / "configs"
+    roots = package / "configs", package.parent / "configs"
+    folders = [folder for root in roots for folder in (root, root / "published")]
     for folder in folders:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"
@@ -351,50 +384,3 @@ def _reason(error: BaseException) -> str:
     if match := _NO_PARENT.match(text):
         return f"config.{match[1]} cannot be set, since {match[2]} is None"
     return f"there is no {text}" if isinstance(error, KeyError) else text
-
-
-_MOST_CPU_DEVICES = 1024
-"""Largest number of CPU devices that are made. Making ten thousand would take half a minute, and
-a request for more devices than exist is refused later."""
-
-
-def _set_up_devices(n_devices: int | None, platform: str | None) -> None:
-    """Sets up the devices that the settings ask for.
-
-    On a CPU it makes a device of each core, so that runs of the comparison do not share a core.
-
-    Raises:
-        InputError: a device that the configuration or ``JAX_PLATFORMS`` asks for does not exist.
-    """
-    import jax
-
-    if cast(Any, jax.config).jax_num_cpu_devices < 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        # If jax has run already, as in a notebook, its devices can no longer change.
-        with contextlib.suppress(RuntimeError):
-            wanted = min(cores or 1, 8) if n_devices is None else n_devices
-            jax.config.update("jax_num_cpu_devices", min(wanted, _MOST_CPU_DEVICES))
-    if platform == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    asked = cast(Any, jax.config).jax_platforms
-    try:
-        backend = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # AssertionError without the plugin of CUDA
-        reason = (str(error).splitlines() or ["no such device or no plugin for it"])[0]
-        raise InputError(
-            f"JAX_PLATFORMS asks for {asked!r}, which does not exist here: {reason}"
-        ) from error
-    if platform and backend != platform:
-        raise InputError(f"config.platform asks for {platform!r}, but jax runs on {backend!r}")
-
-
-def _devices() -> str:
-    """Returns kind, number and memory of the devices, for the first line of a command."""
-    import jax
-
-    devices = jax.devices()
-    n_bytes = (devices[0].memory_stats() or {}).get("bytes_limit")
-    n_host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = f"{n_bytes / 1e9:.1f} GB each, " if n_bytes else ""
-    kind = f"{jax.default_backend().upper()} ({devices[0].device_kind})"
-    return f"{len(devices)} x {kind}, {memory}{n_host_bytes / 1e9:.1f} GB of host memory"

@@ -92,7 +92,8 @@ def keys_of(ids: np.ndarray) -> np.ndarray:
     """Returns a 64-bit key for each id, which depends neither on the other ids nor on their order.
 
     Args:
-        ids: Distinct Unicode strings or whole numbers ``[n]``.
+        ids: Distinct Unicode strings or whole numbers ``[n]``: an array, or rows in files, of
+            which some thousand are read at a time.
 
     Returns:
         uint64 ``[n]``.
@@ -107,14 +108,16 @@ def keys_of(ids: np.ndarray) -> np.ndarray:
         >>> bool(keys_of(np.array(["fish.png", "cat.png"]))[0] == keys[2])
         True
     """
-    ids = np.asarray(ids)
+    ids = ids if hasattr(ids, "dtype") else np.asarray(ids)
     if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
         raise InputError(f"ids must be strings or whole numbers [n], not {ids.dtype} {ids.shape}")
-    keys = _hashed(ids) if ids.dtype.kind == "U" else ids.astype(np.uint64)
+    keys = hashed(ids) if ids.dtype.kind == "U" else ids[:].astype(np.uint64)
     ordered = np.sort(keys)
-    if (ordered[1:] == ordered[:-1]).any():
-        unique, counts = np.unique(ids, return_counts=True)
-        if len(unique) < len(ids):
+    twice = ordered[1:] == ordered[:-1]
+    if twice.any():
+        suspects = ids[np.flatnonzero(np.isin(keys, ordered[1:][twice]))]
+        unique, counts = np.unique(suspects, return_counts=True)
+        if len(unique) < len(suspects):
             raise InputError(
                 f"ids must be distinct, but {str(unique[counts > 1][0])!r} is there twice"
             )
@@ -134,20 +137,30 @@ def _blocks(keys: np.ndarray | int, seed: int, stream: int) -> Iterator[tuple[sl
         yield block, numbers
 
 
-def _hashed(ids: np.ndarray) -> np.ndarray:
+def hashed(ids: np.ndarray) -> np.ndarray:
     """Returns a multilinear hash of the code points of each string, uint64 ``[n]``.
 
-    The zeros that fill up shorter strings add nothing to it.
+    The zeros that fill up shorter strings add nothing to it. Equal strings have equal hashes.
+
+    Args:
+        ids: Unicode ``[n]``: an array, or rows in files.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jaxcurate.stateless_random import hashed
+        >>> numbers = hashed(np.array(["cat", "dog", "cat"]))
+        >>> bool(numbers[0] == numbers[2] != numbers[1])
+        True
     """
-    ids = np.ascontiguousarray(ids, ids.dtype.newbyteorder("="))
     width = ids.dtype.itemsize // 4
-    letters = ids.view(np.uint32).reshape(len(ids), width)
     factors = priorities(width, 0, stream=1) | np.uint64(1)
     out = np.zeros(len(ids), np.uint64)
     for begin in range(0, len(ids), _BLOCK):
-        block = out[begin : begin + _BLOCK]
+        block, read = out[begin : begin + _BLOCK], ids[begin : begin + _BLOCK]
+        read = np.ascontiguousarray(read, read.dtype.newbyteorder("="))
+        letters = read.view(np.uint32).reshape(len(read), width)
         for place in range(width):
-            block += letters[begin : begin + _BLOCK, place] * factors[place]
+            block += letters[:, place] * factors[place]
         _mix(block)
     return out
 

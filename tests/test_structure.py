@@ -11,7 +11,17 @@ import jaxcurate
 
 ROOT = Path(jaxcurate.__file__).parent
 ORDER = (
-    *("__main__", "cli", "pipeline", "planning", "report", "config", "evaluation", "training"),
+    *(
+        "__main__",
+        "cli",
+        "cli_flags",
+        "pipeline",
+        "planning",
+        "report",
+        "config",
+        "evaluation",
+        "training",
+    ),
     *("encoders", "export", "sources", "models", "curation", "neighbors", "kmeans", "artifacts"),
     *("runtime", "dataclass_fields", "stateless_random", "checks"),
 )

@@ -4,7 +4,9 @@ Subsets are exported by :mod:`jaxcurate.export`, because they need pyarrow.
 """
 
 from jaxcurate.artifacts.files import DamagedError
-from jaxcurate.artifacts.pool import Block, Pool, make_pool, write_pool
+from jaxcurate.artifacts.pool import Pool, make_pool, write_pool
+from jaxcurate.artifacts.pool_files import Block
+from jaxcurate.artifacts.pool_parts import join_pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, SurplusWarning, TreeLevel
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Pool",
     "SurplusWarning",
     "TreeLevel",
+    "join_pool",
     "make_pool",
     "write_pool",
 ]

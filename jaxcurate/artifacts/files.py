@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from jaxcurate.artifacts import temporary
 from jaxcurate.artifacts.local import is_local, write_errors
 from jaxcurate.artifacts.lock import check_held
 from jaxcurate.checks import InputError
+from jaxcurate.runtime.devices import RowsLike
 
 _BLOCK_BYTES = 2**24
 _IN_TURN = 64
@@ -309,14 +311,15 @@ def array_digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def blocks(array: np.ndarray) -> Iterator[slice]:
+def blocks(array: RowsLike) -> Iterator[slice]:
     """Yields slices of some megabytes of rows, and at least one slice, possibly empty.
 
     Examples:
         >>> list(blocks(np.zeros((2**22, 4), np.float32)))[:2]
         [slice(0, 1048576, None), slice(1048576, 2097152, None)]
     """
-    rows = max(1, _BLOCK_BYTES * len(array) // max(1, array.nbytes))
+    n_bytes = math.prod(array.shape) * array.dtype.itemsize
+    rows = max(1, _BLOCK_BYTES * len(array) // max(1, n_bytes))
     for begin in range(0, max(1, len(array)), rows):
         yield slice(begin, begin + rows)
 

@@ -24,8 +24,8 @@ from jaxcurate.artifacts.new_folder import (
     WRITER,
     NewFolder,
     sizes_in,
-    target_sha256,
 )
+from jaxcurate.artifacts.verified import check_file
 from jaxcurate.checks import InputError
 
 NO_RUN = ""
@@ -254,6 +254,8 @@ never completed
 def check_files(path: epath.PathLike) -> dict[str, Any]:
     """Returns the card of a folder, after a check of the contents of all files.
 
+    A file that has not changed since this process checked it is not read once more.
+
     Raises:
         DamagedError: a file is missing, truncated or altered; the message names it.
 
@@ -267,12 +269,7 @@ def check_files(path: epath.PathLike) -> dict[str, Any]:
     """
     path, card = epath.Path(path), check_sizes(path)
     for name, entry in card["files"].items():
-        is_link = entry.get("link") and os.path.islink(path / name)
-        digest = target_sha256 if is_link else sha256
-        if digest(path / name) != entry["sha256"]:
-            raise DamagedError(
-                f"{path / name} is damaged: its checksum is not {CARD}'s; remove the folder"
-            )
+        check_file(path / name, entry)
     return card
 
 

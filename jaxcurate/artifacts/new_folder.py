@@ -1,5 +1,6 @@
 """Folder that is being written, whose card lists all its files."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -54,7 +55,12 @@ class NewFolder:
             file.write(text.encode())
 
     def adopt(
-        self, file: epath.PathLike, name: str | None = None, entry: dict[str, Any] | None = None
+        self,
+        file: epath.PathLike,
+        name: str | None = None,
+        entry: dict[str, Any] | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         """Moves a finished file of the same file system into the folder, unless it is there.
 
@@ -62,12 +68,18 @@ class NewFolder:
             file: path of the file.
             name: new name, such as ``"below/b.png"``. By default the name of the file.
             entry: size and hash of the file, if they are known.
+            keep: leave the file at its old place as well, as a hard link that takes no space, so
+                that a kill loses nothing. A file system without such links moves the file.
         """
         file = epath.Path(file)
         name = file.name if name is None else name
         self.files[name] = entry or {"bytes": file.stat().length, "sha256": sha256(file)}
         if file != self.path / name:
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            if keep and is_local(file):
+                with contextlib.suppress(OSError):
+                    os.link(file, self.path / name)
+                    return
             file.rename(self.path / name)
 
     def link(self, name: str, target: str) -> None:
@@ -87,7 +99,7 @@ class NewFolder:
     def subfolder(self, name: str, about: Mapping[str, Any], kind: str) -> Iterator["NewFolder"]:
         """Yields a subfolder, which gets its own card at the end of the block."""
         below = NewFolder(self.path / name, kind)
-        below.path.mkdir()
+        below.path.mkdir(parents=True)
         yield below
         below.finish(about)
         self.files |= {f"{name}/{file}": entry for file, entry in below.files.items()}

@@ -1,6 +1,7 @@
 """Finished parts of long work, kept beside its result until the work is whole."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from jaxcurate.checks import InputError
 
 KIND = "part"
 """Kind of the folder of a part, in its card."""
+_OURS = re.compile(r"(\d{5}-)?\d{6}")
+"""Pattern of the names of the folders of parts."""
 
 
 class Parts:
@@ -24,6 +27,9 @@ class Parts:
         path: folder of the parts.
         made_from: everything that the parts depend on.
         run: id of the run that writes. A folder of another run is not replaced.
+        process: index of the process whose parts these are.
+        n_processes: number of processes that share the work. Each writes parts of its own, which
+            the same work of another number of processes does not see.
 
     Examples:
         >>> import tempfile
@@ -37,10 +43,21 @@ class Parts:
         ([5], [])
     """
 
-    def __init__(self, path: epath.PathLike, made_from: Any, run: str | None) -> None:
+    def __init__(
+        self,
+        path: epath.PathLike,
+        made_from: Any,
+        run: str | None,
+        process: int = 0,
+        n_processes: int = 1,
+    ) -> None:
         self.path = epath.Path(path)
         self._run = run
-        self._made_from = files.fingerprint(made_from)
+        several = n_processes > 1
+        self._prefix = f"{process:05d}-" if several else ""
+        made_from = [made_from, n_processes] if several else made_from
+        self.made_from = files.fingerprint(made_from)
+        """Fingerprint of everything that the parts depend on."""
         self.cards: list[dict[str, Any]] = []
         """Card of each finished part, in order."""
         while (card := self._card(len(self.cards))) is not None:
@@ -48,7 +65,7 @@ class Parts:
 
     def folder(self, index: int) -> epath.Path:
         """Returns the path of a part."""
-        return self.path / f"{index:06d}"
+        return self.path / f"{self._prefix}{index:06d}"
 
     @contextmanager
     def new(self, about: dict[str, Any]) -> Iterator[folders.NewFolder]:
@@ -58,23 +75,29 @@ class Parts:
             about: entries of its card, which are read at the end of the block.
         """
         path = self.folder(len(self.cards))
-        card: dict[str, Any] = {"made_from": self._made_from, "run": self._run}
+        card: dict[str, Any] = {"made_from": self.made_from, "run": self._run}
         with folders.new_folder(path, card, KIND) as folder:
             yield folder
             card |= about
         self.cards.append(folders.check_sizes(path))
 
     def remove(self) -> None:
-        """Removes all parts, whatever they were made from, unless another run wrote them."""
+        """Removes all parts, whatever they were made from, unless another run wrote them.
+
+        Of several processes, each removes only its own.
+        """
         if not self.path.is_dir():
             return
         for path in self.path.iterdir():
+            if not path.name.startswith(self._prefix):
+                continue
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
                 with temporary.beside(path) as place:
                     path.rename(place / path.name)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        with contextlib.suppress(OSError):  # another process may remove it, or write to it
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def check_replaceable(self, run: str) -> None:
         """Refuses a folder that holds something that this run did not write.
@@ -84,7 +107,7 @@ class Parts:
         """
         if self.path.is_dir():
             for path in self.path.iterdir():
-                if path.is_dir() and path.name.isdigit():
+                if path.is_dir() and _OURS.fullmatch(path.name):
                     folders.check_replaceable(path, KIND, run)
 
     def _card(self, index: int) -> dict[str, Any] | None:
@@ -93,4 +116,4 @@ class Parts:
             card = folders.read_card(self.folder(index))
         except files.DamagedError:
             return None
-        return card if card is not None and card.get("made_from") == self._made_from else None
+        return card if card is not None and card.get("made_from") == self.made_from else None

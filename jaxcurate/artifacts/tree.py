@@ -11,6 +11,7 @@ from etils import epath
 from scipy.sparse import csr_array
 
 from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.lazy_rows import PART_BYTES
 from jaxcurate.checks import InputError, check_choice, check_instance, check_whole
 
 Metric = Literal["euclidean", "cosine"]
@@ -175,30 +176,46 @@ class ClusterTree:
             below = self._below(number, below)
         return np.sort(below)
 
-    def save(self, path: epath.PathLike, about: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: epath.PathLike,
+        about: Mapping[str, Any] | None = None,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
         """Writes the tree to a folder, which appears whole or not at all.
 
         Args:
             path: path of the folder.
             about: further entries of its card.
+            part_bytes: largest size in bytes of a file of labels or distances.
 
         Raises:
             InputError: the path holds something other than a tree that jaxcurate wrote, or it
                 cannot be written.
         """
         with folders.new_folder(path, self.card(about), KIND) as folder:
-            self.fill(folder)
+            self.fill(folder, part_bytes)
 
     def card(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the entries of the card of a tree's folder, ``about`` included."""
         about = {"pool": self.pool, **(about or {})}
         return about | {"metric": self.metric, "n_levels": len(self.levels)}
 
-    def fill(self, folder: folders.NewFolder) -> None:
-        """Writes the files of the tree to a folder that is being written."""
+    def fill(self, folder: folders.NewFolder, part_bytes: int = PART_BYTES) -> None:
+        """Writes the files of the tree to a folder that is being written.
+
+        Labels or distances of more than ``part_bytes`` bytes are written to several files, such as
+        ``l1_labels/000000.npy``, whose entries follow each other.
+        """
         for number, level in enumerate(self.levels, 1):
             for name, array in level._asdict().items():
-                folder.save_array(f"l{number}_{name}.npy", array)
+                step = max(1, part_bytes // array.itemsize)
+                if name == "centroids" or len(array) <= step:
+                    folder.save_array(f"l{number}_{name}.npy", array)
+                    continue
+                for index, begin in enumerate(range(0, len(array), step)):
+                    part = array[begin : begin + step]
+                    folder.save_array(f"l{number}_{name}/{index:06d}.npy", part)
 
     @classmethod
     def load(cls, path: epath.PathLike, *, mmap: bool = True, check: bool = True) -> "ClusterTree":
@@ -206,7 +223,8 @@ class ClusterTree:
 
         Args:
             path: path of the folder.
-            mmap: open the arrays as memory maps, if the file system can.
+            mmap: open the arrays as memory maps, if the file system can and they lie in one file
+                each. Labels and distances in several files are read.
             check: compare every file with its checksum, which reads it as a whole. Otherwise only
                 sizes are checked.
 
@@ -215,10 +233,16 @@ class ClusterTree:
         """
         card = (folders.check_files if check else folders.check_sizes)(path)
         folder = epath.Path(path)
-        read = lambda name: files.load_array(folder / name, mmap=mmap)
+
+        def read(name: str) -> np.ndarray:
+            parts = sorted(file for file in card["files"] if file.startswith(f"{name}/"))
+            if not parts:
+                return files.load_array(folder / f"{name}.npy", mmap=mmap)
+            return np.concatenate([files.load_array(folder / part, mmap=True) for part in parts])
+
         return cls(
             tuple(
-                TreeLevel(*(read(f"l{number}_{name}.npy") for name in TreeLevel._fields))
+                TreeLevel(*(read(f"l{number}_{name}") for name in TreeLevel._fields))
                 for number in range(1, card["n_levels"] + 1)
             ),
             card.get("pool", ""),

@@ -13,7 +13,7 @@ from jaxcurate.curation.hierarchy import Progress, hierarchical_kmeans
 from jaxcurate.curation.level import Level
 from jaxcurate.kmeans.fit import InitName
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 
 def branches_to_refit(
@@ -55,7 +55,7 @@ def branches_to_refit(
 
 def refit_branches(
     tree: ClusterTree,
-    x: np.ndarray,
+    x: RowsLike,
     level: int,
     clusters: Sequence[int] | np.ndarray,
     *,

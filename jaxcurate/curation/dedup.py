@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, SurplusWarning, check_tree
-from jaxcurate.checks import InputError, as_real, check_choice, check_whole, faults_of, refuse
+from jaxcurate.checks import InputError, check_choice, check_whole, faults_of, refuse
 from jaxcurate.curation.cover import Rule
 from jaxcurate.curation.duplicates import KIND as KIND  # named by the stage
 from jaxcurate.curation.duplicates import (
@@ -30,15 +31,18 @@ from jaxcurate.kmeans.rows import fits
 from jaxcurate.neighbors.close_pairs import Pairs, close_pairs, neighboring_clusters
 from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16384
+"""Largest number of rows that are converted to float64 at a time."""
+_NUMBERS = 2**21
+"""Largest number of their entries, unless a single row has more."""
 _NONE = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
 
 
 def deduplicate(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     threshold: float | None = 0.95,
     *,
     rule: Rule = "cover",
@@ -122,7 +126,7 @@ def deduplicate(
             check_tree(tree)
             tree.check_over(x.fingerprint, len(x))
         x = x.embeddings
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "deduplicate",
@@ -185,7 +189,7 @@ def deduplicate(
     return with_similarities(found, x) if rule == "components" else found
 
 
-def content_digests(items: np.ndarray) -> np.ndarray:
+def content_digests(items: RowsLike) -> np.ndarray:
     """Returns a 128-bit digest of the content of each row, uint64 ``[n, 2]``.
 
     Args:
@@ -200,10 +204,12 @@ def content_digests(items: np.ndarray) -> np.ndarray:
     """
     out = np.empty((len(items), 2), np.uint64)
     floats = jnp.issubdtype(items.dtype, np.floating)
-    for row, item in enumerate(items):
-        item = item + items.dtype.type(0) if floats else item
-        digest = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16)
-        out[row] = np.frombuffer(digest.digest(), np.uint64)
+    for block in files.blocks(items):
+        rows = items[block]
+        rows = np.ascontiguousarray(rows + items.dtype.type(0) if floats else rows)
+        for row, data in enumerate(rows.reshape(len(rows), -1).view(np.uint8), block.start):
+            digest = hashlib.blake2b(data.data, digest_size=16)
+            out[row] = np.frombuffer(digest.digest(), np.uint64)
     return out
 
 
@@ -231,7 +237,7 @@ def first_of_same(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
+def unit_rows(x: RowsLike, rows: np.ndarray, memory_limit: int | None) -> Iterator[np.ndarray]:
     """Yields rows of ``x`` scaled to length 1, float32, in memory or in a temporary file.
 
     Raises:
@@ -245,14 +251,14 @@ def unit_rows(x: np.ndarray, rows: np.ndarray, memory_limit: int | None) -> Iter
             path = epath.Path(folder) / "unit"
             files.allocate(path, 4 * shape[0] * shape[1])
             unit = np.memmap(path, np.float32, "r+", shape=shape)
-        faults = []
-        for begin in range(0, len(rows), _CHUNK):
-            in_chunk = rows[begin : begin + _CHUNK]
+        faults, step = [], max(1, min(_CHUNK, _NUMBERS // shape[1]))
+        for begin in range(0, len(rows), step):
+            in_chunk = rows[begin : begin + step]
             chunk = x[in_chunk].astype(np.float64)
             if not np.isfinite(chunk).all():
                 faults.append(faults_of(chunk, in_chunk, beyond=False))
                 continue
-            unit[begin : begin + _CHUNK] = directions(chunk)
+            unit[begin : begin + step] = directions(chunk)
         refuse(faults, "x")
         yield unit
 
@@ -266,8 +272,9 @@ def _first_of_direction(unit: np.ndarray) -> np.ndarray:
         unit: float32 ``[n, d]``, rows of length 1 or 0.
     """
     first, group = first_of_same(content_digests(unit))
-    begins = range(0, len(first), _CHUNK)
-    is_zero = np.concatenate([~unit[first[begin : begin + _CHUNK]].any(axis=1) for begin in begins])
+    step = max(1, min(_CHUNK, _NUMBERS // unit.shape[1]))
+    parts = (first[begin : begin + step] for begin in range(0, len(first), step))
+    is_zero = np.concatenate([~unit[part].any(axis=1) for part in parts])
     return np.where(is_zero[group], np.arange(len(unit)), first[group])
 
 

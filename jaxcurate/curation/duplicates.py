@@ -13,9 +13,12 @@ from jaxcurate.checks import InputError, check_choice, short_repr
 from jaxcurate.curation.cover import Rule, representatives
 from jaxcurate.neighbors.close_pairs import Pairs
 from jaxcurate.neighbors.nearest_rows import directions
+from jaxcurate.runtime.devices import RowsLike
 
 KIND = "duplicates"
 _CHUNK = 16384
+_NUMBERS = 2**21
+"""Largest number of entries of rows that are converted to float64 at a time."""
 _SETTINGS = ("threshold", "rule")
 """Fields that the card holds; each of the others is an array in a file of its own."""
 
@@ -86,7 +89,7 @@ class Duplicates:
         *,
         rule: Rule = "cover",
         keep: np.ndarray | None = None,
-        x: np.ndarray | None = None,
+        x: RowsLike | None = None,
     ) -> "Duplicates":
         """Returns the duplicates at the same or a higher threshold, from the pairs, in seconds.
 
@@ -267,7 +270,7 @@ def choose(
     )
 
 
-def with_similarities(duplicates: Duplicates, x: np.ndarray) -> Duplicates:
+def with_similarities(duplicates: Duplicates, x: RowsLike) -> Duplicates:
     """Returns duplicates with the similarities, computed in float64, that pairs could not tell.
 
     Args:
@@ -276,8 +279,9 @@ def with_similarities(duplicates: Duplicates, x: np.ndarray) -> Duplicates:
     """
     similarity = duplicates.similarity.copy()
     unknown = np.flatnonzero(np.isnan(similarity))
-    for begin in range(0, len(unknown), _CHUNK):
-        rows = unknown[begin : begin + _CHUNK]
+    step = max(1, min(_CHUNK, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(unknown), step):
+        rows = unknown[begin : begin + step]
         sides = (duplicates.direction[r] for r in (rows, duplicates.representative[rows]))
         a, b = (directions(x[side]) for side in sides)
         similarity[rows] = np.einsum("nd,nd->n", a, b)

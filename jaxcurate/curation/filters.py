@@ -15,11 +15,13 @@ from jaxcurate.checks import InputError, as_real, check_given, short_repr
 from jaxcurate.curation.rules import Rule, failures, prepared
 from jaxcurate.neighbors.nearest_rows import nearest_rows
 from jaxcurate.runtime.devices import Devices, RowsLike
+from jaxcurate.runtime.sharing import share
 
 KIND = "filter"
 WANTED, UNWANTED = "wanted", "unwanted"
 """Names of the columns of similarities to wanted and to unwanted examples."""
 _ROWS_AT_ONCE = 2**16
+_NUMBERS_AT_ONCE = 2**24
 _MOST_EXAMPLES_A_BLOCK = 1024
 
 
@@ -232,11 +234,19 @@ def similarity_to(
     """
     examples = as_real(examples, "examples")
     devices = Devices.all() if devices is None else devices
+    local = devices.local
     # Few examples are not padded to a block of many rows.
-    block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / devices.count)))
-    result = np.empty(len(embeddings), np.float32)
-    for begin in range(0, len(embeddings), _ROWS_AT_ONCE):
-        rows = embeddings[begin : begin + _ROWS_AT_ONCE]
-        nearest = nearest_rows(examples, rows, 1, "cosine", devices=devices, block=block)
-        result[begin : begin + len(rows)] = 1 - nearest.distances[:, 0]
+    block = max(1, min(_MOST_EXAMPLES_A_BLOCK, math.ceil(len(examples) / local.count)))
+    step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // embeddings.shape[1]))
+
+    def measured(begins: Sequence[int]) -> tuple[np.ndarray]:
+        found = [np.zeros(0, np.float32)]
+        for begin in begins:
+            rows = embeddings[begin : begin + step]
+            nearest = nearest_rows(examples, rows, 1, "cosine", devices=local, block=block)
+            found.append(1 - nearest.distances[:, 0])
+        return (np.concatenate(found),)
+
+    # Each process reads a part of the rows.
+    (result,) = share(range(0, len(embeddings), step), measured, devices)
     return result

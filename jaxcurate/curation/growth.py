@@ -5,15 +5,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.checks import InputError, as_real, check_whole
+from jaxcurate.checks import InputError, check_whole
 from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.neighbors.nearest_rows import directions
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 FAR = 0.99
 """Quantile of the old rows' distances beyond which a row counts as far."""
@@ -24,6 +25,7 @@ FEW_CLUSTERS = 0.1
 _CHANCE = 0.05
 """Probability of as many far rows by chance above which no refit is due."""
 _CHUNK = 65536
+_NUMBERS = 2**22
 
 Verdict = Literal["keep", "refit branches", "refit"]
 
@@ -59,7 +61,7 @@ class LevelDrift(NamedTuple):
         return plain
 
 
-def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) -> ClusterTree:
+def grow(tree: ClusterTree, x: RowsLike, *, devices: Devices | None = None) -> ClusterTree:
     """Adds rows to a tree: each joins the leaf cluster with the nearest centroid.
 
     Nothing is refitted. Clusters keep their ids, centroids and parents, and old rows keep their
@@ -102,7 +104,7 @@ def grow(tree: ClusterTree, x: np.ndarray, *, devices: Devices | None = None) ->
     return replace(tree, levels=(grown, *tree.levels[1:]), pool="")
 
 
-def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
+def drift(tree: ClusterTree, x: RowsLike, n_old: int) -> list[LevelDrift]:
     """Measures whether a tree still fits its rows, level by level, bottom up.
 
     A row is far if it lies beyond the distance that 99 % of the old rows stay within. A level
@@ -178,7 +180,7 @@ def drift(tree: ClusterTree, x: np.ndarray, n_old: int) -> list[LevelDrift]:
 
 
 def nearest_centroids(
-    x: np.ndarray, centroids: np.ndarray, metric: Metric, devices: Devices
+    x: RowsLike, centroids: np.ndarray, metric: Metric, devices: Devices
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest centroid of each row ``[m, d]``, and the squared distance to it."""
     normalizer = fit_normalizer(centroids, "tree", metric=metric)
@@ -187,7 +189,7 @@ def nearest_centroids(
     return labels, normalizer.inverse_transform_squared(squared)
 
 
-def rows_for_tree(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> np.ndarray:
+def rows_for_tree(tree: ClusterTree, x: RowsLike, *, all_of: bool = False) -> RowsLike:
     """Returns rows as an array, after checking that they fit the tree.
 
     Args:
@@ -196,7 +198,7 @@ def rows_for_tree(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
         all_of: require as many rows as the tree has points.
     """
     check_tree(tree)
-    x = as_real(x)
+    x = as_rows(x)
     checked_shape(x, "x")
     width = tree.levels[0].centroids.shape[1]
     if not width:
@@ -209,11 +211,12 @@ def rows_for_tree(tree: ClusterTree, x: np.ndarray, *, all_of: bool = False) -> 
     return x
 
 
-def _distances(tree: ClusterTree, x: np.ndarray, level: int, labels: np.ndarray) -> np.ndarray:
+def _distances(tree: ClusterTree, x: RowsLike, level: int, labels: np.ndarray) -> np.ndarray:
     """Returns the distance of each row to the centroid of its cluster, float64 ``[n]``."""
     centroids, out = tree.levels[level - 1].centroids, np.empty(len(x))
-    for begin in range(0, len(x), _CHUNK):
-        chunk = slice(begin, begin + _CHUNK)
+    step = max(1, min(_CHUNK, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(x), step):
+        chunk = slice(begin, begin + step)
         rows = np.asarray(x[chunk], np.float64)
         if tree.metric == "cosine":
             rows = directions(rows)

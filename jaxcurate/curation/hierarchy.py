@@ -7,11 +7,11 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import ClusterTree, Metric, TreeLevel, warn_of_surplus
 from jaxcurate.checks import (
     InputError,
-    as_real,
     check_choice,
     check_seed,
     check_whole,
@@ -29,14 +29,14 @@ from jaxcurate.kmeans.rows import Rows, fits, place
 from jaxcurate.kmeans.splitting import Splits, split_clusters
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Progress = Callable[[str, int, int], None]
 """Callback with a name, the number of steps that are done, and the number of all steps."""
 
 
 def hierarchical_kmeans(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     levels: Sequence[Level],
     seed: int = 0,
     *,
@@ -119,7 +119,7 @@ def hierarchical_kmeans(
         [20, 4]
     """
     z, pool = (x.embeddings, x.fingerprint) if isinstance(x, Pool) else (x, "")
-    z = as_real(z)
+    z = as_rows(z)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "hierarchical_kmeans",
@@ -192,7 +192,7 @@ class _Options:
 
 
 def _fit_level(
-    z: np.ndarray,
+    z: RowsLike,
     chosen: np.ndarray | None,
     level: Level,
     key: jax.Array,

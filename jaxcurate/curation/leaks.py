@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.checks import InputError, as_real
 from jaxcurate.curation.dedup import first_of_same
 from jaxcurate.curation.duplicates import check_threshold
 from jaxcurate.kmeans.normalize import checked_shape
 from jaxcurate.neighbors.nearest_rows import nearest_rows
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 
 class Leaks(NamedTuple):
@@ -31,7 +32,7 @@ class Leaks(NamedTuple):
 
 
 def leaks(
-    pool: np.ndarray | Pool,
+    pool: RowsLike | Pool,
     held_out: np.ndarray,
     threshold: float | None,
     *,
@@ -69,7 +70,7 @@ def leaks(
         >>> found.held_out, found.nearest, found.pool
         (array([1]), array([0]), array([0, 1]))
     """
-    pool = as_real(pool.embeddings if isinstance(pool, Pool) else pool, "pool")
+    pool = as_rows(pool.embeddings if isinstance(pool, Pool) else pool, "pool")
     held_out = as_real(held_out, "held_out")
     check_threshold(threshold)
     checked_shape(pool, "pool")

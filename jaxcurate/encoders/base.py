@@ -1,7 +1,7 @@
 """Encoders by name, and one way to run them all: in batches, jitted, split over devices."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxcurate.artifacts.files import fingerprint
+from jaxcurate.artifacts.lazy_rows import PART_BYTES
 from jaxcurate.checks import InputError, check_choice, check_given
 from jaxcurate.encoders.buckets import bucketed
 from jaxcurate.runtime.devices import ROWS, SAME, Devices
@@ -60,12 +61,15 @@ class EmbedConfig:
     batch_size: int = 1024
     """Number of items that are read at a time. Fewer are encoded at a time if they would take
     gigabytes."""
+    part_bytes: int = PART_BYTES
+    """Largest size in bytes of a file of embeddings. A larger pool lies in several parts, and so do
+    labels and distances of a tree. Neither embeddings nor subsets depend on it."""
 
     def __post_init__(self) -> None:
         if self.encoder is not None and ":" not in self.encoder:
             check_choice("encoder", self.encoder, ENCODERS)
         check_given("encoder", self.encoder, "chooses by the kind of the items")
-        for name in ("n_components", "batch_size"):
+        for name in ("n_components", "batch_size", "part_bytes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         check_given("resolution", self.resolution, "takes that of the encoder")
@@ -73,6 +77,10 @@ class EmbedConfig:
         if self.fit is not None:
             check_choice("fit", self.fit, FITS)
         check_choice("precision", self.precision, get_args(Precision))
+
+    def inputs(self) -> dict[str, Any]:
+        """Returns the settings that embeddings depend on, as plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "part_bytes"}
 
 
 class Encoder(NamedTuple):

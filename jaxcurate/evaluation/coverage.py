@@ -4,18 +4,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import ClusterTree, Metric, check_tree
-from jaxcurate.checks import InputError, as_real, checked_rows
+from jaxcurate.checks import InputError, checked_rows
 from jaxcurate.evaluation.balance import gini, normalized_entropy
 from jaxcurate.kmeans.normalize import fit_normalizer
 from jaxcurate.kmeans.predict import chunked
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.streaming import assign_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 _CENTROIDS = 65536
-"""Number of subset rows whose distances are computed at a time."""
+"""Largest number of subset rows whose distances are computed at a time."""
+_NUMBERS = 2**24
+"""Largest number of their entries, which are in memory several times."""
 
 
 class LevelBalance(NamedTuple):
@@ -86,7 +89,7 @@ def level_balance(tree: ClusterTree, rows: np.ndarray) -> list[LevelBalance]:
 
 
 def measure_coverage(
-    x: np.ndarray,
+    x: RowsLike,
     rows: np.ndarray,
     *,
     n_measured: int | None = None,
@@ -116,7 +119,7 @@ def measure_coverage(
         >>> covered.mean, covered.largest
         (1.2, 2.0)
     """
-    x = as_real(x)
+    x = as_rows(x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "coverage", devices, x=x, rows=rows, n_measured=n_measured, seed=seed, metric=metric
@@ -134,8 +137,9 @@ def measure_coverage(
     normalizer = fit_normalizer(measured, metric=metric)
     chunks = chunked(RowView(measured, normalizer=normalizer), devices)
     nearest = np.full(len(measured), np.inf, np.float32)
-    for begin in range(0, len(rows), _CENTROIDS):  # bounds the memory for distances
-        centroids = normalizer.transform(x[rows[begin : begin + _CENTROIDS]])
+    step = max(1, min(_CENTROIDS, _NUMBERS // x.shape[1]))
+    for begin in range(0, len(rows), step):  # bounds the memory for distances
+        centroids = normalizer.transform(x[rows[begin : begin + step]])
         nearest = np.minimum(nearest, assign_chunks(chunks, centroids)[1])
     distances = np.sqrt(nearest.astype(np.float64)) * normalizer.scale
     whole = len(measured) == len(x)

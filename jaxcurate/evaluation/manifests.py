@@ -74,10 +74,15 @@ def _rows_of_ids(file: epath.Path, pool: Pool) -> np.ndarray:
     if "id" not in table.column_names:
         raise InputError(f"{file} has no column 'id', only {', '.join(table.column_names)}")
     ids = np.array([str(id_) for id_ in table["id"].to_pylist()], np.str_)
-    order = np.argsort(pool.ids, kind="stable")
-    places = np.searchsorted(pool.ids, ids, sorter=order)
-    rows = order[np.minimum(places, len(order) - 1)]
-    missing = np.flatnonzero(pool.ids[rows] != ids)
+    wanted, place = np.unique(ids, return_inverse=True)
+    row_of = np.full(len(wanted), -1, np.int64)
+    for block in files.blocks(pool.ids) if len(wanted) else ():  # a pool has more than fit
+        known = pool.ids[block]
+        places = np.minimum(np.searchsorted(wanted, known), len(wanted) - 1)
+        found = np.flatnonzero(wanted[places] == known)
+        row_of[places[found]] = block.start + found
+    rows = row_of[place]
+    missing = np.flatnonzero(rows < 0)
     if len(missing):
         raise InputError(
             f"{file} names {len(missing)} item(s) that the pool does not have, the first "

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.pool import Pool
 from jaxcurate.artifacts.tree import Metric, warn_of_surplus
 from jaxcurate.checks import (
@@ -27,13 +28,13 @@ from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.rows import fits, place
 from jaxcurate.kmeans.streaming import iterate_chunks
 from jaxcurate.runtime import processes
-from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.devices import Devices, RowsLike
 
 Init = InitName | np.ndarray
 
 
 def kmeans(
-    x: np.ndarray | Pool,
+    x: RowsLike | Pool,
     n_clusters: int,
     init: Init = "k-means++",
     max_iter: int = 50,
@@ -102,7 +103,7 @@ def kmeans(
         >>> bool(result.labels[0] == result.labels[1] != result.labels[2]), result.inertia
         (True, 1.0)
     """
-    x = as_real(x.embeddings if isinstance(x, Pool) else x)
+    x = as_rows(x.embeddings if isinstance(x, Pool) else x)
     devices = Devices.all() if devices is None else devices
     processes.agree(
         "kmeans",

@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import LazyRows
 from jaxcurate.kmeans.normalize import Normalizer
 from jaxcurate.runtime.devices import RowsLike
 
 
 @dataclass(frozen=True)
-class RowView:
+class RowView(LazyRows):
     """View of some rows ``[n, d]`` of a store, indexed by slices or arrays of row numbers.
 
     Examples:
@@ -49,7 +50,7 @@ class RowView:
         if self.chosen is not None:
             return replace(self, chosen=self.chosen[rows])
         if isinstance(rows, slice):
-            take = self.store.select if isinstance(self.store, RowView) else self.store.__getitem__
+            take = self.store.select if isinstance(self.store, LazyRows) else self.store.__getitem__
             return replace(self, store=take(rows))  # slicing a memory map reads nothing
         return replace(self, chosen=rows)
 

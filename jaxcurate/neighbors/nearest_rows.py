@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcurate.artifacts.lazy_rows import as_rows
 from jaxcurate.artifacts.tree import Metric
-from jaxcurate.checks import InputError, as_real, check_choice, check_whole
+from jaxcurate.checks import InputError, check_choice, check_whole
 from jaxcurate.kmeans.normalize import checked_shape, fit_normalizer
-from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.runtime import collectives
 from jaxcurate.runtime.devices import ROWS, SAME, Devices, RowsLike, fetch
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BLOCKS_A_CHUNK = 16
+_NUMBERS = 2**18
+"""Largest number of entries of rows that are converted to float64 at a time."""
 _QUERIES = 4096
 """Number of queries at a time: a device holds as many scores for each row of a block."""
 _DISTANCE_BYTES = 2**20
@@ -32,7 +34,7 @@ class Neighbors(NamedTuple):
 
 def nearest_rows(
     embeddings: RowsLike,
-    queries: np.ndarray,
+    queries: RowsLike,
     n_per_query: int,
     metric: Metric = "cosine",
     *,
@@ -70,9 +72,8 @@ def nearest_rows(
     """
     check_whole("n_per_query", n_per_query, 1)
     check_choice("metric", metric, get_args(Metric))
-    queries = as_real(queries, "queries")
-    if not isinstance(embeddings, RowView):
-        embeddings = as_real(embeddings, "embeddings")
+    queries = as_rows(queries, "queries")
+    embeddings = as_rows(embeddings, "embeddings")
     checked_shape(queries, "queries")
     normalizer = fit_normalizer(embeddings, "embeddings")
     fit_normalizer(queries, "queries")  # refuses rows that are not finite
@@ -166,7 +167,10 @@ def _best(
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     """Returns rows divided by their lengths, float32. A row of zeros stays: cosine 0 to all."""
-    return directions(x).astype(np.float32)
+    out, step = np.empty(x.shape, np.float32), max(1, _NUMBERS // x.shape[1])
+    for begin in range(0, len(x), step):
+        out[begin : begin + step] = directions(x[begin : begin + step])
+    return out
 
 
 def directions(x: np.ndarray) -> np.ndarray:
@@ -189,7 +193,7 @@ def directions(x: np.ndarray) -> np.ndarray:
 
 
 def _distances(
-    embeddings: RowsLike, queries: np.ndarray, rows: np.ndarray, metric: Metric
+    embeddings: RowsLike, queries: RowsLike, rows: np.ndarray, metric: Metric
 ) -> np.ndarray:
     """Returns the distances of the chosen rows ``[q, c]``, computed in float64, as float32.
 

@@ -1,5 +1,6 @@
 """Stage ``cluster``: from the pool to the tree, by hierarchical k-means with resampling."""
 
+import functools
 from collections.abc import Collection
 from importlib import metadata
 from typing import Any
@@ -19,6 +20,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import SELECTING, Card, Stage, selecting
 from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_clustering
+from jaxcurate.runtime import messages
 
 _CHECKPOINT = "tree-checkpoint"
 """Folder of the work directory that exists until the tree is finished."""
@@ -85,15 +87,16 @@ class Cluster(Stage):
             devices=context.devices,
             progress=context.progress,
             state=state,
-            on_state=lambda state: checkpoint.save(state.to_arrays()),
-            state_due=checkpoint.due,
+            on_state=functools.partial(_save, context, checkpoint),
+            state_due=lambda: messages.from_first("checkpoint", checkpoint.due),
         )
         for line in tree.surplus_lines():
             context.progress.line(f"  {line}")
         surplus = {name: empty for name, (empty, _) in tree.surplus.items() if empty}
         about = card(pool=pool.fingerprint, **({"surplus": surplus} if surplus else {}))
-        tree.save(context.folder(self.name), about)
-        self.tidy(context)
+        if context.writes:
+            tree.save(context.folder(self.name), about, context.settings.embed.part_bytes)
+            self.tidy(context)
         return {"clusters": [len(level.centroids) for level in tree.levels]}
 
     def check_replaceable(self, context: Context, run: str) -> None:
@@ -106,15 +109,23 @@ class Cluster(Stage):
         self._checkpoint(context).remove()
 
     def _state_to_continue_from(self, checkpoint: Checkpoint, context: Context) -> TreeState | None:
-        try:
-            saved = checkpoint.load()
-        except DamagedError as error:
-            context.progress.line(
-                f"  the checkpoint cannot be used, and the tree is made from the start: {error}"
-            )
+        saved = None
+
+        def is_usable() -> bool:
+            nonlocal saved
+            try:
+                saved = checkpoint.load()
+            except DamagedError as error:
+                context.progress.line(
+                    f"  the checkpoint cannot be used, and the tree is made from the start: {error}"
+                )
+            return saved is not None
+
+        if not messages.from_first("state", is_usable):
             return None
+        saved = checkpoint.load() if saved is None else saved
         if saved is None:
-            return None
+            raise InputError(f"{context.path / _CHECKPOINT} is not seen by all processes")
         context.progress.line("  continuing from the last checkpoint")
         return TreeState.from_arrays(saved)
 
@@ -126,3 +137,10 @@ class Cluster(Stage):
         made_from = [self.inputs(context), *options, settings.shard_centroids, *releases]
         path, seconds = context.path / _CHECKPOINT, 60 * settings.checkpoint_minutes
         return Checkpoint(path, made_from, context.run, seconds)
+
+
+def _save(context: Context, checkpoint: Checkpoint, state: TreeState) -> None:
+    """Saves a state that all processes have made."""
+    arrays = state.to_arrays()
+    if context.writes:
+        checkpoint.save(arrays)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from jaxcurate.artifacts import files, folders
-from jaxcurate.artifacts.pool import Pool, read_columns
+from jaxcurate.artifacts.parts import Parts
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.pool_columns import column_names, read_columns
 from jaxcurate.artifacts.subset import Subset, read_subset
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
@@ -22,9 +25,14 @@ from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.neighbors.nearest_rows import Neighbors, nearest_rows
 from jaxcurate.pipeline.items import Items
 from jaxcurate.pipeline.output import Output, as_json
+from jaxcurate.runtime import messages
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import SCHEMES
+
+_VISIBLE_SECONDS = 90
+"""Time in which a shared file system has to show what another process has written."""
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Context:
@@ -54,8 +62,57 @@ class Context:
 
     @property
     def devices(self) -> Devices:
-        """Devices that the settings ask for."""
+        """Devices that the settings ask for, of all processes."""
         return self.items.devices
+
+    @property
+    def writes(self) -> bool:
+        """True in process 0, which writes what all processes have made together."""
+        return messages.is_first()
+
+    def parts(self, path: epath.Path, made_from: Any) -> Parts:
+        """Returns the parts of some work that this process writes.
+
+        Args:
+            path: folder of the parts of all processes.
+            made_from: everything that the parts depend on.
+        """
+        return Parts(path, made_from, self.run, messages.index(), messages.count())
+
+    def parts_of_all(self, path: epath.Path, made_from: Any, own: Parts) -> list[Parts]:
+        """Waits for the parts of all processes, and returns them in the order of the processes.
+
+        Args:
+            path: folder of the parts of all processes.
+            made_from: everything that the parts depend on.
+            own: the parts of this process, all of which are finished.
+        """
+        n_finished = messages.from_all(f"parts in {path.name}", len(own.cards))
+        found = [own]
+        for process, n in enumerate(n_finished[1:], 1) if self.writes else ():
+
+            def see(process: int = process, n: int = n) -> bool:
+                theirs = Parts(path, made_from, self.run, process, messages.count())
+                found[process:] = [theirs]
+                return len(theirs.cards) == n
+
+            _wait_for(see, f"{path} as process {process} has written it")
+        return found
+
+    def publish(self, name: str, path: epath.Path) -> None:
+        """Waits until all processes see a folder that process 0 has written.
+
+        Args:
+            name: name of the folder in messages.
+            path: path of the folder.
+
+        Raises:
+            InputError: this process does not see it: the work directory is not shared.
+        """
+        wanted = messages.from_first(name, lambda: files.fingerprint(folders.read_card(path)))
+        if not self.writes:
+            see = lambda: files.fingerprint(_card_of(path)) == wanted
+            _wait_for(see, f"{path} as process 0 has written it")
 
     def plain(self, field: str | None = None) -> dict[str, Any]:
         """Returns the settings, or the settings of one field, as plain values."""
@@ -81,16 +138,23 @@ class Context:
         """Returns the pool, with embeddings that are read when they are used."""
         return Pool.load(self.folder("embed"))
 
-    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def columns(
+        self, names: Sequence[str] | None = None, rows: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Returns facts about the items of the pool, by the names of their columns.
 
         Args:
             names: names of columns. All by default.
+            rows: sorted rows of the pool. All by default.
 
         Raises:
             InputError: the pool has no such column.
         """
-        return read_columns(self.folder("embed"), names)
+        return read_columns(self.folder("embed"), names, rows)
+
+    def column_names(self) -> list[str]:
+        """Returns the names of the columns with facts about the items of the pool."""
+        return column_names(self.folder("embed"))
 
     def tree(self) -> ClusterTree:
         """Returns the tree, after a check that it is over the pool of the work directory."""
@@ -220,7 +284,7 @@ class Context:
                 f"{folder} was made from source {made_from.get('source')}, but {settings.source} "
                 f"is now {self.items.source.fingerprint}: run `embed` first"
             )
-        if embeds and made_from.get("embed") != as_json(self.plain("embed")):
+        if embeds and made_from.get("embed") != as_json(self.settings.embed.inputs()):
             raise InputError(
                 f"{folder} was made with other settings of config.embed than those of the run: "
                 "run `embed` first"
@@ -232,3 +296,27 @@ class Context:
             return self.card("embed").get("stage") == "grow"
         except files.DamagedError:
             return False
+
+
+def _card_of(path: epath.Path) -> dict[str, Any] | None:
+    """Returns the card of a folder, or None as long as it is not whole."""
+    try:
+        return folders.read_card(path)
+    except files.DamagedError:  # the card has come before the other files
+        return None
+
+
+def _wait_for(see: Callable[[], bool], what: str) -> None:
+    """Waits until a shared file system shows what another process has written.
+
+    Raises:
+        InputError: it does not come.
+    """
+    end = time.monotonic() + _VISIBLE_SECONDS
+    while not see():
+        if time.monotonic() > end:
+            raise InputError(
+                f"process {messages.index()} does not see {what}: all processes need the same work "
+                "directory, on a shared file system or in a bucket"
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -16,11 +16,13 @@ from jaxcurate.config import Config
 from jaxcurate.curation import dedup
 from jaxcurate.curation.duplicates import KIND, Duplicates, summary_line
 from jaxcurate.curation.leaks import leaks
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.embedding import DIGEST, PIXELS
 from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_dedup
+from jaxcurate.runtime import messages
 
 DROPPED = "dropped.parquet"
 """Name of the file with the dropped rows, each with the row that stands for it."""
@@ -93,10 +95,11 @@ class Dedup(Stage):
         among = slice(None) if valid is None else valid
         keep = _ranks(context.columns([settings.keep])[settings.keep]) if settings.keep else None
         keep = None if keep is None else keep[among]
-        found = self._found_before(context, valid)
-        if found is None:
+        x = RowView(pool.embeddings, valid)
+        found = self._found_before(context, valid) if context.writes else None
+        if messages.from_first("pairs", lambda: found is None):
             found = dedup.deduplicate(
-                pool.embeddings[among],
+                x,
                 settings.threshold,
                 rule=settings.rule,
                 keep=keep,
@@ -108,10 +111,12 @@ class Dedup(Stage):
                 devices=context.devices,
                 progress=context.progress,
             )
-        else:
+        elif found is not None:
             context.progress.line("  from the pairs that were found before")
-            x = pool.embeddings[among] if settings.rule == "components" else None
-            found = found.at(settings.threshold, rule=settings.rule, keep=keep, x=x)
+            rows = x if settings.rule == "components" else None
+            found = found.at(settings.threshold, rule=settings.rule, keep=keep, x=rows)
+        if not context.writes or found is None:
+            return {}
         found = dataclasses.replace(found, rows=valid)
         context.progress.line(f"  {summary_line(found)}")
 
@@ -168,11 +173,11 @@ def _digests(context: Context) -> np.ndarray | None:
     Pictures are compared as they were decoded, at their full size, so that the same picture in
     two formats is equal. Files of equal bytes are equal in any case.
     """
-    known = context.columns()
+    known = context.column_names()
     name = PIXELS if PIXELS in known else DIGEST
     if name not in known:
         return None
-    return np.frombuffer(b"".join(known[name]), np.uint64).reshape(-1, 2)
+    return np.frombuffer(b"".join(context.columns([name])[name]), np.uint64).reshape(-1, 2)
 
 
 def _ranks(column: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from etils import epath
 from jaxcurate import encoders, sources
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.parts import Parts
-from jaxcurate.artifacts.pool import KIND, Block, fill_pool, stored_blocks, write_pool
+from jaxcurate.artifacts.pool_files import KIND, Block, BlockCutter, fill_pool, rows_of_part
+from jaxcurate.artifacts.pool_parts import join_pool, read_parts
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
@@ -24,9 +25,12 @@ from jaxcurate.pipeline.embedding import skipped_by
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_embedding
+from jaxcurate.runtime import messages
 
 _PARTS = "pool.parts"
 """Name of the folder with the finished parts of a pool that is not whole yet."""
+_PIECES = "pool.pieces"
+"""Name of the folder with the finished pieces of the part after them, cut by time."""
 _MOST_LISTED = 1000
 """Largest number of skipped items that the card lists. All are in a file."""
 LEFT_OUT = "left_out.parquet"
@@ -35,6 +39,8 @@ _MOST_REASONS = 20
 """Largest number of reasons that are counted one by one."""
 _SKIPPED = "skipped.json"
 """Name of the file of a part with id and reason of each item that was skipped."""
+_LAYOUT = 2
+"""Number of the form of the parts, for those of an older release."""
 
 
 class Embed(Stage):
@@ -63,7 +69,7 @@ class Embed(Stage):
         weights = encoders.weights_fingerprint(context.settings.embed)
         return {
             "source": context.items.source.fingerprint,
-            "embed": context.plain("embed"),
+            "embed": context.settings.embed.inputs(),
             **({"columns": columns} if columns else {}),
             **({"weights": weights} if weights else {}),
         }
@@ -76,18 +82,29 @@ class Embed(Stage):
         return as_needed and super().is_current(context, card)
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
-        """Writes ids, embeddings and facts, block by block.
+        """Writes ids, embeddings and facts, block by block, part by part.
 
-        After a kill it continues with the part that was not finished.
+        After a kill it continues with the piece of a part that was not finished. Of several
+        processes, each embeds a contiguous share of the items.
         """
-        parts, begun = self._parts(context), time.perf_counter()
-        before = sum(part["n"] for part in parts.cards)
-        if parts.cards:
+        begun = time.perf_counter()
+        place, made_from = context.path / _PARTS, self._made_from(context)
+        own = context.parts(place, made_from)
+        done = [*own.cards, *self._pieces(context, own).cards]
+        before = sum(messages.from_all("before", sum(part["n"] for part in done)))
+        if before:
             context.progress.line(f"  continuing after {before} items of an earlier run")
-        _write_parts(context, parts)
+        self._write_parts(context, own)
+        all_parts = context.parts_of_all(place, made_from, own)
+        if not context.writes:
+            return {}
         seconds = time.perf_counter() - begun
-        left_out = _left_out(context, parts)
-        n_zeros = sum(part["zeros"] for part in parts.cards)
+        left_out = _left_out(context, all_parts)
+        cards = [card for parts in all_parts for card in parts.cards]
+        if not any(card["n"] for card in cards):
+            first = "".join(f"; the first, {id!r}: {reason}" for id, reason in left_out[:1])
+            raise InputError(f"{context.settings.source} has no item that can be used{first}")
+        n_zeros = sum(card["zeros"] for card in cards)
         about: dict[str, Any] = {"unreadable": left_out[:_MOST_LISTED]}
         if left_out:
             about["left_out"] = _counts(reason for _, reason in left_out)
@@ -95,11 +112,12 @@ class Embed(Stage):
             about["zeros"] = {"rows": n_zeros, "left_out": context.items.need_direction}
         source = context.items.source
         hashed = isinstance(source, sources.Hashed) and source.ids_are_hashes
-        pool = write_pool(
+        pool = join_pool(
             context.folder(self.name),
-            _blocks(parts),
+            [parts.folder(index) for parts in all_parts for index in range(len(parts.cards))],
             lambda: card(**about),
             context.run,
+            part_bytes=context.settings.embed.part_bytes,
             number_repeats=hashed,
             also=lambda folder: _save_left_out(folder, left_out),
         )
@@ -115,18 +133,39 @@ class Embed(Stage):
     def check_replaceable(self, context: Context, run: str) -> None:
         """Refuses to replace a pool or parts that this run did not write."""
         super().check_replaceable(context, run)
-        Parts(context.path / _PARTS, None, run).check_replaceable(run)
+        for name in (_PARTS, _PIECES):
+            Parts(context.path / name, None, run).check_replaceable(run)
 
     def tidy(self, context: Context) -> None:
-        """Removes the parts."""
-        Parts(context.path / _PARTS, None, context.run).remove()
+        """Removes the parts, whose files the pool has by now, and the pieces."""
+        for name in (_PARTS, _PIECES):
+            Parts(context.path / name, None, context.run).remove()
 
-    def _parts(self, context: Context) -> Parts:
+    def _made_from(self, context: Context) -> list[Any]:
         # Another release may encode in another way, and another number of devices may round
         # differently.
         releases = [metadata.version(package) for package in ("jaxcurate", "jax")]
         made_from = [self.inputs(context), context.items.need_direction, context.devices.count]
-        return Parts(context.path / _PARTS, [made_from, releases], context.run)
+        return [made_from, releases, _LAYOUT]
+
+    def _pieces(self, context: Context, parts: Parts) -> Parts:
+        """Returns the pieces of the part after the finished ones of this process."""
+        return context.parts(context.path / _PIECES, [parts.made_from, len(parts.cards)])
+
+    def _write_parts(self, context: Context, parts: Parts) -> None:
+        """Embeds the items of this process that no finished piece has, and finishes the parts."""
+        n_items, process, n = len(context.items.source), messages.index(), messages.count()
+        first, last = (n_items * (process + i) // n for i in (0, 1))
+        stream: _Stream | None = None
+        while not parts.cards or parts.cards[-1]["end"] < last:
+            pieces = self._pieces(context, parts)
+            if stream is None:
+                done = [*parts.cards, *pieces.cards]
+                stream = _Stream(context, done[-1]["end"] if done else first, last)
+            while not _is_whole(pieces, stream):
+                _write_piece(context, pieces, stream)
+            _write_part(parts, pieces)
+            pieces.remove()
 
     def _check_strict(self, context: Context) -> None:
         """Refuses items that the source skips, or that were skipped when the pool was made."""
@@ -147,50 +186,103 @@ class Embed(Stage):
             )
 
 
-def _write_parts(context: Context, parts: Parts) -> None:
-    """Embeds the items that no finished part has, and finishes a part now and then."""
-    source, settings = context.items.source, context.settings
-    end = parts.cards[-1]["end"] if parts.cards else 0
-    if parts.cards and end == len(source):
-        return
-    blocks = context.items.embedded(
-        "embedding", source, settings.source, first=end, with_columns=True
-    )
-    stream = iter(blocks)
-    n_listed = n_zeros = 0
-    while end < len(source) or not parts.cards:
-        about: dict[str, Any] = {}
-        with parts.new(about) as folder:
-            taken = _Until(stream, time.monotonic() + 60 * settings.checkpoint_minutes)
-            about |= _fill(folder, taken)
-            end = len(source) if taken.is_over else taken.end
-            # Reading ahead may have skipped rows beyond the end of this part.
-            listed = [item for item in blocks.left_out if item.row < end][n_listed:]
-            n_listed += len(listed)
-            folder.write_text(_SKIPPED, json.dumps([[item.id, item.reason] for item in listed]))
-            about |= {"end": end, "zeros": blocks.n_zeros - n_zeros}
-            n_zeros = blocks.n_zeros
+class _Stream:
+    """Embedded items, one block after another.
 
-
-class _Until:
-    """Iterator over blocks until a time.
+    Args:
+        context: context of the run.
+        first: first row of the source.
+        last: row after the last one.
 
     Attributes:
-        end: row of the source after those of the blocks so far.
-        is_over: True if there are no more blocks.
+        end: row of the source after those that are done.
     """
 
-    def __init__(self, blocks: Iterator[Block], until: float) -> None:
-        self._blocks, self._until = blocks, until
-        self.end, self.is_over = 0, False
+    def __init__(self, context: Context, first: int, last: int) -> None:
+        source = context.items.source
+        self.end, self._last = first, last
+        self._blocks = context.items.embedded(
+            "embedding",
+            source,
+            context.settings.source,
+            first=first,
+            end=last,
+            may_be_empty=True,
+            with_columns=True,
+        )
+        self._cutter = BlockCutter(self._blocks)
+        self._part_bytes = context.settings.embed.part_bytes
 
-    def __iter__(self) -> Iterator[Block]:
-        for block in self._blocks:
-            self.end = int(block.items[-1]) + 1
+    @property
+    def rows_of_part(self) -> int:
+        """Largest number of rows of a part."""
+        block = self._cutter.peek()
+        return 1 if block is None else rows_of_part(block.embeddings, self._part_bytes)
+
+    @property
+    def is_over(self) -> bool:
+        """True if all items are done."""
+        return self.end == self._last
+
+    def take(self, n_rows: int, seconds: float) -> Iterator[Block]:
+        """Yields blocks with at most ``n_rows`` rows in all, until some seconds are over."""
+        until = time.monotonic() + seconds
+        for block in self._cutter.take(n_rows):
+            last = int(block.items[-1])
             yield block
-            if time.monotonic() >= self._until:
-                return
-        self.is_over = True
+            self.end = last + 1
+            if time.monotonic() >= until:
+                break
+        if self._cutter.peek() is None:
+            self.end = self._last
+
+    def skipped(self, begin: int) -> list[list[str]]:
+        """Returns id and reason of the items that were skipped from a row on."""
+        # Reading ahead may have skipped rows beyond the end.
+        left_out = (item for item in self._blocks.left_out if begin <= item.row < self.end)
+        return [[item.id, item.reason] for item in left_out]
+
+    def n_zeros(self, begin: int) -> int:
+        """Counts the embeddings of zeros from a row on."""
+        return self._blocks.n_zeros_of(begin, self.end)
+
+
+def _is_whole(pieces: Parts, stream: _Stream) -> bool:
+    """Returns whether pieces make a whole part, because it is full or the source has no more."""
+    if not pieces.cards:
+        return False
+    n_rows = sum(piece["n"] for piece in pieces.cards)
+    return stream.is_over or n_rows >= stream.rows_of_part
+
+
+def _write_piece(context: Context, pieces: Parts, stream: _Stream) -> None:
+    """Embeds items until the part is full, or a few minutes are over."""
+    room = stream.rows_of_part - sum(piece["n"] for piece in pieces.cards)
+    about: dict[str, Any] = {}
+    begin = stream.end
+    with pieces.new(about) as folder:
+        blocks = stream.take(room, 60 * context.settings.checkpoint_minutes)
+        about |= _fill(folder, blocks)
+        folder.write_text(_SKIPPED, json.dumps(stream.skipped(begin)))
+        about |= {"end": stream.end, "zeros": stream.n_zeros(begin)}
+
+
+def _write_part(parts: Parts, pieces: Parts) -> None:
+    """Makes a part of its pieces, without a copy if it is a single one."""
+    folders_ = [pieces.folder(index) for index in range(len(pieces.cards))]
+    about: dict[str, Any] = {}
+    with parts.new(about) as folder:
+        if len(pieces.cards) == 1:
+            kept = ("n", "pool", "dtype", "dimensions", "digest")
+            about |= {name: pieces.cards[0][name] for name in kept if name in pieces.cards[0]}
+            for name, entry in pieces.cards[0]["files"].items():
+                folder.adopt(folders_[0] / name, name, entry, keep=True)
+        else:
+            about |= _fill(folder, read_parts(folders_))
+            skipped = [json.loads((piece / _SKIPPED).read_text()) for piece in folders_]
+            folder.write_text(_SKIPPED, json.dumps(list(itertools.chain(*skipped))))
+        about["end"] = pieces.cards[-1]["end"]
+        about["zeros"] = sum(piece["zeros"] for piece in pieces.cards)
 
 
 def _fill(folder: folders.NewFolder, blocks: Iterable[Block]) -> dict[str, Any]:
@@ -199,21 +291,15 @@ def _fill(folder: folders.NewFolder, blocks: Iterable[Block]) -> dict[str, Any]:
     first = next(blocks, None)
     if first is None:
         return {"n": 0}
-    return fill_pool(folder, itertools.chain([first], blocks), check_ids=False).about()
+    return fill_pool(folder, itertools.chain([first], blocks), check_ids=False).about_part()
 
 
-def _blocks(parts: Parts) -> Iterator[Block]:
-    """Yields the blocks of all finished parts."""
-    for index, card in enumerate(parts.cards):
-        if card["n"]:
-            yield from stored_blocks(parts.folder(index))
-
-
-def _left_out(context: Context, parts: Parts) -> list[list[str]]:
+def _left_out(context: Context, all_parts: Iterable[Parts]) -> list[list[str]]:
     """Returns id and reason of everything that was skipped, without a row first."""
     left_out = skipped_by(context.items.source)
-    for index in range(len(parts.cards)):
-        left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
+    for parts in all_parts:
+        for index in range(len(parts.cards)):
+            left_out += json.loads((parts.folder(index) / _SKIPPED).read_text())
     return left_out
 
 

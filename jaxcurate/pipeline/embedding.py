@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from jaxcurate import encoders, sources
-from jaxcurate.artifacts.pool import Block
+from jaxcurate.artifacts.pool_files import Block
 from jaxcurate.checks import InputError
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.sources.measures import PictureMeasures, measure_picture, measure_text
@@ -121,8 +121,7 @@ class Embedded:
             self._reading = read(ready(source.kind, encoder.prepare))
         self._left_out: list[sources.Unreadable] = []
         self._n_told = 0
-        self.n_zeros = 0
-        """Number of rows of zeros so far."""
+        self._zeros: list[np.ndarray] = []
         self.n_items = 0
         """Number of rows so far."""
 
@@ -165,7 +164,9 @@ class Embedded:
 
     def _usable(self, block: Block) -> Block:
         """Returns a block without the rows that cannot be used."""
-        self.n_zeros += int(np.count_nonzero(~block.embeddings.any(axis=1)))
+        zeros = ~block.embeddings.any(axis=1)
+        if zeros.any():
+            self._zeros.append(block.items[zeros])
         reasons = unusable_rows(block.embeddings, need_direction=self._need_direction)
         if not reasons:
             return block
@@ -177,6 +178,15 @@ class Embedded:
         kept = np.delete(np.arange(len(block.items)), list(reasons))
         columns = None if block.columns is None else block.columns.take(kept)
         return Block(block.embeddings[kept], block.ids[kept], block.items[kept], columns)
+
+    @property
+    def n_zeros(self) -> int:
+        """Number of embeddings of zeros so far."""
+        return sum(map(len, self._zeros))
+
+    def n_zeros_of(self, begin: int, end: int) -> int:
+        """Counts the embeddings of zeros so far, of items from row ``begin`` to before ``end``."""
+        return sum(int(np.count_nonzero((rows >= begin) & (rows < end))) for rows in self._zeros)
 
     @property
     def left_out(self) -> list[sources.Unreadable]:

@@ -110,21 +110,24 @@ class Evaluate(Stage):
         """
         settings, parts = context.settings.evaluate, self._parts(context)
         trainings = self._trainings(context)
-        trainings.tidy(keep_own=True)
+        if context.writes:
+            trainings.tidy(keep_own=True)
         pool, tree = context.pool(), context.tree()
         subset = context.subset(pool).indices
         draws = _arms(context, pool, tree, parts).draw(subset, settings, context.settings.seed)
-        notes = context.items.source.annotations(pool.items)
+        notes = context.items.source.annotations(pool.items[:])
         seen = {arm: drawn[0].seen for arm, drawn in draws.items()}
         results: dict[str, Any] = {"balance": summary.balance(notes, seen)}
         compared = items = None
         if settings.arms:
             n_steps = steps_of(draws, settings, len(subset))
             frequency = label_frequency(notes.label)
-            items = TrainingItems(context.settings, context.items, pool.items)
+            items = TrainingItems(context.settings, context.items, pool.items[:])
             compared = _compare(context, items, draws, n_steps, frequency, parts, trainings)
             results |= summary.to_plain(compared)
             results |= {"budget": settings.budget, "arms": _arm_facts(context, draws, n_steps)}
+        if not context.writes:
+            return {}
         with folders.new_folder(context.folder(self.name), card(), KIND) as folder:
             folder.write_text("results.json", json.dumps(results, indent=2) + "\n")
             if compared is not None:
@@ -197,8 +200,10 @@ def _plain_clusters(
             devices=context.devices,
             progress=lambda task, done, total: context.progress(f"flat_plain, {task}", done, total),
         )
-        with parts.new(plain.card()) as folder:
-            plain.fill(folder)
+        if context.writes:
+            with parts.new(plain.card()) as folder:
+                plain.fill(folder)
+        context.publish("flat_plain", parts.folder(0))
     return ClusterTree.load(parts.folder(0), mmap=False)
 
 
@@ -226,6 +231,8 @@ def _compare(
     _tell_budget(context, draws, n_steps)
 
     def keep(records: list[Record]) -> None:
+        if not context.writes:
+            return
         with parts.new({"runs": [record.key for record in records]}) as folder:
             folder.write_text(RUNS, _lines(records))
             folder.save_array(_LOSSES, np.stack([record.losses for record in records]))

@@ -1,8 +1,7 @@
 """Stage ``export``: from the subset and the source to what a training loop reads."""
 
-import functools
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from jaxcurate.pipeline.items import check_all_read
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
 from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_export
+from jaxcurate.runtime import messages
 
 _NAMED_FILES = {"link", "copy"}
 """Formats that name a file after each id."""
@@ -68,18 +68,25 @@ class Export(Stage):
     def run(self, context: Context, card: Card) -> dict[str, Any]:
         """Writes the items, shard by shard.
 
-        After a kill it continues with the shard that was not finished.
+        After a kill it continues with the shard that was not finished. Of several processes, each
+        writes every so many shards.
         """
         subset = _Subset.of_run(context)
-        parts = self._parts(context)
-        plans = _write_shards(context, subset, parts)
+        place, made_from = self._parts_path(context), self.inputs(context)
+        own = context.parts(place, made_from)
+        shards = _shards(context, len(subset.rows))
+        _write_shards(context, subset, own, shards)
+        parts = context.parts_of_all(place, made_from, own)
+        if not context.writes:
+            return {}
+        plans = _plans(context, shards, parts)
         about = card()
         with folders.new_folder(context.folder(self.name), about, export.EXPORT) as folder:
             index = 0
             for name, plan in plans.items():
                 with folder.subfolder(name, {}, export.EXPORT) as below:
                     for _ in plan.n_records:
-                        _adopt(below, parts, index)
+                        _adopt(below, parts[index % len(parts)], index // len(parts))
                         index += 1
                     export.FORMATS[name].finish(below, plan)
         self.tidy(context)
@@ -93,9 +100,6 @@ class Export(Stage):
     def tidy(self, context: Context) -> None:
         """Removes the parts."""
         Parts(self._parts_path(context), None, context.run).remove()
-
-    def _parts(self, context: Context) -> Parts:
-        return Parts(self._parts_path(context), self.inputs(context), context.run)
 
     def _parts_path(self, context: Context) -> epath.Path:
         folder = context.folder(self.name)
@@ -126,9 +130,11 @@ class _Subset(NamedTuple):
             f"cluster_l{level}": tree.point_labels(level)[rows]
             for level in range(1, len(tree.levels) + 1)
         }
-        known = context.columns()
-        extra |= {name: known[name][rows] for name in context.settings.columns}
-        digests = known[DIGEST][rows] if DIGEST in known else None
+        named, known = context.settings.columns, context.column_names()
+        stored = [DIGEST] if DIGEST in known else []
+        columns = context.columns([*named, *stored], rows) if named or stored else {}
+        extra |= {name: columns[name] for name in named}
+        digests = columns.get(DIGEST)
         return cls(rows, counts, pool, extra, digests)
 
     def items(
@@ -169,32 +175,65 @@ class _Subset(NamedTuple):
         check_all_read(reading)
 
 
-def _write_shards(context: Context, subset: _Subset, parts: Parts) -> dict[str, export.Plan]:
-    """Writes the shards that no finished part has, and returns the plan of each format."""
-    settings, kind = context.settings, context.items.source.kind
-    plans, index = {}, 0
-    for name in settings.export.formats:
-        writer = export.FORMATS[name]
-        n = len(subset.rows)
-        sizes = export.shard_sizes(n, settings.export.shard_size if writer.in_shards else n)
-        begin, records = 0, []
-        for shard, size in enumerate(sizes):
-            if index == len(parts.cards):
-                about: dict[str, Any] = {}
-                items = functools.partial(subset.items, context, begin, begin + size)
-                with parts.new(about) as folder:
-                    given = items(with_content=writer.needs_content)
-                    about["n"] = writer.write_shard(
-                        folder, export.Shard(shard, len(sizes), kind, given)
-                    )
-            records.append(parts.cards[index]["n"])
-            begin, index = begin + size, index + 1
-        source = context.items.source
-        width, dtype = None, None
-        if isinstance(source, sources.InBlocks):
-            width, dtype = source.width, source.dtype.name
-        plans[name] = export.Plan(settings.sample.name, kind, tuple(records), width, dtype)
-    return plans
+class _ShardPlan(NamedTuple):
+    """Shard of a format."""
+
+    format: str
+    """Name of the format."""
+    number: int
+    """Number among the shards of the format, from 0."""
+    n_shards: int
+    """Number of shards of the format."""
+    begin: int
+    """First item of the subset."""
+    end: int
+    """Item after the last one."""
+
+
+def _shards(context: Context, n: int) -> list[_ShardPlan]:
+    """Returns the shards of all formats, in order."""
+    settings, shards = context.settings.export, []
+    for name in settings.formats:
+        in_shards = export.FORMATS[name].in_shards
+        sizes = export.shard_sizes(n, settings.shard_size if in_shards else n)
+        begin = 0
+        for number, size in enumerate(sizes):
+            shards.append(_ShardPlan(name, number, len(sizes), begin, begin + size))
+            begin += size
+    return shards
+
+
+def _write_shards(
+    context: Context, subset: _Subset, parts: Parts, shards: Sequence[_ShardPlan]
+) -> None:
+    """Writes the shards of this process that no finished part has."""
+    kind = context.items.source.kind
+    own = shards[messages.index() :: messages.count()]
+    for shard in own[len(parts.cards) :]:
+        writer, about = export.FORMATS[shard.format], {}
+        with parts.new(about) as folder:
+            given = subset.items(context, shard.begin, shard.end, with_content=writer.needs_content)
+            written = export.Shard(shard.number, shard.n_shards, kind, given)
+            about["n"] = writer.write_shard(folder, written)
+
+
+def _plans(
+    context: Context, shards: Sequence[_ShardPlan], parts: Sequence[Parts]
+) -> dict[str, export.Plan]:
+    """Returns the plan of each format, from the finished parts of all processes."""
+    source = context.items.source
+    width, dtype = None, None
+    if isinstance(source, sources.InBlocks):
+        width, dtype = source.width, source.dtype.name
+    records: dict[str, list[int]] = {name: [] for name in context.settings.export.formats}
+    for index, shard in enumerate(shards):
+        card = parts[index % len(parts)].cards[index // len(parts)]
+        records[shard.format].append(card["n"])
+    name = context.settings.sample.name
+    return {
+        format: export.Plan(name, source.kind, tuple(n), width, dtype)
+        for format, n in records.items()
+    }
 
 
 def _adopt(folder: folders.NewFolder, parts: Parts, index: int) -> None:

@@ -57,7 +57,8 @@ class Filter(Stage):
             for name in settings.examples
         }
         filtered = filters.filter_rows({**columns, **similarities}, settings.all_rules)
-        filtered.save(context.folder(self.name), pool.ids, card(pool=pool.fingerprint))
+        if context.writes:
+            filtered.save(context.folder(self.name), pool.ids, card(pool=pool.fingerprint))
         for reason, count in filtered.counts.items():
             if count:
                 context.progress.line(f"  {count} row(s) dropped: {reason}")

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxcurate.artifacts import folders
-from jaxcurate.artifacts.pool import KIND as POOL
-from jaxcurate.artifacts.pool import Block, Pool, fill_pool
+from jaxcurate.artifacts import files, folders
+from jaxcurate.artifacts.pool import Pool
+from jaxcurate.artifacts.pool_files import KIND as POOL
+from jaxcurate.artifacts.pool_files import Block, fill_parts
 from jaxcurate.artifacts.tree import KIND as TREE
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config, GrowConfig
 from jaxcurate.curation import branch_refit, growth
+from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.runtime import messages
 
 KIND = "grown"
 
@@ -44,7 +47,9 @@ class Grow(Stage):
         return ("cluster",)
 
     def check(self, context: Context, chosen: Collection[str]) -> None:
-        """Refuses new items that cannot be embedded with the settings of the pool."""
+        """Refuses new items that cannot be embedded like the pool, and several processes."""
+        if messages.count() > 1:
+            raise InputError("`grow` works in one process: --n_processes=1 on one host")
         context.check_source(chosen, embeds=True)
         context.items.newcomers  # noqa: B018  opens them
 
@@ -65,11 +70,12 @@ class Grow(Stage):
             blocks = itertools.chain(pool.blocks(), _as_new(new, pool, settings))
             about_pool: dict[str, Any] = {}
             with folder.subfolder("pool", about_pool, POOL) as below:
-                filled = fill_pool(below, blocks)
+                filled = fill_parts(below, blocks, context.settings.embed.part_bytes)
                 about |= card(unreadable=new.unreadable, old=len(pool), new=new.n_items)
-                about_pool |= {**about, **filled.about()}
+                about_pool |= {**about, **filled}
             grown = Pool.load(folder.path / "pool")
-            larger = growth.grow(tree, grown.embeddings[len(pool) :], devices=context.devices)
+            new_rows = RowView(grown.embeddings).select(slice(len(pool), None))
+            larger = growth.grow(tree, new_rows, devices=context.devices)
             larger = dataclasses.replace(larger, pool=grown.fingerprint)
             levels = growth.drift(larger, grown.embeddings, len(pool))
             _tell(context, levels)
@@ -80,7 +86,7 @@ class Grow(Stage):
                 _tell(context, levels)
                 about["refitted"] = {"level": branches[0], "clusters": branches[1].tolist()}
             with folder.subfolder("tree", larger.card(about), TREE) as below:
-                larger.fill(below)
+                larger.fill(below, context.settings.embed.part_bytes)
             plain = [level.to_plain() for level in levels]
             folder.write_text("drift.json", json.dumps(plain, indent=2) + "\n")
             for level in levels:
@@ -132,7 +138,9 @@ def _as_new(blocks: Iterable[Block], pool: Pool, settings: GrowConfig) -> Iterat
             )
         ids.append(np.char.add(settings.prefix, block.ids))
         yield Block(block.embeddings, ids[-1], np.full(len(block.items), -1))
-    known = np.intersect1d(np.concatenate(ids), pool.ids)
+    new = np.concatenate(ids)
+    same = (np.intersect1d(new, pool.ids[block]) for block in files.blocks(pool.ids))
+    known = np.sort(np.concatenate(list(same)))
     if len(known):
         raise InputError(
             f"{len(known)} id(s) of {settings.source} are in the pool already, the first "

@@ -139,7 +139,7 @@ class Items:
             for batch in self.reading("reading", rows, settings.batch_size, prepare=ready):
                 yield np.asarray(batch.contents)
 
-        return encoders.make_encoder(settings, batches, self.devices, self.source.kind)
+        return encoders.make_encoder(settings, batches, self.devices.local, self.source.kind)
 
     @property
     def need_direction(self) -> bool:
@@ -153,6 +153,8 @@ class Items:
         name: str,
         *,
         first: int = 0,
+        end: int | None = None,
+        may_be_empty: bool = False,
         need_direction: bool | None = None,
         with_columns: bool = False,
     ) -> Embedded:
@@ -163,6 +165,8 @@ class Items:
             source: source of the items.
             name: name of the source in errors.
             first: first row that is read.
+            end: row after the last one that is read. All rows by default.
+            may_be_empty: return no blocks if no item can be used, instead of refusing that.
             need_direction: skip rows of zeros. By default as for the pool.
             with_columns: return facts about the items as well.
         """
@@ -171,7 +175,7 @@ class Items:
             self.encoder,
             lambda prepare: self.reading(
                 task,
-                np.arange(first, len(source)),
+                np.arange(first, len(source) if end is None else end),
                 self.settings.embed.batch_size,
                 source,
                 prepare=prepare,
@@ -180,11 +184,11 @@ class Items:
             source,
             name,
             batch_size=self.settings.embed.batch_size,
-            devices=self.devices,
+            devices=self.devices.local,
             strict=self.settings.strict,
             need_direction=need_direction,
             columns=self.settings.columns if with_columns else None,
-            may_be_empty=first > 0,
+            may_be_empty=may_be_empty,
         )
 
     def reading(

@@ -11,6 +11,7 @@ from etils import epath
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.local import parsed
+from jaxcurate.artifacts.pool_files import PoolFiles
 from jaxcurate.checks import InputError
 from jaxcurate.dataclass_fields import to_dataclass
 from jaxcurate.pipeline.run_config import NAME as CONFIG
@@ -150,13 +151,14 @@ def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
     with (subset / "manifest.parquet").open("rb") as file:
         manifest = pq.read_table(file)
     place = np.searchsorted(manifest["row"].to_numpy(), rows)
+    stored = PoolFiles(pool, pool_card)
     names = [column for column in manifest.column_names if column.startswith("cluster_l")]
     return CuratedItems(
         rows,
-        files.load_array(pool / "ids.npy")[rows],
+        stored.ids[rows],
         manifest["count"].to_numpy()[place],
         {column: manifest[column].to_numpy()[place] for column in names},
-        files.load_array(pool / "items.npy")[rows],
+        stored.items[rows],
         settings,
         pool_card.get("made_from", {}).get("source"),
     )

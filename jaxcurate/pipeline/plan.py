@@ -4,7 +4,6 @@ import dataclasses
 import json
 from typing import Any
 
-from absl import flags
 from etils import epath
 
 from jaxcurate import sources
@@ -28,48 +27,12 @@ COMPILED = ("embed", "cluster", "evaluate")
 """Stages whose kernels can be compiled ahead of time."""
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags of the command, which describe the pool and the machine."""
-    number, text = flags.DEFINE_float, flags.DEFINE_string
-    of = dict[str, Any](flag_values=values)
-    number("items", None, "number of items; by default counted in the pool or the source", **of)
-    flags.DEFINE_integer("dimensions", None, "columns of the embeddings", **of)
-    number("item_bytes", None, "bytes of an item as it is stored", **of)
-    text("slice", None, "slice of TPUs, such as v5e-64 or v5p:4x4x4", **of)
-    flags.DEFINE_integer("gpus", None, "number of GPUs", **of)
-    text("gpu", "h100", "kind of GPU: h100, h200, a100 or l4", **of)
-    number("price", None, "price of a chip for an hour", **of)
-    number("efficiency", 0.4, "fraction of the peak rate of products that is reached", **of)
-    number("memory_efficiency", 0.7, "fraction of the bandwidth that is reached", **of)
-    number("embed_rate", None, "measured items a second that the whole machine embeds", **of)
-    number("step_seconds", None, "measured time of a step of pretraining", **of)
-    number("decode_rate", 180.0, "pictures of 500 x 400 that a core decodes in a second", **of)
-    number("disk_rate", 1e9, "bytes a second that a host reads and writes", **of)
-    flags.DEFINE_bool("calibrate", False, "time the kernels on this machine first", **of)
-    flags.DEFINE_list("compile", None, "stages to compile for TPUs, or none", **of)
-    flags.DEFINE_bool("json", False, "print JSON instead of a table", **of)
-
-
-def flag_lines(command: str) -> list[str]:
-    """Returns lines that explain the flags of the command, none for other commands."""
-    if command != "plan":
-        return []
-    values = flags.FlagValues()
-    define_flags(values)
-    lines = ["", "Flags of `plan`:"]
-    for name in values:
-        flag = values[name]
-        default = "" if flag.default in (None, False) else f" = {flag.default}"
-        lines.append(f"  --{name}{default}: {flag.help}")
-    return lines
-
-
-def planned(settings: Config, given: flags.FlagValues, path: str | None, say: Progress) -> str:
+def planned(settings: Config, given: Any, path: str | None, say: Progress) -> str:
     """Returns the page of a plan. Nothing is written, and the pool is not read.
 
     Args:
         settings: settings of the run.
-        given: values of the flags of :func:`define_flags`.
+        given: values of the flags of the command, as attributes.
         path: the work directory, whose pool is counted if it exists.
         say: progress that is told what takes long.
 
@@ -96,7 +59,7 @@ def plan_of(ask: Ask) -> tuple[list[StagePlan], list[str]]:
     return plans, skipped
 
 
-def ask_of(settings: Config, given: flags.FlagValues, path: str | None, say: Progress) -> Ask:
+def ask_of(settings: Config, given: Any, path: str | None, say: Progress) -> Ask:
     """Returns the question that the flags ask."""
     for name in ("items", "dimensions", "price", "embed_rate", "step_seconds", "item_bytes"):
         value = getattr(given, name)
@@ -155,7 +118,7 @@ def calibrated(ask: Ask, rates: Rates) -> Ask:
     )
 
 
-def _machine(settings: Config, given: flags.FlagValues) -> Machine:
+def _machine(settings: Config, given: Any) -> Machine:
     if given.slice and given.gpus:
         raise InputError("--slice and --gpus are two machines: give one of them")
     if given.slice:
@@ -169,7 +132,7 @@ def _machine(settings: Config, given: flags.FlagValues) -> Machine:
     return machine
 
 
-def _compiles(given: flags.FlagValues, machine: Machine) -> tuple[str, ...]:
+def _compiles(given: Any, machine: Machine) -> tuple[str, ...]:
     """Returns the stages to compile: all for TPUs whose compiler is installed, by default."""
     if given.compile is None:
         return COMPILED if machine.topology and has_tpu_compiler() else ()
@@ -185,9 +148,7 @@ def _compiles(given: flags.FlagValues, machine: Machine) -> tuple[str, ...]:
     return tuple(given.compile)
 
 
-def _size(
-    settings: Config, given: flags.FlagValues, path: str | None
-) -> tuple[int, int, sources.Kind]:
+def _size(settings: Config, given: Any, path: str | None) -> tuple[int, int, sources.Kind]:
     """Returns the numbers of items and of columns, and the kind of the items."""
     kind = encoder_kind(settings.embed, settings.source)
     items, columns = given.items, given.dimensions

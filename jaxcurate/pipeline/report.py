@@ -46,7 +46,9 @@ class Report(Stage):
         return {"title": _title(context), **context.digest(*_READ)}
 
     def run(self, context: Context, card: Card) -> dict[str, Any]:
-        """Writes the page."""
+        """Writes the page, in process 0."""
+        if not context.writes:
+            return {}
         pool, tree = context.pool(), context.tree()
         cards = {name: context.outputs[name].card() for name in _READ if name in context.outputs}
         results, losses = None, {}

@@ -6,10 +6,12 @@ each folder lists.
 
 import functools
 import itertools
+import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -22,9 +24,10 @@ from jaxcurate.checks import InputError, check_choice
 from jaxcurate.config import Config
 from jaxcurate.pipeline import STAGES
 from jaxcurate.pipeline.context import Context
-from jaxcurate.pipeline.output import as_json
+from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.run_config import RunConfig
 from jaxcurate.pipeline.stage import Stage
+from jaxcurate.runtime import messages, processes
 from jaxcurate.runtime.progress import Progress
 
 PACKAGES = ("jaxcurate", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -100,16 +103,40 @@ class Pipeline:
             InputError: a stage cannot run. If possible, it is raised before anything is written.
         """
         names = self.chosen if stages is None else tuple(stages)
+        self._check_processes(names)
         self._check(names)
-        with locked(self.path, wait=self._wait, say=self.progress.line) as self._lock:
-            self._clean()
-            self._check_replaceable(names)
+        with self._locked(names) as self._lock:
             for name in names:
                 with self.progress.timed(name):
                     self._run_stage(self._known[name])
-            if not self.config.exists():  # the file was lost, and every stage was done before
+            if self.context.writes and not self.config.exists():
+                # The file was lost, and every stage was done before.
                 with self.config.named(self.context.plain()):
                     pass
+
+    def _check_processes(self, names: Sequence[str]) -> None:
+        """Refuses processes that were started with other settings, or without a device."""
+        if messages.count() == 1:
+            return
+        devices = self.context.devices
+        if not devices.span_processes:
+            raise InputError(
+                f"config.n_devices={self.settings.n_devices} is too few for {messages.count()} "
+                "processes, of which each needs one"
+            )
+        settings = _flat(as_json(self.context.plain()), "config")
+        processes.agree("run", devices, stages=names, workdir=str(self.path), **settings)
+
+    @contextmanager
+    def _locked(self, names: Sequence[str]) -> Iterator[Lock | None]:
+        """Locks the work directory and clears it of what killed runs have left, in process 0."""
+        if not self.context.writes:
+            yield None
+            return
+        with locked(self.path, wait=self._wait, say=self.progress.line) as lock:
+            self._clean()
+            self._check_replaceable(names)
+            yield lock
 
     def status(self) -> list[Status]:
         """Returns the state of every stage, without changing anything."""
@@ -119,23 +146,47 @@ class Pipeline:
         ]
 
     def _run_stage(self, stage: Stage) -> None:
-        """Runs a stage, unless its output exists and was made from the same inputs."""
-        state = stage.state(self.context)
+        """Runs a stage, unless its output exists and was made from the same inputs.
+
+        Of several processes, the first decides, keeps the settings and has the run's id. All wait
+        until they see the output.
+        """
+        context = self.context
+        state = messages.from_first(stage.name, lambda: stage.state(context))
         if state == "done":
-            self.context.run = self.config.run()
-            stage.tidy(self.context)
+            context.run = messages.from_first("run", self.config.run)
+            if context.writes:
+                stage.tidy(context)
+            self._publish(stage)
             self.progress.line(f"{stage.name}: done before")
             return
         why = "" if state == "missing" else f" ({state})"
         self.progress.line(f"{stage.name} ...{why}")
         self._begun = time.perf_counter()
-        settings = self.context.plain()
-        with self.config.named(settings) as self.context.run:
-            numbers = stage.run(self.context, functools.partial(self._card, stage))
-        self.config.write(self.context.run, settings)
+        settings = context.plain()
+        with self._named(settings) as context.run:
+            numbers = stage.run(context, functools.partial(self._card, stage))
+        if context.writes:
+            self.config.write(context.run, settings)
+        self._publish(stage)
         summary = "".join(f"{key} {value}, " for key, value in numbers.items())
         spent = time.perf_counter() - self._begun
         self.progress.line(f"{stage.name}: {summary}{spent:.1f} s")
+
+    @contextmanager
+    def _named(self, settings: dict[str, Any]) -> Iterator[str]:
+        """Yields the id of the run, which process 0 keeps in the file of the settings."""
+        if not self.context.writes:
+            yield messages.from_first("run", str)
+            return
+        with self.config.named(settings) as run:
+            yield messages.from_first("run", lambda: run)
+
+    def _publish(self, stage: Stage) -> None:
+        """Waits until all processes see the output of a stage."""
+        output = self.context.outputs[stage.name]
+        if isinstance(output, Folder):
+            self.context.publish(stage.name, output.path)
 
     def _check(self, names: Sequence[str]) -> None:
         """Refuses stages that cannot run, before anything is written."""
@@ -191,6 +242,14 @@ class Pipeline:
             | {package: metadata.version(package) for package in PACKAGES},
             **more,
         }
+
+
+def _flat(value: Any, name: str) -> dict[str, str]:
+    """Returns all values of nested settings as texts, by the names of their fields."""
+    if not isinstance(value, dict):
+        return {name: json.dumps(value)}
+    fields = (_flat(inner, f"{name}.{field}") for field, inner in value.items())
+    return {field: text for flat in fields for field, text in flat.items()}
 
 
 def _work_directory(path: epath.PathLike) -> epath.Path:

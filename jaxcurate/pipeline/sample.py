@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxcurate import export
+from jaxcurate.artifacts import files
 from jaxcurate.config import Config
 from jaxcurate.curation.mixing import indices_of
 from jaxcurate.evaluation import coverage
@@ -15,6 +16,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_sampling
+from jaxcurate.runtime.devices import RowsLike
 
 _N_MEASURED = 20_000
 """Largest number of rows of the pool whose distance to the subset is measured."""
@@ -68,7 +70,9 @@ class Sample(Stage):
         mixed = settings.sample.mix.is_mixed
         folder = context.folder(self.name)
         metadata = context.columns(settings.columns) if settings.columns else {}
-        export.save_subset(folder, indices, pool, tree, about, parts if mixed else None, metadata)
+        if context.writes:
+            named = parts if mixed else None
+            export.save_subset(folder, indices, pool, tree, about, named, metadata)
         sizes = {name: len(rows) for name, rows in parts.items()} if mixed else {}
         return {"taken": len(indices), **sizes, "missing": missing}
 
@@ -91,8 +95,15 @@ def _measures(context: Context, arms: Arms, indices: np.ndarray) -> dict[str, An
             "coverage": covered._asdict(),
         }
         if pool.embeddings.shape[1] <= 3:
-            low, high = pool.embeddings.min(axis=0), pool.embeddings.max(axis=0)
+            low, high = _extent(pool.embeddings)
             points = pool.embeddings[rows]
             if (high > low).all():
                 measures[arm]["kl_to_uniform"] = coverage.kl_to_uniform(points, low, high)
     return measures
+
+
+def _extent(x: RowsLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the greatest number of each column of rows ``[n, d]``."""
+    extents = [(x[block].min(axis=0), x[block].max(axis=0)) for block in files.blocks(x)]
+    low, high = (np.stack(numbers) for numbers in zip(*extents, strict=True))
+    return low.min(axis=0), high.max(axis=0)

@@ -15,8 +15,8 @@ from jax._src import distributed  # the store has no public name; orbax imports 
 
 from jaxcurate.checks import InputError
 from jaxcurate.runtime.facts import Facts, code_facts, config_facts, differences
+from jaxcurate.runtime.messages import waited_for
 
-_WAIT_MILLISECONDS = 1000
 _numbers: dict[tuple[int, ...], "itertools.count[int]"] = collections.defaultdict(itertools.count)
 
 
@@ -41,9 +41,9 @@ def compare(call: str, facts: Facts, processes: Sequence[int]) -> None:
     first, *others = group
     if jax.process_index() != first:
         client.key_value_set(place(number, jax.process_index()), json.dumps(facts))
-        line = _waited_for(client, place(number, "verdict"))
+        line = waited_for(client, place(number, "verdict"))
     else:
-        said = {p: json.loads(_waited_for(client, place(number, p))) for p in others}
+        said = {p: json.loads(waited_for(client, place(number, p))) for p in others}
         line = _line({first: facts} | said)
         client.key_value_set(place(number, "verdict"), line)
         if number:  # all processes have read the verdict on the previous call
@@ -59,14 +59,3 @@ def _line(said: dict[int, Facts]) -> str:
     """
     calls = {process: {"call": facts["call"]} for process, facts in said.items()}
     return differences(calls) or differences(said) or ""
-
-
-def _waited_for(client: Any, key: str) -> str:
-    """Returns the value of a key once another process has set it."""
-    # In short waits, between which a signal can end the program.
-    while True:
-        try:
-            return client.blocking_key_value_get(key, _WAIT_MILLISECONDS)
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                raise

@@ -124,6 +124,17 @@ class Devices:
         return cls.first()
 
     @property
+    def local(self) -> "Devices":
+        """Those of the devices that belong to this process."""
+        if self.mesh is None or not self.span_processes:
+            return self
+        mine = [device for device in self.mesh.devices.flat if device in jax.local_devices()]
+        if len(mine) == 1:
+            return Devices(None, self.mapper)
+        mesh = Mesh(np.asarray(mine), (AXIS,), axis_types=(AxisType.Auto,))
+        return Devices(mesh, self.mapper)
+
+    @property
     def count(self) -> int:
         """Number of devices that rows are split over."""
         return 1 if self.mesh is None else self.mesh.size

@@ -24,9 +24,9 @@ from jaxcurate.runtime.monitor import Monitor, end_now
 from jaxcurate.runtime.relay import relayed
 from jaxcurate.runtime.rendezvous import meet, split_address
 
-_HEARTBEAT_SECONDS = 30
-_STALL_SECONDS = 45
-_START_SECONDS = 300
+HEARTBEAT_SECONDS = 30
+STALL_SECONDS = 45
+START_SECONDS = 300
 _PARTING_SECONDS = 10
 _VERDICT_SECONDS = 3.0
 _STATUS = r"[A-Z]+(_[A-Z]+)*: "
@@ -42,9 +42,9 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    heartbeat_seconds: float = _HEARTBEAT_SECONDS,
-    stall_seconds: float = _STALL_SECONDS,
-    start_seconds: float = _START_SECONDS,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    stall_seconds: float = STALL_SECONDS,
+    start_seconds: float = START_SECONDS,
     **options: Any,
 ) -> None:
     """Joins this process with the others of the run; call it before any use of a device.
@@ -177,15 +177,35 @@ def fail(reason: str) -> None:
         _monitor.fail(reason)
 
 
-def give_up() -> None:
-    """Leaves a failed run, in order if all processes do so, otherwise by ending at once."""
+def end_all(reason: str, code: int) -> None:
+    """Reports that this process ends, and leaves the run. Within one process this does nothing.
+
+    Args:
+        reason: Text to report after the name of the process.
+        code: Exit code of this process.
+
+    Examples:
+        >>> from jaxcurate.runtime.processes import end_all
+        >>> end_all("ended: no space left on the device", 2)
+    """
+    if _monitor is not None:
+        fail(reason)
+        give_up(code)
+
+
+def give_up(code: int = 1) -> None:
+    """Leaves a failed run, in order if all processes do so, otherwise by ending at once.
+
+    Args:
+        code: Exit code of this process if it ends at once.
+    """
     # Processes that raise the same error part in order. If the first to raise it just ended, the
     # others would be ended too before they could tell.
     together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     together.start()
     together.join(_PARTING_SECONDS)
     if together.is_alive():
-        end_now(None)
+        end_now(None, code)
 
 
 class _Place(NamedTuple):

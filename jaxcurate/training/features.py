@@ -8,7 +8,7 @@ from flax import nnx
 from jaxcurate.models.bert import Bert, BertConfig, is_used, pool
 from jaxcurate.models.vit import ViT
 from jaxcurate.models.vit_config import as_architecture
-from jaxcurate.runtime.devices import ROWS, SAME, Devices
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch
 from jaxcurate.training import augment
 from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.objectives.base import Model
@@ -114,6 +114,6 @@ def encode(
     features = np.empty((n_runs, len(items), width), np.float32)
     for first in range(0, len(items), step):
         placed, _ = devices.put_rows(np.asarray(items[first : first + step]), batch_size)
-        encoded = np.asarray(kernel(placed, params)).swapaxes(0, 1)
+        encoded = fetch(kernel(placed, params)).swapaxes(0, 1)
         features[:, first : first + step] = encoded[:, : len(items) - first]
     return features

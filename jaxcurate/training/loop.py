@@ -7,8 +7,8 @@ as well (``sharding.py``). The losses, the random views and the schedules are th
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 from jaxcurate.checks import InputError, check_seed
 from jaxcurate.runtime import steps
 from jaxcurate.runtime.devices import SAME, Devices, fetch
+from jaxcurate.runtime.host_memory import compile_in_blocks, freed_memory_kept
 from jaxcurate.runtime.interruption import postponed_signals
 from jaxcurate.runtime.processes import agree
 from jaxcurate.training import sharding
@@ -46,6 +47,9 @@ _IN_FLIGHT = 2
 """Number of steps that the host is ahead of the devices: enough that they never wait for the host,
 few enough that batches do not pile up in their memory."""
 _ROWS_SHOWN = 8
+_LONG_RUN = 1e13
+"""Number of operations of a run from which on a fifth of its time, on a CPU, is more than the
+seconds that compiling the step anew takes."""
 
 
 class Trained(NamedTuple):
@@ -131,6 +135,35 @@ def make_step(
         return State(Variables(params, extra), opt_state, losses), metrics
 
     return step
+
+
+def jit_step(
+    settings: PretrainConfig, data: Input, mesh: jax.sharding.Mesh, shardings: State
+) -> jax.stages.Wrapped:
+    """Returns the function of :func:`make_step` as the loop compiles it: old states are donated."""
+    return jax.jit(
+        make_step(settings, data, mesh, shardings),
+        donate_argnums=0,
+        out_shardings=(shardings, NamedSharding(mesh, SAME)),
+    )
+
+
+@contextmanager
+def compiled_step(lowered: jax.stages.Lowered, n_steps: int) -> Iterator[jax.stages.Compiled]:
+    """Yields the compiled step. In a long run on a CPU, steps use the same working memory.
+
+    Args:
+        lowered: the step.
+        n_steps: number of steps that are to be made.
+    """
+    costs = lowered.cost_analysis()
+    n_operations = costs.get("flops", 0.0) if isinstance(costs, dict) else 0.0
+    if jax.default_backend() != "cpu" or n_steps * n_operations < _LONG_RUN:
+        yield lowered.compile()
+        return
+    compiled = compile_in_blocks(lowered)
+    with freed_memory_kept(compiled.memory_analysis().temp_size_in_bytes):
+        yield compiled
 
 
 def _accumulated(
@@ -245,10 +278,9 @@ def train(
                 batch = _placed(next(batches), settings, mesh)
             place = np.uint32(seed), np.int32(n_before)
             if compiled is None:
-                step = make_step(settings, data, mesh, shardings)
-                results = shardings, NamedSharding(mesh, SAME)
-                jitted = jax.jit(step, donate_argnums=0, out_shardings=results)
-                compiled = jitted.lower(state, constants, *batch, *place).compile()
+                step = jit_step(settings, data, mesh, shardings)
+                lowered = step.lower(state, constants, *batch, *place)
+                compiled = stack.enter_context(compiled_step(lowered, n_steps - n_before))
                 meter.start(compiled)
 
             # Step: the old state is donated, so that the new one takes its memory.

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxcurate.checks import InputError
-from jaxcurate.runtime.devices import ROWS, SAME, Devices, padded_size
+from jaxcurate.runtime.devices import ROWS, SAME, Devices, fetch, padded_size
 from jaxcurate.training.augment import crops_of
 from jaxcurate.training.config import PretrainConfig
 from jaxcurate.training.objectives.base import LOSS_KEY, Batch, Outcome, Variables
@@ -261,12 +261,12 @@ def pretrain_group(
         n = min(STEPS_PER_CALL, n_steps - first)
         upcoming = np.ascontiguousarray(batches[:, first : first + STEPS_PER_CALL])
         state, loss = train(state, seeds, upcoming, placed.items, np.int32(first), np.int32(n))
-        losses.append(np.asarray(loss)[:, :n])
+        losses.append(fetch(loss)[:, :n])
         _check_finite(losses[-1][:n_real], first, names, settings, placed.rows, batches)
         progress((first + n) * n_real)
     encoders = settings.objective.chosen.encoder(state.variables)
     return Pretrained(
-        jax.tree.map(lambda p: np.asarray(p)[:n_real], encoders),
+        jax.tree.map(lambda p: fetch(p)[:n_real], encoders),
         np.concatenate(losses, axis=1)[:n_real],
     )
 

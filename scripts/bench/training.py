@@ -15,24 +15,27 @@ On a GPU, the last line gives the images a second of ViT-S/16 at 224 pixels by S
 and the fraction of the rate of a large matrix product that the model's own products reach.
 """
 
+import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import nan
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags
 
 from jaxcurate.models.presets import vit_config
 from jaxcurate.models.vit_config import ViTArchitecture
-from jaxcurate.training import PretrainConfig
-from jaxcurate.training.objectives import MAE, Batch, ObjectiveConfig, SimCLR, Variables
-from jaxcurate.training.optimizer import optimizer
+from jaxcurate.runtime.devices import Devices
+from jaxcurate.training import PretrainConfig, loop, sharding
+from jaxcurate.training.objectives import MAE, Batch, ObjectiveConfig, SimCLR
 
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of turns.")
 STEPS = flags.DEFINE_integer("steps", 3, "Steps in a turn.")
@@ -43,23 +46,24 @@ WIDTH = flags.DEFINE_integer("width", 192, "Number of features of a token.")
 DEPTH = flags.DEFINE_integer("depth", 6, "Number of blocks.")
 OBJECTIVES = flags.DEFINE_list("objectives", ["simclr", "mae"], "Objectives to time.")
 COMPILE = flags.DEFINE_bool("compile", True, "Also time torch.compile, which compiles for minutes.")
-THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of torch.")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = flags.DEFINE_integer("threads", CORES, "Threads of torch.")
+
+CONTENDERS = "jaxcurate", "torch", "torch, compiled"
+WARM_UP = 4
+"""Number of turns that are not timed: memory is laid out in the first ones."""
 
 MAE_SETTINGS = MAE(decoder_width=128, decoder_depth=2, decoder_heads=2)
+_KEPT = ExitStack()
 SIMCLR_SETTINGS = SimCLR(projection=(256, 128))
 
 
 def main(argv: list[str]) -> None:
     del argv
-    model = ViTArchitecture(
-        SIZE.value, PATCH.value, WIDTH.value, DEPTH.value, WIDTH.value // 64, heads_first=True
-    )
-    rng = np.random.default_rng(0)
-    shape = 2 * BATCH.value, SIZE.value, SIZE.value, 3
-    views = rng.uniform(-1, 1, shape).astype(np.float32)
+    model = architecture()
     print(
         f"ViT of width {model.width} and depth {model.depth}, {SIZE.value} px in patches of "
-        f"{PATCH.value}, batches of {BATCH.value}, {os.cpu_count()} cores, jax {jax.__version__}, "
+        f"{PATCH.value}, batches of {BATCH.value}, {CORES} cores, jax {jax.__version__}, "
         f"{torch_version()}"
     )
     print(
@@ -68,9 +72,7 @@ def main(argv: list[str]) -> None:
         flush=True,
     )
     for name in OBJECTIVES.value:
-        used = views if name == "simclr" else views[: BATCH.value]
-        contenders = {"jaxcurate": ours(name, model, used)} | theirs(name, model, used)
-        rates = timed(contenders)
+        rates = timed(name, CONTENDERS if COMPILE.value else CONTENDERS[:2])
         base, base_processor = (np.median(found) for found in rates.get("torch", ([nan], [nan])))
         for contender, (found, by_processor) in rates.items():
             print(
@@ -83,63 +85,108 @@ def main(argv: list[str]) -> None:
         large_on_gpu()
 
 
-def timed(contenders: dict[str, Callable[[], None]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns images a second of each contender in every round, after a turn to warm up.
+def timed(name: str, contenders: Sequence[str]) -> dict[str, tuple[list[float], list[float]]]:
+    """Returns images a second of each contender in every round, after turns to warm up.
+
+    Each contender has a process of its own, with its own threads and memory, and waits for its
+    turn.
 
     Returns:
         Images a second by the wall clock, and a second of the processor.
     """
-    for run in contenders.values():
-        run()
-    rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in contenders}
+    context = multiprocessing.get_context("spawn")
+    ends: dict[str, Connection] = {}
+    for contender in contenders:
+        ends[contender], theirs_ = context.Pipe()
+        context.Process(target=work, args=(name, contender, theirs_), daemon=True).start()
+    ends = {contender: end for contender, end in ends.items() if end.recv()}
+    rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ends}
     n_images = STEPS.value * BATCH.value
     for _ in range(ROUNDS.value):
-        for name, run in contenders.items():
-            begin, begin_processor = time.perf_counter(), time.process_time()
-            run()
-            rates[name][0].append(n_images / (time.perf_counter() - begin))
-            rates[name][1].append(n_images / (time.process_time() - begin_processor))
+        for contender, end in ends.items():
+            end.send(True)
+            for kind, seconds in zip(rates[contender], end.recv(), strict=True):
+                kind.append(n_images / seconds)
+    for end in ends.values():
+        end.send(False)
     return rates
 
 
+def work(name: str, contender: str, end: Connection) -> None:
+    """Makes the turns of a contender, each when told to, and sends the seconds that it took."""
+    flags.FLAGS(sys.argv)
+    views = np.random.default_rng(0).uniform(-1, 1, (2 * BATCH.value, SIZE.value, SIZE.value, 3))
+    used = views[: (2 if name == "simclr" else 1) * BATCH.value].astype(np.float32)
+    make = ours if contender == CONTENDERS[0] else partial(theirs, contender == CONTENDERS[2])
+    run = make(name, architecture(), used)
+    if run is None:
+        end.send(False)
+        return
+    for _ in range(WARM_UP):
+        run()
+    end.send(True)
+    while end.recv():
+        begin, begin_processor = time.perf_counter(), time.process_time()
+        run()
+        end.send((time.perf_counter() - begin, time.process_time() - begin_processor))
+
+
+def architecture() -> ViTArchitecture:
+    """Returns the shape of the model that all train."""
+    n_heads = WIDTH.value // 64
+    return ViTArchitecture(
+        SIZE.value, PATCH.value, WIDTH.value, DEPTH.value, n_heads, heads_first=True
+    )
+
+
 def ours(name: str, model: ViTArchitecture, views: np.ndarray) -> Callable[[], None]:
-    """Returns the function that makes the steps of a turn by jaxcurate."""
-    step, carry = our_step(name, model)
-    placed, ids = jax.device_put(views), jnp.arange(BATCH.value)
+    """Returns the function that makes the steps of a turn by jaxcurate, as the loop does.
+
+    As on the command line, each core of a CPU is a device.
+    """
+    cast(Any, jax.config).update("jax_num_cpu_devices", min(CORES, 8))
+    step, state, batch = our_step(name, model, views)
     n_done = 0
 
     def run() -> None:
-        nonlocal carry, n_done
+        nonlocal state, n_done
         for _ in range(STEPS.value):
-            carry, loss = step(carry, placed, ids, np.int32(n_done))
+            state, metrics = step(state, None, *batch, np.uint32(0), np.int32(n_done))
             n_done += 1
-        loss.block_until_ready()
+        metrics["gradient_norm"].block_until_ready()
 
     return run
 
 
-def our_step(name: str, model: ViTArchitecture) -> tuple[Callable[..., Any], Any]:
-    """Returns the compiled step of the loop of training, and its first state."""
+class Views:
+    """Input of a training whose views are made before, as far as the step needs an input."""
+
+    constants = None
+
+    def views(self, constants: Any, arrays: Any, ids: jax.Array, *_: Any) -> Batch:
+        """Returns the views as they are."""
+        del constants
+        return Batch(arrays, ids)
+
+
+def our_step(
+    name: str, model: ViTArchitecture, views: np.ndarray
+) -> tuple[Callable[..., Any], loop.State, tuple[Any, ...]]:
+    """Returns the compiled step of the training loop, its first state, and the batch."""
     objectives = ObjectiveConfig(name, simclr=SIMCLR_SETTINGS, mae=MAE_SETTINGS)
-    settings = PretrainConfig(model=model, objective=objectives)
-    objective = objectives.chosen
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(carry: Any, views: jax.Array, ids: jax.Array, n_done: jax.Array) -> Any:
-        variables, state = carry
-        key = jax.random.fold_in(jax.random.key(0), n_done)
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            batch, done = Batch((views,), ids), jnp.float32(0)
-            outcome = objective.loss(model, Variables(params, ()), batch, key, done)
-            return outcome.loss, outcome
-
-        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
-        update, state = optimizer(settings).update(gradient, state, variables.params)
-        return (Variables(optax.apply_updates(variables.params, update), ()), state), value
-
-    variables = objective.init(model, jax.random.key(0))
-    return step, (variables, optimizer(settings).init(variables.params))
+    settings = PretrainConfig(model=model, objective=objectives, n_steps=10_000)
+    mesh = sharding.mesh_of(Devices.all())
+    begin = partial(loop.start, settings=settings)
+    shapes = jax.eval_shape(begin, np.uint32(0))
+    shardings = sharding.state_shardings(shapes, mesh, settings.shard_bytes)
+    state = jax.jit(begin, out_shardings=shardings)(np.uint32(0))
+    ids = np.arange(len(views) // (2 if name == "simclr" else 1), dtype=np.int32)
+    batch = (sharding.put_batch(views, mesh),), sharding.put_batch(ids, mesh)
+    step = loop.jit_step(settings, cast(Any, Views()), mesh, shardings)
+    place = np.uint32(0), np.int32(0)
+    lowered = step.lower(state, None, *batch, *place)
+    compiled = _KEPT.enter_context(loop.compiled_step(lowered, settings.n_steps))
+    return compiled, state, batch
 
 
 def torch_version() -> str:
@@ -151,31 +198,28 @@ def torch_version() -> str:
     return f"torch {torch.__version__}"
 
 
-def theirs(name: str, model: ViTArchitecture, views: np.ndarray) -> dict[str, Callable[[], None]]:
-    """Returns the functions that make the steps of a turn by PyTorch, if it is installed."""
+def theirs(
+    is_compiled: bool, name: str, model: ViTArchitecture, views: np.ndarray
+) -> Callable[[], None] | None:
+    """Returns the function that makes the steps of a turn by PyTorch, if it is installed."""
     try:
         import torch
     except ImportError:
-        return {}
+        return None
     torch.set_num_threads(THREADS.value)
     pixels = torch.tensor(views.transpose(0, 3, 1, 2))
+    torch.manual_seed(0)
+    network = torch_network(name, model)
+    loss = torch.compile(network) if is_compiled else network
+    steps = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.05, fused=True)
 
-    def runner(is_compiled: bool) -> Callable[[], None]:
-        torch.manual_seed(0)
-        network = torch_network(name, model)
-        loss = torch.compile(network) if is_compiled else network
-        steps = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.05, fused=True)
+    def run() -> None:
+        for _ in range(STEPS.value):
+            steps.zero_grad()
+            loss(pixels).backward()
+            steps.step()
 
-        def run() -> None:
-            for _ in range(STEPS.value):
-                steps.zero_grad()
-                loss(pixels).backward()
-                steps.step()
-
-        return run
-
-    found = {"torch": runner(False)}
-    return found | {"torch, compiled": runner(True)} if COMPILE.value else found
+    return run
 
 
 def torch_network(name: str, model: ViTArchitecture) -> Any:
@@ -267,16 +311,13 @@ def torch_network(name: str, model: ViTArchitecture) -> Any:
 def large_on_gpu(batch: int = 256) -> None:
     """Prints the rate of ViT-S/16 at 224 pixels in bfloat16, beside that of a matrix product."""
     model = vit_config("S", precision="bfloat16")
-    step, carry = our_step("simclr", model)
-    views = jax.random.uniform(jax.random.key(0), (2 * batch, 224, 224, 3), minval=-1)
-    ids = jnp.arange(batch)
-    carry, loss = step(carry, views, ids, np.int32(0))
-    loss.block_until_ready()
-    begin, n = time.perf_counter(), 20
-    for i in range(n):
-        carry, loss = step(carry, views, ids, np.int32(i))
-    loss.block_until_ready()
-    seconds = (time.perf_counter() - begin) / n
+    views = np.random.default_rng(0).uniform(-1, 1, (2 * batch, 224, 224, 3)).astype(np.float32)
+    run, n = ours("simclr", model, views), 20
+    run()
+    begin = time.perf_counter()
+    for _ in range(0, n, STEPS.value):
+        run()
+    seconds = (time.perf_counter() - begin) / len(range(0, n, STEPS.value)) / STEPS.value
 
     side = 8192
     a = jnp.ones((side, side), jnp.bfloat16)

@@ -22,7 +22,7 @@ def settings_of(argument):
 
 def test_published_settings_are_proposed():
     web = propose_levels(743_000_000, 100_000_000)
-    assert web.levels == settings_of("web_4levels.py").cluster.levels
+    assert web.levels == settings_of("published/web_4levels.py").cluster.levels
     assert web.levels == (
         Level(100_000, n_splits=100),
         Level(500_000, 10, 10),
@@ -35,7 +35,7 @@ def test_published_settings_are_proposed():
 
 
 def test_published_numbers_of_clusters_of_five_levels():
-    levels = settings_of("dinov3_5levels.py").cluster.levels
+    levels = settings_of("published/dinov3_5levels.py").cluster.levels
     totals = [level.n_clusters * level.n_splits for level in levels]
     assert totals == [200_000_000, 8_000_000, 800_000, 100_000, 25_000]
     proposed = propose_levels(17 * 10**9, 10**9).levels

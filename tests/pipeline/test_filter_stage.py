@@ -42,6 +42,7 @@ def context(config, devices, tmp_path):
         embedded=lambda *args, **kwargs: Blocks([SimpleNamespace(embeddings=example)]),
     )
     return SimpleNamespace(
+        writes=True,
         settings=config,
         items=items,
         devices=devices,

@@ -249,7 +249,7 @@ def test_embed_goes_on_after_a_kill(pictures, tmp_path):
     arguments = [sys.executable, "-c", SLOW, *command, f"--workdir={work}"]
     with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not (work / "pool.parts/000003/card.json").exists():
+        while not (work / "pool.pieces/000003/card.json").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -261,7 +261,7 @@ def test_embed_goes_on_after_a_kill(pictures, tmp_path):
     )  # fmt: skip
     told = [line for line in done.stderr.splitlines() if "continuing after" in line]
     assert len(told) == 1 and 16 <= int(told[0].split()[2]) < N
-    assert not (work / "pool.parts").exists()
+    assert {path.name for path in work.iterdir()} == {"config.json", "pool"}
     subprocess.run(
         [sys.executable, "-m", "jaxcurate", *command, f"--workdir={tmp_path}/whole", "--quiet"],
         check=True,

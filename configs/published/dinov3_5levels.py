@@ -1,6 +1,6 @@
 """Levels of DINOv3 for about 17 B images: 200 M, 8 M, 800 k, 100 k and 25 k clusters.
 
-    jaxcurate run --config=configs/dinov3_5levels.py:embeddings.npy --workdir=gs://bucket/web17b
+    jaxcurate run --config=dinov3_5levels:embeddings.npy --workdir=gs://bucket/web17b
 
 The numbers of clusters are those of the paper. The other settings are choices of this project: the
 splits of the two lowest levels (20 k clusters into 10 k parts each, 80 k into 100 each, so that no

@@ -1,6 +1,6 @@
 """Published levels for web images: 743 M embeddings, four levels, 10 M clusters at the bottom.
 
-    jaxcurate run --config=configs/web_4levels.py:embeddings.npy --workdir=gs://bucket/web
+    jaxcurate run --config=web_4levels:embeddings.npy --workdir=gs://bucket/web
 
 The file holds floats [743 M, 1024]. Level 1 has 100 k clusters, each split into 100, without
 resampling. The levels above have 500 k, 50 k and 10 k clusters, with ten rounds of resampling.
