@@ -11,19 +11,9 @@ import jaxcurate
 
 ROOT = Path(jaxcurate.__file__).parent
 ORDER = (
-    *(
-        "__main__",
-        "cli",
-        "cli_flags",
-        "pipeline",
-        "planning",
-        "report",
-        "config",
-        "evaluation",
-        "training",
-    ),
-    *("encoders", "export", "sources", "models", "curation", "neighbors", "kmeans", "artifacts"),
-    *("runtime", "dataclass_fields", "stateless_random", "checks"),
+    *("__main__", "cli", "cli_flags", "pipeline", "planning", "report", "config", "evaluation"),
+    *("training", "encoders", "export", "sources", "models", "curation", "neighbors", "kmeans"),
+    *("artifacts", "runtime", "dataclass_fields", "stateless_random", "checks"),
 )
 """Folders and loose modules from the top down; each imports only from those after it."""
 MODULES = {
