@@ -8,6 +8,7 @@
     python scripts/bench/slices.py --table=training --slices=v5e-16,v6e-8 \\
         --configs=configs/published/imagenet_dino_vits16.py
     python scripts/bench/slices.py --table=weak --slices=v5e-8,v5e-64,v5e-256
+    python scripts/bench/slices.py --table=counted --slices=v5e-8,v5e-64,v5e-256  # needs no libtpu
 
 Bytes on a chip are those that the compiler of TPUs reports: arguments (rows and centroids, or state
 and batch), and temporaries. Seconds are not measured: `matrix` is the time for which the operations
@@ -28,20 +29,31 @@ from pathlib import Path
 
 from absl import app, flags
 
-from jaxcurate.config import Config
+from jaxcurate import Level
+from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, SampleConfig
 from jaxcurate.dataclass_fields import to_dataclass
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.kmeans.kernels.tpu import block_side
 from jaxcurate.models.presets import vit_config
+from jaxcurate.planning import (
+    Ask,
+    plan_stage,
+    steps_of_clustering,
+    steps_of_embedding,
+    steps_of_evaluation,
+)
 from jaxcurate.planning.ahead_of_time import Compiled, compiled, devices_of
 from jaxcurate.planning.embedding import compile_encoder, encoding_of
 from jaxcurate.planning.kernels import BLOCK, kernels
 from jaxcurate.planning.machines import Machine, tpu_slice
+from jaxcurate.planning.page import duration, size
 from jaxcurate.planning.training_step import compile_training_step, flops_of_step
 from jaxcurate.runtime.devices import padded_size
 from jaxcurate.training import PretrainConfig
 
-TABLE = flags.DEFINE_enum("table", "kernels", ["kernels", "training", "weak"], "Table to print.")
+TABLE = flags.DEFINE_enum(
+    "table", "kernels", ["kernels", "training", "weak", "counted"], "Table to print."
+)
 SLICES = flags.DEFINE_list("slices", ["v5e-8", "v6e-8"], "Slices to compile for.")
 KERNELS = flags.DEFINE_list("kernels", ["iterations"], "Kernels to compile.")
 ROWS = flags.DEFINE_integer("rows", 10_000_000, "n")
@@ -133,6 +145,41 @@ def print_weak() -> None:
             {"embed": weak_embed, "cluster": weak_cluster, "pretrain": weak_pretrain}[part](machine)
 
 
+def print_counted() -> None:
+    """Prints a row in Markdown for each stage and slice, as `jaxcurate plan` counts them."""
+    print("| stage | chips | work | time | a chip | links a chip |\n" + "| --- " * 6 + "|")
+    for name in SLICES.value:
+        machine = tpu_slice(name)
+        n = A_CHIP.value * machine.n_chips
+        training = PretrainConfig(
+            model=vit_config("S", patch_size=16, precision="bfloat16", depth=BLOCKS.value),
+            batch_size=64 * machine.n_chips,
+            n_steps=1,
+        )
+        settings = Config(
+            source="pictures",
+            embed=EmbedConfig("efficientnet_lite0"),
+            cluster=ClusterConfig((Level(CLUSTERS.value),), init="k-means||"),
+            sample=SampleConfig(size=1000),
+            evaluate=EvaluateConfig(
+                arms=("curated",), n_seeds=1, parallel="batch", pretraining=training
+            ),
+        )
+        columns = COLUMNS.value
+        ask = Ask(settings, machine, n, columns, "picture", item_bytes=5e4, compile_seconds=0.0)
+        for stage, steps_of, work in (
+            ("embed", steps_of_embedding, f"{n:,} pictures"),
+            ("cluster", steps_of_clustering, f"{n:,} x {columns} to {CLUSTERS.value:,}"),
+            ("pretrain", steps_of_evaluation, f"{training.batch_size:,} pictures, two views"),
+        ):
+            plan = plan_stage(stage, ask, steps_of)
+            print(
+                f"| {stage} | {machine.n_chips} {machine.chip.name} | {work} "
+                f"| {duration(plan.seconds)} | {size(plan.chip_bytes)} | {size(plan.exchanged)} |",
+                flush=True,
+            )
+
+
 def weak_embed(machine: Machine) -> None:
     """Prints the row of a batch of pictures through EfficientNet-Lite0."""
     encoding, a_chip = encoding_of(EmbedConfig("efficientnet_lite0"), "picture"), 96
@@ -194,7 +241,8 @@ def row(
 
 def main(argv: list[str]) -> None:
     del argv
-    {"kernels": print_kernels, "training": print_training, "weak": print_weak}[TABLE.value]()
+    tables = {"kernels": print_kernels, "training": print_training, "weak": print_weak}
+    (tables | {"counted": print_counted})[TABLE.value]()
 
 
 if __name__ == "__main__":
