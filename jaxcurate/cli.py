@@ -12,13 +12,14 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcurate.checks import InputError
+from jaxcurate.cli_flags import define_launch, define_plan, plan_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,10 +74,10 @@ def _ended(line: str, code: int) -> int:
 
 
 def _commands() -> tuple[str, ...]:
-    """Returns the names of all commands: a run, each of its stages, and its status."""
+    """Returns the names of all commands: a run, each of its stages, its plan and its status."""
     from jaxcurate.pipeline import STAGES  # takes a second, for which `--version` need not wait
 
-    return ("run", *(stage.name for stage in STAGES), "status")
+    return ("run", *(stage.name for stage in STAGES), "plan", "status")
 
 
 def _usage() -> str:
@@ -143,13 +144,19 @@ def _command(argv: Sequence[str]) -> None:
     settings = to_dataclass(Config, given.config, "config")
 
     from jaxcurate.runtime import messages, startup
+    from jaxcurate.runtime.progress import Progress
 
+    if given.command == "plan":
+        from jaxcurate.pipeline.plan import planned
+
+        startup.set_up_devices(settings.n_devices, "cpu")  # it takes no accelerator from a run
+        print(planned(settings, given.values, given.path or None, Progress(given.quiet)))
+        return
     if given.command != "status":
         startup.join(given.launch)
     startup.set_up_devices(settings.n_devices, settings.platform)
 
     from jaxcurate.pipeline.run import Pipeline
-    from jaxcurate.runtime.progress import Progress
 
     Progress(given.quiet).line(startup.found())
     progress = Progress(given.quiet or not messages.is_first())
@@ -174,6 +181,7 @@ def _help(command: str) -> str:
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
     lines = [
         _usage(),
+        *plan_lines(command),
         "",
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]
@@ -206,6 +214,8 @@ class _Arguments(NamedTuple):
     """True to wait for the end of another run over the work directory."""
     launch: Any
     """Place of this process among those of the run."""
+    values: Any
+    """Values of all flags."""
 
 
 def _parsed(argv: Sequence[str]) -> _Arguments:
@@ -226,7 +236,9 @@ def _parsed(argv: Sequence[str]) -> _Arguments:
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
-    launch = _define_launch(values)
+    launch = define_launch(values)
+    if words[:1] == ["plan"]:
+        define_plan(values)
     try:
         rest = values(list(argv))
     except KeyError as error:
@@ -246,37 +258,12 @@ def _parsed(argv: Sequence[str]) -> _Arguments:
         raise InputError(str(error)) from error
     if settings is None:
         raise InputError(f"--config is missing; {_usage()}")
-    if not path.value:
+    if not path.value and rest[1] != "plan":  # which needs no work directory
         raise InputError(f"--workdir is missing; {_usage()}")
     for names in without:
         _set_none(settings, names)
-    return _Arguments(rest[1], settings, path.value, quiet.value, wait.value, launch())
-
-
-def _define_launch(values: Any) -> Callable[[], Any]:
-    """Defines the flags of several processes, and returns the function that reads them."""
-    from absl import flags
-
-    from jaxcurate.runtime.startup import Launch
-
-    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    default = Launch()
-    defined = {
-        name: define[kind](name, getattr(default, name), "see README.md", flag_values=values)
-        for name, kind in _LAUNCH.items()
-    }
-    return lambda: Launch(**{name: flag.value for name, flag in defined.items()})
-
-
-_LAUNCH = {
-    "coordinator": str,
-    "n_processes": int,
-    "process_id": int,
-    "start_seconds": float,
-    "heartbeat_seconds": float,
-    "stall_seconds": float,
-}
-"""Flags of several processes, fields of ``Launch``, with their types."""
+    flags_given = path.value or "", quiet.value, wait.value
+    return _Arguments(rest[1], settings, *flags_given, launch(), values)
 
 
 def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:

@@ -11,9 +11,9 @@ import jaxcurate
 
 ROOT = Path(jaxcurate.__file__).parent
 ORDER = (
-    *("__main__", "cli", "pipeline", "report", "config", "evaluation", "training", "encoders"),
-    *("export", "sources", "models", "curation", "neighbors", "kmeans", "artifacts", "runtime"),
-    *("dataclass_fields", "stateless_random", "checks"),
+    *("__main__", "cli", "cli_flags", "pipeline", "planning", "report", "config", "evaluation"),
+    *("training", "encoders", "export", "sources", "models", "curation", "neighbors", "kmeans"),
+    *("artifacts", "runtime", "dataclass_fields", "stateless_random", "checks"),
 )
 """Folders and loose modules from the top down; each imports only from those after it."""
 MODULES = {
@@ -22,7 +22,8 @@ MODULES = {
 PUBLIC = (
     *("jaxcurate", "jaxcurate.kmeans", "jaxcurate.curation", "jaxcurate.neighbors"),
     *("jaxcurate.artifacts", "jaxcurate.sources", "jaxcurate.encoders", "jaxcurate.models"),
-    *("jaxcurate.training", "jaxcurate.evaluation", "jaxcurate.export", "jaxcurate.report"),
+    *("jaxcurate.planning", "jaxcurate.training"),
+    *("jaxcurate.evaluation", "jaxcurate.export", "jaxcurate.report"),
 )
 """Packages whose `__all__` names the public functions."""
 

@@ -11,9 +11,9 @@ change what they name.
 Cost, counted and not measured: 760 GFLOP for a picture with its ten crops (blocks are computed
 again in the backward pass), 9.7e19 in all, which is 11 hours on 32 v5e chips if they reach 40 % of
 their peak rate. In that case the hosts have to decode 3,300 pictures a second. Weights, teacher and
-optimizer take 2.1 GB, which the chips share. `python scripts/bench/plan_training.py` with this file
-compiles the step for slices that need not be present, and prints the memory of a chip with
-temporaries.
+optimizer take 2.1 GB, which the chips share. `python scripts/bench/slices.py --table=training` with
+this file compiles the step for slices that need not be present, and prints the memory of a chip
+with temporaries.
 
 The settings of the objective, the optimizer and the schedules are those of the short schedule that
 the authors published (a ViT-L/16 on ImageNet-22k), with the square-root rule for the batch. Size,

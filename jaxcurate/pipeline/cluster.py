@@ -19,6 +19,7 @@ from jaxcurate.curation.hierarchy import hierarchical_kmeans
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import SELECTING, Card, Stage, selecting
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_clustering
 from jaxcurate.runtime import messages
 
 _CHECKPOINT = "tree-checkpoint"
@@ -51,6 +52,10 @@ class Cluster(Stage):
                 f"cluster.levels[0].n_clusters asks for {n_clusters} clusters, but "
                 f"{context.settings.source} has only {len(context.items.source)} item(s)"
             )
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_clustering)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the rows, the levels and the seed."""

@@ -21,6 +21,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.embedding import DIGEST, PIXELS
 from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_dedup
 from jaxcurate.runtime import messages
 
 DROPPED = "dropped.parquet"
@@ -64,6 +65,10 @@ class Dedup(Stage):
                 f"dedup.n_clusters asks for {n_clusters} clusters, but {context.settings.source} "
                 f"has only {len(context.items.source)} item(s)"
             )
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_dedup)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the pool, its rows, the settings, the seed and the held-out items."""

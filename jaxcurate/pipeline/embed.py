@@ -25,6 +25,7 @@ from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.embedding import skipped_by
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_embedding
 from jaxcurate.runtime import messages
 
 _PARTS = "pool.parts"
@@ -58,6 +59,10 @@ class Embed(Stage):
         context.check_source(chosen)
         if context.settings.strict:
             self._check_strict(context)
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_embedding)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the source, the encoder with its weights, and the names of the columns."""

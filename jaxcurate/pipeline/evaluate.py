@@ -31,6 +31,7 @@ from jaxcurate.pipeline.output import Folder, as_json
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
 from jaxcurate.pipeline.training_folders import TrainingFolders, copy_file
 from jaxcurate.pipeline.training_items import TrainingItems, tokenizer_file
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_evaluation
 from jaxcurate.training.checkpoint import check_place
 
 KIND = "evaluation"
@@ -77,6 +78,10 @@ class Evaluate(Stage):
                 raise InputError(
                     f"{error} (config.evaluate.arms=() evaluates without held-out items)"
                 ) from error
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_evaluation)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns tree, subset, held-out items, manifests and settings."""

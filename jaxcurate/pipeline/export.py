@@ -19,6 +19,7 @@ from jaxcurate.pipeline.embedding import DIGEST, digest_of
 from jaxcurate.pipeline.items import check_all_read
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, Card, Stage
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_export
 from jaxcurate.runtime import messages
 
 _NAMED_FILES = {"link", "copy"}
@@ -61,6 +62,10 @@ class Export(Stage):
         named = _NAMED_FILES & set(formats)
         if "embed" in chosen and named and isinstance(source, sources.Named):
             export.check_names(source.ids, context.folder(self.name) / min(named))
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_export)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the subset and the formats."""

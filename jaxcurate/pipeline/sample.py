@@ -15,6 +15,7 @@ from jaxcurate.evaluation.arms import Arms
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Folder
 from jaxcurate.pipeline.stage import ITEMS, SELECTING, Card, Stage, selecting
+from jaxcurate.planning import Ask, StagePlan, plan_stage, steps_of_sampling
 from jaxcurate.runtime.devices import RowsLike
 
 _N_MEASURED = 20_000
@@ -40,6 +41,10 @@ class Sample(Stage):
         if context.settings.sample.mix.retrieved:
             context.check_source(chosen, embeds=True)
             context.items.references  # noqa: B018  opens them
+
+    def plan(self, ask: Ask) -> StagePlan:
+        """Returns time, memory and traffic before a run."""
+        return plan_stage(self.name, ask, steps_of_sampling)
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns the tree, its rows, the references and the seed."""

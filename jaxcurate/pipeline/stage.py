@@ -9,6 +9,7 @@ from jaxcurate.artifacts.files import DamagedError
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
+from jaxcurate.planning import Ask, StagePlan
 
 ITEMS = (
     *("source", "split", "data_dir", "download", "recipe", "verify"),
@@ -78,6 +79,10 @@ class Stage(Protocol):
         Raises:
             InputError: the message is one line.
         """
+
+    def plan(self, ask: Ask) -> StagePlan | None:
+        """Returns time, memory and traffic before a run, or None if they do not count."""
+        return None
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """Returns everything that the output depends on, in a form that JSON can store."""

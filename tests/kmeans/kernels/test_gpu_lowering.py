@@ -1,21 +1,17 @@
 """Every k-means kernel is lowered for GPUs; none is needed. What runs there is XLA's own blocks."""
 
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "scripts" / "bench"))
-import plan_tpu
-
 from jaxcurate.kmeans.kernels import cluster_sums
 from jaxcurate.kmeans.kernels.dispatch import top2_of_all
 from jaxcurate.kmeans.kernels.scores import tiles_of, top2_in_blocks
+from jaxcurate.planning.kernels import kernels
 
-KERNELS = plan_tpu.kernels(8192, 32, 512)
+KERNELS = kernels(8192, 32, 512)
 
 
 def lowered(function, *arguments):
