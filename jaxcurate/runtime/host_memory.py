@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import jax
 
-_BLOCK = {"xla_multiheap_size_constraint_per_heap": 2**24}
+_BLOCK: dict[str, Any] = {"xla_multiheap_size_constraint_per_heap": 2**24}
 """Option of XLA for working memory in blocks of 16 MB, or of one array where that is larger."""
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 """Numbers of the parameters, as glibc's ``malloc.h`` has them."""

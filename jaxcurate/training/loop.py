@@ -162,7 +162,9 @@ def compiled_step(lowered: jax.stages.Lowered, n_steps: int) -> Iterator[jax.sta
         yield lowered.compile()
         return
     compiled = compile_in_blocks(lowered)
-    with freed_memory_kept(compiled.memory_analysis().temp_size_in_bytes):
+    memory = compiled.memory_analysis()
+    assert memory is not None  # a CPU has it
+    with freed_memory_kept(memory.temp_size_in_bytes):
         yield compiled
 
 

@@ -9,7 +9,9 @@ Views are made before, since PyTorch has no augmentation of its own. PyTorch run
 fused attention and its fused AdamW, and compiled by `torch.compile`. `images/s` is by the wall
 clock, the median of the rounds, with the lowest and the highest; `a CPU second` divides
 by the time of the processor, which other programs on the machine change less; `ratio` is to PyTorch
-as it is. On a busy machine, `taskset -c 0` with `--threads=1` gives all contenders one core.
+as it is. jaxcurate runs the step of its training loop, with a device for each core as on the
+command line, and each contender has a process of its own. On a busy machine, `taskset -c 0` gives
+all contenders one core.
 
 On a GPU, the last line gives the images a second of ViT-S/16 at 224 pixels by SimCLR in bfloat16,
 and the fraction of the rate of a large matrix product that the model's own products reach.
@@ -95,10 +97,13 @@ def timed(name: str, contenders: Sequence[str]) -> dict[str, tuple[list[float], 
         Images a second by the wall clock, and a second of the processor.
     """
     context = multiprocessing.get_context("spawn")
-    ends: dict[str, Connection] = {}
+    ends: dict[str, Any] = {}
+    workers = []
     for contender in contenders:
-        ends[contender], theirs_ = context.Pipe()
-        context.Process(target=work, args=(name, contender, theirs_), daemon=True).start()
+        ends[contender], far_end = context.Pipe()
+        workers.append(context.Process(target=work, args=(name, contender, far_end), daemon=True))
+        workers[-1].start()
+        far_end.close()  # so that a worker that fails is noticed
     ends = {contender: end for contender, end in ends.items() if end.recv()}
     rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ends}
     n_images = STEPS.value * BATCH.value
@@ -109,6 +114,8 @@ def timed(name: str, contenders: Sequence[str]) -> dict[str, tuple[list[float], 
                 kind.append(n_images / seconds)
     for end in ends.values():
         end.send(False)
+    for worker in workers:
+        worker.join()
     return rates
 
 
