@@ -7,8 +7,8 @@
 
 PROTOCOL.md says what is run. Lines go to ``scripts/evidence/results/POOL.jsonl``, where those of an
 earlier run of the same part are replaced; `tables.py` makes the tables. A run that was stopped
-continues where it was. ``--exploratory`` takes the items and seeds of development, and
-``--tier=large`` the budget for a GPU.
+continues where it was; ``--finished`` writes the lines of its finished runs and runs nothing.
+``--exploratory`` takes the items and seeds of development, ``--tier=large`` the budget for a GPU.
 """
 
 import argparse
@@ -53,7 +53,14 @@ class Labels(NamedTuple):
 
 
 def run_part(
-    plan: Plan, about: Labels, place: Place, *, work: Path, out: Path, progress: Progress
+    plan: Plan,
+    about: Labels,
+    place: Place,
+    *,
+    work: Path,
+    out: Path,
+    progress: Progress,
+    finished: bool = False,
 ) -> None:
     """Runs all variants of a part, and writes the lines of each when it is done.
 
@@ -64,6 +71,7 @@ def run_part(
         work: folder of the work directories, one for each variant.
         out: file of the lines.
         progress: reporter.
+        finished: run nothing, and write the lines of those runs that are finished.
     """
     base = plan.settings(place)
     job = Job(base, plan.n_items(base), plan.near, KEEP_RATE)
@@ -74,12 +82,30 @@ def run_part(
         shared = work / f"pool-{_digest(variant.settings.embed)}"
         _copy_pool(shared / "pool", path / "pool")
         pipeline = Pipeline(variant.settings, path, progress)
-        pipeline.run(stages_of(variant.settings))
+        if not finished:
+            pipeline.run(stages_of(variant.settings))
+        elif not _can_be_told(pipeline):
+            continue
         _copy_pool(path / "pool", shared / "pool")
         held_out = _probe_set(pipeline, shared / "probe.npz")
         trees[variant.name] = pipeline.context.tree()
         tree = trees[variant.measured_on]
         replace_lines(out, _lines_of(pipeline, variant, about, tree, held_out))
+
+
+def _can_be_told(pipeline: Pipeline) -> bool:
+    """Returns whether a work directory has finished runs, of the settings of the pipeline."""
+    states = {status.stage: status.state for status in pipeline.status()}
+    current = states["sample"] == "done" and states["evaluate"] in ("done", "missing")
+    return current and bool(_runs(Path(pipeline.path)))
+
+
+def _runs(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of the finished runs of a work directory, those of an evaluation that is
+    not whole yet included."""
+    whole = path / "evaluation" / "runs.jsonl"
+    files = [whole] if whole.exists() else sorted(path.glob("evaluation.parts/*/runs.jsonl"))
+    return [json.loads(text) for file in files for text in file.read_text().splitlines()]
 
 
 def stages_of(settings: Config) -> tuple[str, ...]:
@@ -108,8 +134,7 @@ def _lines_of(
     draws = arms.draw(subset, settings.evaluate, settings.seed)
     known: dict[bytes, dict[str, float]] = {}
     lines = []
-    for text in (context.folder("evaluate") / "runs.jsonl").read_text().splitlines():
-        record = json.loads(text)
+    for record in _runs(Path(pipeline.path)):
         arm, seed = record["arm"], record["seed"]
         before, n_rows = {}, 0
         if arm in variant.arms:
@@ -219,6 +244,9 @@ def _arguments(argv: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", required=True, choices=PARTS)
     parser.add_argument("--tier", default="small", choices=("small", "large"))
     parser.add_argument("--exploratory", action="store_true", help="items and seeds of development")
+    parser.add_argument(
+        "--finished", action="store_true", help="write what is finished, run nothing"
+    )
     parser.add_argument("--data", type=Path, default=default_data, help="folder of scripts/fetch")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "runs" / "evidence")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -256,6 +284,7 @@ def main(argv: Iterable[str] | None = None) -> int:
             work=work,
             out=given.out / f"{given.pool}.jsonl",
             progress=Progress(),
+            finished=given.finished,
         )
     except InputError as error:
         print(f"run.py: error: {error}", file=sys.stderr)

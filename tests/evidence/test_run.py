@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import parts
@@ -75,13 +76,13 @@ def done(settings, tmp_path_factory):
     job = {"work": path / "work", "out": path / "tiny.jsonl", "progress": Progress(quiet=True)}
     arms = "curated", "random", "deduplicated"
 
-    def carry_out():
+    def carry_out(**more):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(parts, "BLOCK", 2)
             patch.setattr(run, "KEEP_RATE", 0.5)
             few = lambda job, first: parts.compared(job, first, *arms)
             patch.setitem(parts.PARTS, "primary", few)
-            run.run_part(plan, ABOUT, place, **job)
+            run.run_part(plan, ABOUT, place, **job, **more)
 
     carry_out()
     return path, job["out"], carry_out
@@ -118,6 +119,28 @@ def test_a_tiny_run_writes_a_line_for_every_run(done):
     before = file.read_bytes()
     again()  # nothing is done twice
     assert file.read_bytes() == before
+
+
+def test_finished_runs_of_an_unfinished_evaluation_are_written(done):
+    path, file, again = done
+    before, work = lines_by_key(file), path / "work" / "primary" / "main-200"
+    records = (work / "evaluation" / "runs.jsonl").read_text().splitlines()
+    hidden = work / "hidden"
+    (work / "evaluation").rename(hidden)
+    part = work / "evaluation.parts" / "000000"
+    part.mkdir(parents=True)
+    first = [text for text in records if json.loads(text)["seed"] == 200]
+    (part / "runs.jsonl").write_text("".join(f"{text}\n" for text in first))
+    try:
+        again(finished=True)
+    finally:
+        shutil.rmtree(part.parent)
+        hidden.rename(work / "evaluation")
+    found = lines_by_key(file)
+    wanted = {key for key in before if key[0] != "main-200" or key[2] == 200}
+    assert found == {key: before[key] for key in wanted}
+    again()
+    assert lines_by_key(file) == before
 
 
 def test_measures_before_training_are_those_of_brute_force(done, settings):
