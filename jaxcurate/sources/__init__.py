@@ -43,6 +43,7 @@ from jaxcurate.sources.synthetic.recipe import (
     balanced,
     fashion_longtail,
     web_like,
+    web_like_diverse,
 )
 from jaxcurate.sources.synthetic.weblike import prepare
 from jaxcurate.sources.usable import UnusableContent
@@ -96,4 +97,5 @@ __all__ = [
     "prepare",
     "read_items",
     "web_like",
+    "web_like_diverse",
 ]

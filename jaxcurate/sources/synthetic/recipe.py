@@ -1,4 +1,4 @@
-"""Recipes of synthetic pools, and the three recipes of the experiments."""
+"""Recipes of synthetic pools, and the four recipes of the experiments."""
 
 import dataclasses
 import hashlib
@@ -120,6 +120,14 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+_TAIL = (
+    Domain("digits", "digits", 200),
+    Domain("clipart", "clipart", 600, unclassed=("unsorted",)),
+    Domain("emoji", "emoji", 200),
+)
+"""Small parts of the web-like pools, each of another collection."""
+
+
 def web_like(seed: int = 0) -> Recipe:
     """Returns the recipe of a pool with a large head of near-duplicates and a small, diverse tail.
 
@@ -135,15 +143,26 @@ def web_like(seed: int = 0) -> Recipe:
         {'fashion': 20000, 'digits': 200, 'clipart': 600, 'emoji': 200}
     """
     weak = Jitter(brightness=0.1, contrast=0.1, noise=0.02)
-    return Recipe(
-        seed=seed,
-        domains=(
-            Domain("fashion", "fashion", 20, n_items=20_000, imbalance=1.0, jitter=weak),
-            Domain("digits", "digits", 200),
-            Domain("clipart", "clipart", 600, unclassed=("unsorted",)),
-            Domain("emoji", "emoji", 200),
-        ),
-    )
+    head = Domain("fashion", "fashion", 20, n_items=20_000, imbalance=1.0, jitter=weak)
+    return Recipe(seed=seed, domains=(head, *_TAIL))
+
+
+def web_like_diverse(seed: int = 0) -> Recipe:
+    """Returns the recipe of a pool with a large, diverse head and a small, diverse tail.
+
+    It is that of :func:`web_like` but for its head: 20,000 distinct items of Fashion-MNIST without
+    jitter, 2,000 of each class. Removing near-duplicates cannot balance it.
+
+    Args:
+        seed: seed of all random numbers.
+
+    Examples:
+        >>> from jaxcurate.sources import web_like_diverse
+        >>> {domain.name: domain.n_originals for domain in web_like_diverse().domains}
+        {'fashion': 20000, 'digits': 200, 'clipart': 600, 'emoji': 200}
+    """
+    head = Domain("fashion", "fashion", 20_000, imbalance=1.0)
+    return Recipe(seed=seed, domains=(head, *_TAIL))
 
 
 def fashion_longtail(seed: int = 0) -> Recipe:

@@ -63,7 +63,10 @@ def fake_recipe(**fields):
 # --- recipes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("made", [sources.web_like, sources.fashion_longtail, sources.balanced])
+@pytest.mark.parametrize(
+    "made",
+    [sources.web_like, sources.web_like_diverse, sources.fashion_longtail, sources.balanced],
+)
 def test_a_recipe_survives_plain_mappings(made):
     recipe = made(seed=3)
     assert to_dataclass(Recipe, recipe.to_dict(), "recipe") == recipe
@@ -411,6 +414,23 @@ def test_what_is_held_out_of_the_real_pool_is_disjoint_and_labeled_alike(web_lik
         }  # fmt: skip
         assert "clipart/unsorted" not in counts and len(counts) >= 40
     assert set(web_like["probe"].label) == set(web_like["test"].label)
+
+
+def test_the_diverse_head_has_no_copies_and_the_same_tail(web_like, data_dir):
+    diverse = assemble(sources.web_like_diverse(), data_dir / "raw")
+    pool = diverse["train"]
+    head = pool.domain == "fashion"
+    sizes = Counter(pool.label[head].tolist())
+    assert set(sizes.values()) == {2_000} and len(sizes) == 10
+    distinct = {image.tobytes() for image in pool.image[head]}
+    assert len(distinct) == len(set(pool.group[head])) == 20_000
+    tail = web_like["train"].domain != "fashion"
+    for field in ("id", "image", "label", "domain", "group"):
+        of_tail = getattr(web_like["train"], field)[tail]
+        np.testing.assert_array_equal(getattr(pool, field)[~head], of_tail)
+        for split in ("probe", "test"):
+            held_out = getattr(web_like[split], field)
+            np.testing.assert_array_equal(getattr(diverse[split], field), held_out)
 
 
 def test_the_longtail_recipe_has_no_copies(data_dir):
