@@ -16,14 +16,21 @@ os.environ.setdefault(
 import jax
 import pytest
 
+from jaxcurate.runtime import compiler_options
+from jaxcurate.runtime import devices as devices_module
 from jaxcurate.runtime.compile_cache import use_compile_cache
 from jaxcurate.runtime.devices import Devices
 
 use_compile_cache()
+# Small operations as well, which every file compiles again: reading takes a third of the time.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-LONGEST = ["test_disturbed_runs.py", "test_notebook.py", "test_weblike_curation.py"]
+LONGEST = [
+    *("test_notebook.py", "test_kmeans.py", "test_cli.py", "test_disturbed_runs.py"),
+    *("test_weblike_curation.py", "test_memory.py", "test_processes.py", "test_hierarchy.py"),
+]
 
 
 def pytest_collection_modifyitems(items):
@@ -39,6 +46,31 @@ def forget_compiled_code():
     """Compiled code of finished files took gigabytes; what another file needs is on disk."""
     yield
     jax.clear_caches()
+
+
+def _small_kmeans_compiled(level):
+    """Compiles small k-means with so much optimization, whatever was compiled before."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["XLA_FLAGS"]:
+            patch.setitem(compiler_options._CPU, "xla_backend_optimization_level", level)
+        devices_module._mapped.cache_clear()
+        yield
+    devices_module._mapped.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def unoptimized():
+    """Compiles small k-means in half the time, for files in which these are most of it.
+
+    They round otherwise than optimized ones, which `pmap` and other processes have.
+    """
+    yield from _small_kmeans_compiled(0)
+
+
+@pytest.fixture
+def optimized():
+    """Compiles small k-means as usual, for a test of a file that does not."""
+    yield from _small_kmeans_compiled(1)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from jaxcurate.dataclass_fields import explained
 from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
 from jaxcurate.pipeline import STAGES
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 CONFIG = """
 from jaxcurate import Level
 from jaxcurate.encoders import EmbedConfig
@@ -52,13 +54,40 @@ def everything_in(path):
     }
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder with a config and an array of 200 rows."""
-    (tmp_path / "config.py").write_text(CONFIG)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Path of the place of every test, so that settings, which name it, stay the same."""
+    return tmp_path_factory.mktemp("folder") / "place"
+
+
+def fill(place):
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    (place / "config.py").write_text(CONFIG)
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "x.npy", rng.normal(size=(200, 6)).astype(np.float32))
-    return tmp_path
+    np.save(place / "x.npy", rng.normal(size=(200, 6)).astype(np.float32))
+
+
+@pytest.fixture
+def place(folder):
+    """A folder with a config and an array of 200 rows."""
+    fill(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """The work directory that `run` makes of them."""
+    fill(folder)
+    config = f"--config={folder}/config.py:npy:{folder}/x.npy"
+    assert cli.main(["run", config, f"--workdir={folder}/work", "--quiet"]) == 0
+    return shutil.move(folder / "work", tmp_path_factory.mktemp("whole") / "work")
+
+
+@pytest.fixture
+def ran(whole, place):
+    """The place after `run`."""
+    shutil.copytree(whole, place / "work", symlinks=True)
 
 
 @pytest.fixture
@@ -140,8 +169,7 @@ def test_a_second_run_does_nothing(jaxcurate, place):
     assert everything_in(place / "work") == before
 
 
-def test_only_what_changed_is_done_again(jaxcurate, place):
-    jaxcurate("run")
+def test_only_what_changed_is_done_again(jaxcurate, ran):
     _, _, err = jaxcurate("run", "--config.sample.size=40")
     assert "embed: done before" in err
     assert "cluster: done before" in err
@@ -178,18 +206,15 @@ def test_status_of_nothing_is_missing_and_writes_nothing(jaxcurate, place):
     assert not (place / "work").exists()
 
 
-def test_stages_one_by_one_are_a_run(jaxcurate, place):
-    jaxcurate("run")
-    together = np.load(place / "work/subsets/curated/indices.npy")
-    shutil.rmtree(place / "work")
+def test_stages_one_by_one_are_a_run(jaxcurate, place, whole):
+    together = np.load(whole / "subsets/curated/indices.npy")
     for stage in ("embed", "cluster", "sample", "export", "evaluate", "report"):
         assert jaxcurate(stage)[0] == 0
     np.testing.assert_array_equal(np.load(place / "work/subsets/curated/indices.npy"), together)
 
 
 @pytest.mark.parametrize("n_stages", [1, 2, 3])
-def test_a_run_that_was_cut_off_goes_on(jaxcurate, place, n_stages):
-    jaxcurate("run")
+def test_a_run_that_was_cut_off_goes_on(jaxcurate, place, ran, n_stages):
     whole = np.load(place / "work/subsets/curated/indices.npy")
     for name in ("exports", "subsets", "tree")[:n_stages]:
         shutil.rmtree(place / "work" / name)
@@ -507,9 +532,8 @@ def test_branches_that_new_items_do_not_fit_are_refitted(jaxcurate, place):
     assert far[1][0]["far"] < 0.5 * far[0][0]["far"]
 
 
-def test_new_items_with_known_ids_are_refused(jaxcurate, place):
+def test_new_items_with_known_ids_are_refused(jaxcurate, place, ran):
     flags = [f"--config.grow.source=npy:{place}/x.npy"]
-    jaxcurate("run")
     before = everything_in(place)
     refused(jaxcurate("grow", *flags), "200 id(s)", "the first '0'", "config.grow.prefix")
     refused(jaxcurate("grow", "--config.grow.source=npy:none.npy"), "none.npy")
@@ -595,8 +619,7 @@ def test_new_items_with_known_ids_are_refused(jaxcurate, place):
         (["extra"], ["extra", "usage"]),
     ],
 )
-def test_bad_settings_change_nothing(jaxcurate, place, flags, words):
-    jaxcurate("run")
+def test_bad_settings_change_nothing(jaxcurate, place, ran, flags, words):
     before = everything_in(place)
     refused(jaxcurate("run", *flags), *words)
     assert everything_in(place) == before
@@ -837,8 +860,7 @@ def test_a_stage_without_its_input_is_refused(jaxcurate, place):
         ("subsets/curated/manifest.parquet", "export"),
     ],
 )
-def test_damaged_files_are_refused_by_name(jaxcurate, place, how, file, stage):
-    jaxcurate("run")
+def test_damaged_files_are_refused_by_name(jaxcurate, place, ran, how, file, stage):
     path = place / "work" / file
     content = path.read_bytes()
     if how == "truncated":
@@ -854,8 +876,7 @@ def test_damaged_files_are_refused_by_name(jaxcurate, place, how, file, stage):
     assert everything_in(place / "work") == before
 
 
-def test_what_belongs_to_another_pool_is_refused(jaxcurate, place):
-    jaxcurate("run")
+def test_what_belongs_to_another_pool_is_refused(jaxcurate, place, ran):
     pools = [json.loads((place / "work/pool/card.json").read_text())["pool"]]
     np.save(place / "x.npy", np.load(place / "x.npy")[::-1])
     refused(jaxcurate("export", "--config.export.format=npy"), "x.npy is now", "run `embed` first")
@@ -921,6 +942,7 @@ def test_as_a_module_in_its_own_process(place):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_NUM")}
     command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={place}/work"]
     command.append(f"--config={place}/config.py:npy:{place}/x.npy")
+    command.append("--config.cluster.levels=({'n_clusters': 5},)")  # compiles little
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("report.html")

@@ -497,8 +497,10 @@ SMALL = {
     "run": {
         "--config=weblike": "--config=weblike --config.split=test --config.sample.size=100 "
         "--config.embed.n_components=16 '--config.cluster.levels[0].n_clusters=60' "
-        "'--config.cluster.levels[1].n_clusters=12' "
-        "--config.evaluate.pretraining.batch_size=16"
+        "'--config.cluster.levels[1].n_clusters=12' '--config.cluster.levels[0].n_resamples=1' "
+        "'--config.cluster.levels[1].n_resamples=0' --config.evaluate.pretraining.batch_size=16 "
+        "--config.evaluate.pretraining.model.depth=1 --config.evaluate.pretraining.model.width=16 "
+        "--config.evaluate.pretraining.model.n_heads=1"
     },
     "look": {
         "data_dir=DATA, ": 'data_dir=DATA, split="test", ',

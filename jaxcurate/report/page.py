@@ -1,6 +1,8 @@
 """Self-contained HTML page, made from findings."""
 
+import functools
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -19,6 +21,9 @@ from jaxcurate.report.left_out import left_out
 from jaxcurate.report.measures import measures, reasons
 from jaxcurate.report.provenance import provenance
 from jaxcurate.report.tree import level_sizes
+
+if TYPE_CHECKING:
+    import jinja2
 
 _POINTS = 20_000
 """Largest number of points in a scatter plot."""
@@ -72,20 +77,6 @@ def render(findings: Findings) -> str:
         >>> is_report(page), "<h1>Vectors</h1>" in page
         (True, True)
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxcurate.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        name: getattr(numbers, name)
-        for name in ("count", "percent", "signed", "figure", "decimals", "duration", "short")
-    }
-    environment.filters["color_name"] = color_name
     is_kept = np.zeros(len(findings.pool), bool)
     is_kept[findings.indices] = True
     choices = choose(findings, is_kept)
@@ -98,7 +89,8 @@ def render(findings: Findings) -> str:
         [(LARGE, np.concatenate(large)), (SMALL, np.concatenate(small))],
     )  # fmt: skip
     kinds = over_groups((findings.results or {}).get("balance", {}))
-    page = environment.get_template("page.html.jinja").render(
+    template = _templates().get_template("page.html.jinja")
+    page = template.render(
         findings=findings,
         title=findings.title or findings.source,
         generator=Markup(_GENERATOR),
@@ -127,6 +119,26 @@ def render(findings: Findings) -> str:
     )
     # An id may be a file name that is not Unicode, but the page must be.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+@functools.cache
+def _templates() -> "jinja2.Environment":
+    """Returns the templates, which are compiled once in a process."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxcurate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(numbers, name)
+        for name in ("count", "percent", "signed", "figure", "decimals", "duration", "short")
+    }
+    environment.filters["color_name"] = color_name
+    return environment
 
 
 def _scatter(findings: Findings) -> Markup | None:

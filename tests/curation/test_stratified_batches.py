@@ -67,7 +67,7 @@ def test_all_permutations_come_about_as_often(n):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_row_is_seen_equally_often(seed):
     _, rows, batches = drawn(seed, "rows")
     stream = np.concatenate(list(batches))
@@ -78,7 +78,7 @@ def test_every_row_is_seen_equally_often(seed):
 
 
 @given(st.integers(0, 1000), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_batch_has_its_part_of_every_cluster_at_every_level(seed, fitting):
     tree, rows, batches = drawn(seed, "rows")
     if fitting:  # so many rows that a batch never reaches from one part of an epoch to the next
@@ -107,7 +107,7 @@ def test_random_batches_break_that_law():
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_cluster_is_in_a_batch_more_often_than_its_turn(seed, batch_size):
     tree, rows, batches = drawn(seed, "clusters", batch_size, n_steps=30)
     top = tree.point_labels(2)
@@ -123,7 +123,7 @@ def test_no_cluster_is_in_a_batch_more_often_than_its_turn(seed, batch_size):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_least_seen_first_holds_at_every_node(seed):
     tree, rows, batches = drawn(seed, "clusters", n_steps=30)
     stream = np.concatenate(list(batches))

@@ -20,7 +20,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# What stages import when they need it, which takes a child seconds.
+import jinja2  # noqa: F401
+import matplotlib.backends.backend_svg
+import matplotlib.figure  # noqa: F401
 import numpy as np
+import pyarrow.compute  # noqa: F401
+import scipy.stats  # noqa: F401
 from faults.cases import end_with_parent
 from faults.operations import COUNT, Operations, Plan
 
@@ -31,6 +37,10 @@ from jaxcurate.curation import dedup
 from jaxcurate.curation.duplicates import choose
 from jaxcurate.neighbors import Pairs
 from jaxcurate.pipeline import cluster, run
+from jaxcurate.report import page
+
+for _name in page._templates().list_templates():  # compiled here, not in every child
+    page._templates().get_template(_name)
 
 CONFIG = """
 from jaxcurate.encoders import EmbedConfig

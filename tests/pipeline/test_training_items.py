@@ -113,7 +113,7 @@ def test_pictures_that_do_not_fit_into_memory_are_read_at_every_step(tmp_path):
         cluster=ClusterConfig((Level(4),)),
         sample=SampleConfig(12),
         evaluate=EvaluateConfig(
-            arms=("curated", "random"),
+            arms=("curated",),
             n_seeds=2,
             probe_split=f"folder:{tmp_path}/probe",
             test_split=f"folder:{tmp_path}/test",

@@ -19,16 +19,22 @@ from jaxcurate.pipeline import run
 from jaxcurate.runtime.progress import Progress
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+SMALLER = {"n_clusters": (400, 50), "n_resamples": 2}
+"""Fewer clusters and rounds than the config has: enough for balance, in a fraction of the time."""
 
 
-def curate(config, path, data_dir, stages=("embed", "cluster", "sample"), **changes):
-    """Runs stages of a config; returns its pipeline."""
+def curate(
+    config, path, data_dir, stages=("embed", "cluster", "sample"), n_resamples=None, **changes
+):
+    """Runs stages of a config, with rounds of resampling of a number; returns its pipeline."""
     namespace = {}
     exec(compile((CONFIGS / config).read_text(), config, "exec"), namespace)
     fields = namespace["get_config"]()
     fields.data_dir = str(data_dir)
     for level, k in zip(fields.cluster.levels, changes.pop("n_clusters", ()), strict=False):
         level.n_clusters = k
+    for level in fields.cluster.levels if n_resamples else ():
+        level.n_resamples = n_resamples
     fields.update_from_flattened_dict(changes)
     settings = to_dataclass(Config, fields.to_dict(), "config")
     made = run.Pipeline(settings, path, Progress(quiet=True))
@@ -46,7 +52,7 @@ def curated(tmp_path_factory):
     if not (Path(path) / "raw").is_dir():
         pytest.skip("no raw images: run scripts/fetch")
     work = tmp_path_factory.mktemp("weblike")
-    return curate("weblike.py", work, path), work, path
+    return curate("weblike.py", work, path, **SMALLER), work, path
 
 
 def test_domains_are_balanced(curated):
@@ -73,6 +79,7 @@ def test_no_label_is_read_before_the_evaluation(data_dir, tmp_path, monkeypatch)
     """The subset is the same when labels and domains are shuffled, since nothing reads them."""
     opened, reads = sources.open_source, []
     small = {"split": "test", "n_clusters": (150, 30), "sample.size": 200, "evaluate.arms": ()}
+    small |= {"embed.n_components": 16, "n_resamples": 1}
     curate("weblike.py", tmp_path / "plain", data_dir, **small)
 
     class Shuffled:
@@ -105,6 +112,9 @@ def test_a_killed_run_goes_on_to_the_same_subset(curated, tmp_path):
     command = [sys.executable, "-m", "jaxcurate", "run", f"--workdir={tmp_path}/work"]
     command += [f"--config={CONFIGS}/weblike.py", f"--config.data_dir={data_dir}"]
     command += ["--config.evaluate.arms=()", "--config.n_devices=4"]
+    for i, k in enumerate(SMALLER["n_clusters"]):
+        level = f"--config.cluster.levels[{i}]"
+        command += [f"{level}.n_clusters={k}", f"{level}.n_resamples={SMALLER['n_resamples']}"]
     for seconds in (8, 13):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         time.sleep(seconds)

@@ -292,7 +292,8 @@ def test_without_regularization_features_collapse():
 
 def test_runs_over_devices_equal_runs_alone_nearly():
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
-    config = settings(LeJEPA(n_slices=8, projection=(8, 4)), n_steps=5, batch_size=8)
+    objective = LeJEPA(n_local=1, n_slices=8, projection=(8, 4))
+    config = settings(objective, n_steps=5, batch_size=8)
     config = dataclasses.replace(config, model=SMALL, runs_per_device=1)
     runs = [training.Run(np.arange(40), seed) for seed in range(4)]
     together = training.pretrain(images, runs, config, devices=Devices.first(4))
