@@ -1,5 +1,6 @@
 """The TPU kernel, interpreted, against XLA's blocks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def test_as_in_blocks(n, k, d, width, precision):
     for chosen in (None, jnp.asarray(np.arange(k) % 3 == 0)):
         tiles = tiles_of(centroids, width, chosen)
         fused = top2_fused(x, tiles, precision=precision, interpret=True)
-        blocks = best_two(x, tiles, precision)
+        blocks = jax.jit(best_two, static_argnums=2)(x, tiles, precision)
         np.testing.assert_array_equal(fused.labels, blocks.labels)
         np.testing.assert_allclose(fused.scores, blocks.scores, atol=1e-5)
         np.testing.assert_allclose(fused.second_scores, blocks.second_scores, atol=1e-5)
