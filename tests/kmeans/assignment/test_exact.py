@@ -16,6 +16,8 @@ from jaxcurate.kmeans.rows import place
 from jaxcurate.kmeans.seeding.plus_plus import squared_distances_to
 from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, Devices
 
+labels_of = jax.jit(nearest, static_argnames=("block", "precision"))
+
 
 def brute_force(x, centroids):
     """Squared distances [n, k] in float64."""
@@ -56,7 +58,7 @@ def test_best_two_whatever_the_tiles(width):
     squared = brute_force(x, centroids)
     for chosen in (np.ones(50, bool), np.arange(50) % 3 == 0):
         tiles = tiles_of(jnp.asarray(centroids), width, jnp.asarray(chosen))
-        best = best_two(jnp.asarray(x), tiles)
+        best = jax.jit(best_two)(jnp.asarray(x), tiles)
         among = np.where(chosen, squared, np.inf)
         np.testing.assert_array_equal(best.labels, among.argmin(1))
         sizes = (x.astype(np.float64) ** 2).sum(1)
@@ -71,7 +73,7 @@ def test_tight_clusters_far_apart_keep_their_neighbors(k, precision):
     x = tight_pair(1024, 16)
     centroids = x[np.random.default_rng(0).choice(len(x), k, replace=False)]
     labels = np.asarray(
-        nearest(jnp.asarray(x), jnp.asarray(centroids), block=256, precision=precision)
+        labels_of(jnp.asarray(x), jnp.asarray(centroids), block=256, precision=precision)
     )
     squared = brute_force(x, centroids)
     own = squared[np.arange(len(x)), labels]
@@ -150,7 +152,7 @@ def test_bfloat16_gives_the_labels_of_float32():
 def test_equal_centroids_and_equal_rows():
     x = np.repeat(mixture(40, 6, 40), 25, axis=0)
     centroids = np.concatenate([x[::25], x[::25]])
-    labels = nearest(jnp.asarray(x[: 3 * 256]), jnp.asarray(centroids), block=256)
+    labels = labels_of(jnp.asarray(x[: 3 * 256]), jnp.asarray(centroids), block=256)
     np.testing.assert_array_equal(labels, np.arange(3 * 256) // 25)
 
 

@@ -116,9 +116,12 @@ def test_best_near_is_the_best_two_of_the_wanted(precision):
     order = jnp.asarray(rng.permutation(64).reshape(4, 16))
     own = jnp.asarray(rng.normal(size=64), jnp.float32)
     wanted = rng.random((4, 150)) < np.array([0, 0.1, 0.6, 1])[:, None]
-    best, lower_bounds = top2_pruned(x, c, own, order, jnp.asarray(wanted), precision)
+    pruned_of = jax.jit(top2_pruned, static_argnums=5)
+    best, lower_bounds = pruned_of(x, c, own, order, jnp.asarray(wanted), precision)
     for rows, some, gap in zip(order, wanted, lower_bounds, strict=True):
-        alone = best_two(x[rows], tiles_of(c, 64, jnp.asarray(some)), precision)
+        alone = jax.jit(best_two, static_argnums=2)(
+            x[rows], tiles_of(c, 64, jnp.asarray(some)), precision
+        )
         for a, b in zip(best, alone, strict=True):
             np.testing.assert_allclose(a[rows], b, rtol=1e-6)
         scores = 0.5 * (c**2).sum(1)[None] - x[rows] @ c.T
@@ -133,7 +136,7 @@ def test_points_that_lie_close_together_follow_each_other(k):
     rng = np.random.default_rng(0)
     group = rng.integers(0, 30, k)
     points = rng.normal(size=(30, 8))[group] + 0.01 * rng.normal(size=(k, 8))
-    order = np.asarray(neighbor_order(jnp.asarray(points, jnp.float32)))
+    order = np.asarray(jax.jit(neighbor_order)(jnp.asarray(points, jnp.float32)))
     np.testing.assert_array_equal(np.sort(order), np.arange(k))
     assert (np.diff(group[order]) != 0).sum() < 60  # in any order, some 1450
 
