@@ -284,11 +284,11 @@ def test_ten_kills_of_any_process_change_nothing(tmp_path, pictures):
     whole, after = curves(tmp_path / "whole"), curves(tmp_path / "killed")
     for name, curve in whole.items():
         np.testing.assert_array_equal(curve, after[name])
-    lines = [
-        [json.loads(line)["measures"] for line in (work / "evaluation/runs.jsonl").open()]
-        for work in (tmp_path / "whole", tmp_path / "killed")
+    texts = [
+        (tmp_path / work / "evaluation/runs.jsonl").read_text() for work in ("whole", "killed")
     ]
-    assert lines[0] == lines[1]
+    measures = [[json.loads(line)["measures"] for line in text.splitlines()] for text in texts]
+    assert measures[0] == measures[1]
 
 
 @pytest.mark.parametrize(
