@@ -89,9 +89,9 @@ def _primary(found: Sequence[Comparison]) -> str:
     header = ["pool", "comparison", "difference", "seeds", "p", "p, Holm", "verdict"]
     return (
         "### Primary comparisons\n\n"
-        f"Macro k-NN at a keep rate of 3 %, with 95 % intervals. {n_complete} of the {N_PRIMARY} "
-        f"comparisons of the protocol have been run in full, and {shown} of these show a "
-        f"difference after Holm's correction for {N_PRIMARY}.\n\n" + table(header, rows)
+        "Macro k-NN at a keep rate of 3 %, with 95 % intervals. Comparisons that have been run in "
+        f"full: {n_complete} of the {N_PRIMARY} of the protocol. Differences that are shown after "
+        f"Holm's correction for {N_PRIMARY}: {shown}.\n\n" + table(header, rows)
     )
 
 
