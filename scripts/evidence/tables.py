@@ -39,6 +39,10 @@ MINUS = "\N{MINUS SIGN}"
 PRIMARY = {name: plan.primary for name, plan in PLANS.items()}
 """Primary measure of each pool."""
 SECONDARY = ("knn/tail", "ridge", "ridge/tail")
+_PAIRS = (
+    *(("curated", against) for against in (*AGAINST, "pool")),
+    *(("deduplicated", "random"), ("flat", "random"), ("pool", "random")),
+)
 _ARMS = ("curated", "random", "deduplicated", "flat", "pool", "untrained")
 
 
@@ -129,15 +133,13 @@ def _secondary(lines: Sequence[Line]) -> str:
     rows = []
     for (pool, tier, exploratory), of_pool in _grouped(lines, "primary").items():
         arms = by_arm(of_pool)
-        if "curated" not in arms:
-            continue
-        for against in (*AGAINST, "pool"):
+        for arm, against in _PAIRS:
             cells = []
             for measure in (PRIMARY[pool], *SECONDARY):
-                pair = difference(arms["curated"], arms.get(against, {}), measure)
+                pair = difference(arms.get(arm, {}), arms.get(against, {}), measure)
                 cells.append(signed(pair[0]) if pair else "")
             if any(cells):
-                rows.append([_name(pool, tier, exploratory), less("curated", against), *cells])
+                rows.append([_name(pool, tier, exploratory), less(arm, against), *cells])
     header = ["pool", "comparison", "k-NN", "k-NN, tail", "ridge", "ridge, tail"]
     return (
         "### Secondary measures\n\nWithout correction: bold intervals do not hold zero, and of "
