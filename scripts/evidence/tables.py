@@ -39,6 +39,10 @@ MINUS = "\N{MINUS SIGN}"
 PRIMARY = {name: plan.primary for name, plan in PLANS.items()}
 """Primary measure of each pool."""
 SECONDARY = ("knn/tail", "ridge", "ridge/tail")
+_PAIRS = (
+    *(("curated", against) for against in (*AGAINST, "pool")),
+    *(("deduplicated", "random"), ("flat", "random"), ("pool", "random")),
+)
 _ARMS = ("curated", "random", "deduplicated", "flat", "pool", "untrained")
 
 
@@ -89,9 +93,9 @@ def _primary(found: Sequence[Comparison]) -> str:
     header = ["pool", "comparison", "difference", "seeds", "p", "p, Holm", "verdict"]
     return (
         "### Primary comparisons\n\n"
-        f"Macro k-NN at a keep rate of 3 %, with 95 % intervals. {n_complete} of the {N_PRIMARY} "
-        f"comparisons of the protocol have been run in full, and {shown} of these show a "
-        f"difference after Holm's correction for {N_PRIMARY}.\n\n" + table(header, rows)
+        "Macro k-NN at a keep rate of 3 %, with 95 % intervals. Comparisons that have been run in "
+        f"full: {n_complete} of the {N_PRIMARY} of the protocol. Differences that are shown after "
+        f"Holm's correction for {N_PRIMARY}: {shown}.\n\n" + table(header, rows)
     )
 
 
@@ -129,15 +133,13 @@ def _secondary(lines: Sequence[Line]) -> str:
     rows = []
     for (pool, tier, exploratory), of_pool in _grouped(lines, "primary").items():
         arms = by_arm(of_pool)
-        if "curated" not in arms:
-            continue
-        for against in (*AGAINST, "pool"):
+        for arm, against in _PAIRS:
             cells = []
             for measure in (PRIMARY[pool], *SECONDARY):
-                pair = difference(arms["curated"], arms.get(against, {}), measure)
+                pair = difference(arms.get(arm, {}), arms.get(against, {}), measure)
                 cells.append(signed(pair[0]) if pair else "")
             if any(cells):
-                rows.append([_name(pool, tier, exploratory), less("curated", against), *cells])
+                rows.append([_name(pool, tier, exploratory), less(arm, against), *cells])
     header = ["pool", "comparison", "k-NN", "k-NN, tail", "ridge", "ridge, tail"]
     return (
         "### Secondary measures\n\nWithout correction: bold intervals do not hold zero, and of "

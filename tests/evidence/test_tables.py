@@ -99,7 +99,7 @@ def test_what_does_not_meet_the_protocol_is_exploratory(lines):
     assert {of.verdict for of in found} == {"exploratory: better"}
     assert {of.interval.p_holm for of in found} == {found[0].interval.p_holm}
     text = tables.section(lines)
-    assert "0 of the 12 comparisons" in text
+    assert "full: 0 of the 12" in text
 
 
 def gains_of(slope, n_pools=5, seed=0):
