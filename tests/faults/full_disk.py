@@ -68,8 +68,8 @@ def _afterwards(
     after, target = content(work), FOLDERS[stage]
     allowed = dict(expected) if _of(after, target) == _of(expected, target) else dict(before)
     ignored = {"config.json"}  # settings of the run that began, or of the one before
-    # Finished parts may stay, so that the same command goes on after them.
-    parts = {k for k in after if ".parts" in k}
+    # Finished parts and pieces of parts may stay, so that the same command goes on after them.
+    parts = {k for k in after if ".parts" in k or ".pieces" in k}
     if not any(k.startswith("exports/") for k in {*after, *allowed} - parts):
         ignored |= {"exports"}
     ignored |= parts

@@ -64,8 +64,8 @@ class Operations:
         opened = files.NewFile.__init__
         operations = self
 
-        def init(self: files.NewFile, path: Any) -> None:
-            opened(self, path)
+        def init(self: files.NewFile, path: Any, *arguments: Any) -> None:
+            opened(self, path, *arguments)
             self._file = _Disturbed(self._file, os.fspath(path), operations)  # type: ignore
 
         files.NewFile.__init__ = init  # type: ignore[method-assign]
