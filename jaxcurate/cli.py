@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcurate.checks import InputError
-from jaxcurate.cli_flags import define_launch, define_plan, plan_lines
+from jaxcurate.cli_flags import define_launch, define_plan, flag_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,7 +181,7 @@ def _help(command: str) -> str:
     reads = {stage.name: (*_DEVICES, *stage.reads) for stage in STAGES}.get(command)
     lines = [
         _usage(),
-        *plan_lines(command),
+        *flag_lines(command),
         "",
         f"Fields that `{command}` reads, given as --config.FIELD=VALUE:",
     ]

@@ -1,5 +1,6 @@
 """Flags of the command line: of several processes, and of a plan."""
 
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -8,26 +9,18 @@ def define_launch(values: Any) -> Callable[[], Any]:
     """Defines the flags of several processes, and returns the function that reads them."""
     from absl import flags
 
+    from jaxcurate.dataclass_fields import explained
     from jaxcurate.runtime.startup import Launch
 
     define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    default = Launch()
-    defined = {
-        name: define[kind](name, getattr(default, name), "see README.md", flag_values=values)
-        for name, kind in _LAUNCH.items()
-    }
+    default, kinds, defined = Launch(), typing.get_type_hints(Launch), {}
+    for field in explained(Launch):
+        name = field.path
+        kind = next(kind for kind in define if kinds[name] in (kind, kind | None))
+        defined[name] = define[kind](
+            name, getattr(default, name), field.meaning, flag_values=values
+        )
     return lambda: Launch(**{name: flag.value for name, flag in defined.items()})
-
-
-_LAUNCH = {
-    "coordinator": str,
-    "n_processes": int,
-    "process_id": int,
-    "start_seconds": float,
-    "heartbeat_seconds": float,
-    "stall_seconds": float,
-}
-"""Flags of several processes, fields of ``Launch``, with their types."""
 
 
 def define_plan(values: Any) -> None:
@@ -54,17 +47,21 @@ def define_plan(values: Any) -> None:
     flags.DEFINE_bool("json", False, "print JSON instead of a table", **of)
 
 
-def plan_lines(command: str) -> list[str]:
-    """Returns lines that explain the flags of ``plan``, none for other commands."""
-    if command != "plan":
-        return []
+def flag_lines(command: str) -> list[str]:
+    """Returns lines that explain the flags of a command."""
     from absl import flags
 
-    values = flags.FlagValues()
-    define_plan(values)
-    lines = ["", "Flags of `plan`:"]
-    for name in values:
-        flag = values[name]
-        default = "" if flag.default in (None, False) else f" = {flag.default}"
-        lines.append(f"  --{name}{default}: {flag.help}")
+    lines, define = [], {"several processes": define_launch}
+    if command == "plan":
+        define = {"`plan`": define_plan}
+    elif command == "status":
+        define = {}
+    for title, define_flags in define.items():
+        values = flags.FlagValues()
+        define_flags(values)
+        lines += ["", f"Flags of {title}:"]
+        for name in values:
+            flag = values[name]
+            default = "" if flag.default in (None, False) else f" = {flag.default}"
+            lines.append(f"  --{name}{default}: {flag.help}")
     return lines

@@ -85,30 +85,13 @@ class BucketRows(LazyRows):
         Raises:
             InputError: the store cannot be reached, or the object became shorter.
         """
-        if isinstance(rows, tuple) and len(rows) == 1:
-            rows = rows[0]
-        if isinstance(rows, slice):
-            begin, end, step = rows.indices(len(self))
-            if step == 1:
-                end = max(begin, end)
-                last = min(2 * end - begin, len(self))
-                return self._ahead(self._begin + begin, self._begin + end, self._begin + last)
-            rows = np.arange(begin, end, step)
-        if isinstance(rows, tuple) or rows is None or rows is Ellipsis:
-            raise TypeError(f"rows in a bucket are indexed by rows alone, not by {rows!r}")
-        numbers = np.asarray(rows)
-        if numbers.dtype == bool:
-            if numbers.shape != (len(self),):
-                raise IndexError(f"bools of shape {numbers.shape} for {len(self)} rows")
-            numbers = np.flatnonzero(numbers)
+        numbers = self._numbers(rows)
+        if isinstance(numbers, slice):
+            begin, end = numbers.start, numbers.stop
+            last = min(2 * end - begin, len(self))
+            return self._ahead(self._begin + begin, self._begin + end, self._begin + last)
         if numbers.size == 0:
             return np.empty((*numbers.shape, *self._row_shape), self.dtype)
-        if numbers.dtype.kind not in "iu":
-            raise IndexError(f"rows are indexed by whole numbers, not by {numbers.dtype}")
-        numbers = numbers.astype(np.int64)
-        numbers = np.where(numbers < 0, numbers + len(self), numbers)
-        if not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"a row is not among the {len(self)} rows")
         wanted, places = np.unique(numbers, return_inverse=True)
         return self._gathered(self._begin + wanted)[places.reshape(numbers.shape)]
 

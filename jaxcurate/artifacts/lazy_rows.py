@@ -115,28 +115,11 @@ class JoinedRows(LazyRows):
 
         The rows of a slice within a file are a part of its memory map. Others are copied.
         """
-        if isinstance(rows, tuple) and len(rows) == 1:
-            rows = rows[0]
-        if isinstance(rows, slice):
-            begin, end, step = rows.indices(len(self))
-            if step == 1:
-                return self._run(self._begin + begin, self._begin + max(begin, end))
-            rows = np.arange(begin, end, step)
-        if isinstance(rows, tuple) or rows is None or rows is Ellipsis:
-            raise TypeError(f"rows in files are indexed by rows alone, not by {rows!r}")
-        numbers = np.asarray(rows)
-        if numbers.dtype == bool:
-            if numbers.shape != (len(self),):
-                raise IndexError(f"bools of shape {numbers.shape} for {len(self)} rows")
-            numbers = np.flatnonzero(numbers)
+        numbers = self._numbers(rows)
+        if isinstance(numbers, slice):
+            return self._run(self._begin + numbers.start, self._begin + numbers.stop)
         if numbers.size == 0:
             return np.empty((*numbers.shape, *self._row_shape), self.dtype)
-        if numbers.dtype.kind not in "iu":
-            raise IndexError(f"rows are indexed by whole numbers, not by {numbers.dtype}")
-        numbers = numbers.astype(np.int64)
-        numbers = np.where(numbers < 0, numbers + len(self), numbers)
-        if not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"a row is not among the {len(self)} rows")
         if numbers.ndim == 0:
             return self._run(self._begin + int(numbers), self._begin + int(numbers) + 1)[0]
         return self._gathered(self._begin + numbers)

@@ -35,6 +35,39 @@ class LazyRows:
         """Returns the rows of a slice, or of an array of numbers, as an array."""
         raise NotImplementedError
 
+    def _numbers(self, rows: Any) -> slice | np.ndarray:
+        """Returns what an index asks for: a slice of consecutive rows, or numbers of rows.
+
+        Args:
+            rows: a number, a slice, an array of numbers, or an array of a bool for each row.
+
+        Returns:
+            A slice from ``start`` to ``stop``, both within the rows, or int64 numbers from 0.
+        """
+        if isinstance(rows, tuple) and len(rows) == 1:
+            rows = rows[0]
+        if isinstance(rows, slice):
+            begin, end, step = rows.indices(len(self))
+            if step == 1:
+                return slice(begin, max(begin, end))
+            rows = np.arange(begin, end, step)
+        if isinstance(rows, tuple) or rows is None or rows is Ellipsis:
+            raise TypeError(f"rows that are read lazily are indexed by rows alone, not by {rows!r}")
+        numbers = np.asarray(rows)
+        if numbers.dtype == bool:
+            if numbers.shape != (len(self),):
+                raise IndexError(f"bools of shape {numbers.shape} for {len(self)} rows")
+            numbers = np.flatnonzero(numbers)
+        if numbers.size == 0:
+            return numbers.astype(np.int64)
+        if numbers.dtype.kind not in "iu":
+            raise IndexError(f"rows are indexed by whole numbers, not by {numbers.dtype}")
+        numbers = numbers.astype(np.int64)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        if not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"a row is not among the {len(self)} rows")
+        return numbers
+
     def select(self, rows: slice) -> "LazyRows":
         """Returns the rows of a slice without reading them."""
         raise NotImplementedError

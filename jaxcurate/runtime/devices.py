@@ -125,7 +125,7 @@ class Devices:
 
     @property
     def local(self) -> "Devices":
-        """Those of the devices that belong to this process."""
+        """Devices of this process, out of all devices of the computation."""
         if self.mesh is None or not self.span_processes:
             return self
         mine = [device for device in self.mesh.devices.flat if device in jax.local_devices()]

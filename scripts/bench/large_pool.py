@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+from anonymous_memory import anonymous_bytes
 
 ROWS = flags.DEFINE_integer("n", 1_500_000, "Rows.")
 COLUMNS = flags.DEFINE_integer("d", 1024, "Columns.")
@@ -59,17 +60,6 @@ def write_shards(folder: Path, n: int, d: int) -> None:
             copies = np.arange(1000, len(part), 1000)
             part[copies] = part[copies - 1]
             part[copies - 2] = part[copies - 3] * np.float16(1.001)
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Returns the anonymous memory of a process in bytes; 0 if it has ended."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon"):
-                return 1024 * int(line.split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0
 
 
 def disk_bytes(folder: Path) -> int:

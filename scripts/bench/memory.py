@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+from anonymous_memory import anonymous_bytes
 
 N = flags.DEFINE_integer("n", 6_000_000, "Rows.")
 D = flags.DEFINE_integer("d", 128, "Columns.")
@@ -39,17 +40,6 @@ def write_rows(path: Path, n: int, d: int, seed: int) -> None:
         part = rows[begin : begin + 100_000]
         groups = rng.integers(100, size=len(part))
         part[:] = centers[groups] + rng.standard_normal(part.shape, np.float32)
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Returns the anonymous memory of a process in bytes; 0 if it has ended."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon"):
-                return 1000 * int(line.split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0
 
 
 def peak_of(stage: str, folder: Path, limit: int) -> tuple[int, float]:

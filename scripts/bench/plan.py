@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(8, len(os.sched_getaffinity
 
 import numpy as np
 from absl import app, flags
+from anonymous_memory import anonymous_bytes
 
 from jaxcurate import Level
 from jaxcurate.config import ClusterConfig, Config, DedupConfig, EvaluateConfig, SampleConfig
@@ -76,17 +77,6 @@ def write_rows(path: Path, n: int, d: int, seed: int) -> None:
         part = rows[begin : begin + 100_000]
         groups = rng.choice(100, size=len(part), p=falling / falling.sum())
         part[:] = centers[groups] + rng.standard_normal(part.shape, np.float32)
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Returns the anonymous memory of a process in bytes; 0 if it has ended."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon"):
-                return 1024 * int(line.split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0
 
 
 def settings_of(case: Case, folder: Path) -> Config:

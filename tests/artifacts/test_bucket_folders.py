@@ -125,7 +125,7 @@ def test_an_object_is_made_or_replaced_on_a_condition(place):
 
 
 def test_google_is_asked_for_the_conditions(monkeypatch):
-    """Its emulator does not know them, so that the requests are looked at."""
+    """The emulator of Google does not know conditions, so that the requests are looked at."""
     pytest.importorskip("gcsfs")
     asked = []
 

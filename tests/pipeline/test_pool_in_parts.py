@@ -186,7 +186,7 @@ def test_a_kill_between_parts_or_pieces_changes_nothing(source, works, tmp_path,
 
 
 def test_a_work_directory_of_an_older_release_is_read(source, works, tmp_path):
-    """Its card has settings without the bound of a part, and its pool is not in parts."""
+    """The card has settings without the bound of a part, and the pool is not in parts."""
     work = tmp_path / "work"
     shutil.copytree(works[0], work)
     card = json.loads((work / "pool/card.json").read_text())
