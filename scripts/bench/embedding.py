@@ -1,14 +1,16 @@
 """Times decoding and embedding of JPEG pictures of 500 x 400, from files to a pool.
 
     python scripts/bench/embedding.py                      # 2,000 pictures, some minutes
-    python scripts/bench/embedding.py --n=100000 --encoders=efficientnet_lite0
+    python scripts/bench/embedding.py --n=100000 --encoders=pca --folder=DIR --kill_after=300
 
 Pictures are smooth noise, encoded at quality 85. The first table times what happens to each picture
 in the threads that read: decoding to the size of the encoder, and facts (hashes and measures). The
 second runs the stage `embed` in a process of its own. `busy` is processor time divided by time and
-the number of cores, and `peak` the largest resident memory.
+the number of cores, and `peak` the largest resident memory. With `--kill_after`, another process is
+killed (SIGKILL) in the middle, and a line tells what the same command then goes on from.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from absl import app, flags
 from PIL import Image
 
 N = flags.DEFINE_integer("n", 2000, "Number of pictures.")
+FOLDER = flags.DEFINE_string("folder", None, "Folder that keeps the pictures, or has them.")
+KILL_AFTER = flags.DEFINE_float("kill_after", None, "Seconds until a first process is killed.")
 ENCODERS = flags.DEFINE_list("encoders", ["pca", "efficientnet_lite0"], "Encoders to run.")
 
 _RUN = """
@@ -48,7 +52,7 @@ def write_pictures(folder: Path, n: int) -> None:
         small = rng.integers(0, 256, (50, 63, 3), np.uint8)
         picture = Image.fromarray(small).resize((500, 400), Image.Resampling.BICUBIC)
         path = folder / f"{i // 1000:03}/{i:06}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         picture.save(path, quality=85)
 
 
@@ -79,7 +83,7 @@ def time_reading(folder: Path) -> None:
 
 
 def time_embedding(folder: Path, work: Path) -> None:
-    """Prints the rate of the stage `embed` by each encoder."""
+    """Prints the rate of the stage `embed` by each encoder, and what a killed run left."""
     config = work / "config.py"
     config.write_text(_CONFIG)
     cores = len(os.sched_getaffinity(0))
@@ -92,15 +96,28 @@ def time_embedding(folder: Path, work: Path) -> None:
         assert code == 0, done.stderr
         rate, busy = N.value / seconds, cpu / seconds / cores
         print(f"{encoder:26}{rate:12.1f}{busy:8.0%}{peak * 1024 / 1e9:10.2f}", flush=True)
+        if KILL_AFTER.value:
+            killed = [*command[:4], arguments[0], f"--workdir={work}/{encoder}_killed"]
+            with contextlib.suppress(subprocess.TimeoutExpired):  # which has sent SIGKILL
+                subprocess.run(killed, capture_output=True, timeout=KILL_AFTER.value)
+            begin = time.perf_counter()
+            again = subprocess.run(killed, capture_output=True, text=True, check=True)
+            told = [
+                line.strip()
+                for line in (again.stdout + again.stderr).splitlines()
+                if "continuing" in line
+            ]
+            after = f"{KILL_AFTER.value:.0f} s, then {time.perf_counter() - begin:.0f} s"
+            print(f"  killed after {after}: {'; '.join(told) or 'nothing was kept'}", flush=True)
 
 
 def main(argv: list[str]) -> None:
     del argv
     with tempfile.TemporaryDirectory() as scratch:
-        folder, work = Path(scratch, "pictures"), Path(scratch, "work")
-        folder.mkdir()
+        folder, work = Path(FOLDER.value or f"{scratch}/pictures"), Path(scratch, "work")
         work.mkdir()
-        write_pictures(folder, N.value)
+        if not folder.exists():
+            write_pictures(folder, N.value)
         time_reading(folder)
         time_embedding(folder, work)
 
