@@ -6,8 +6,9 @@
 Pictures are smooth noise, encoded at quality 85. The first table times what happens to each picture
 in the threads that read: decoding to the size of the encoder, and facts (hashes and measures). The
 second runs the stage `embed` in a process of its own. `busy` is processor time divided by time and
-the number of cores, and `peak` the largest resident memory. With `--kill_after`, another process is
-killed (SIGKILL) in the middle, and a line tells what the same command then goes on from.
+the number of cores, and `peak` the largest resident memory. With `--kill_after`, a first process is
+killed (SIGKILL), the figures are those of the same command started again, the rate that of both,
+and a line tells where it went on.
 """
 
 import contextlib
@@ -90,25 +91,23 @@ def time_embedding(folder: Path, work: Path) -> None:
     print(f"{'encoder':26}{'pictures/s':>12}{'busy':>8}{'peak GB':>10}")
     for encoder in ENCODERS.value:
         arguments = [f"--config={config}:{folder},{encoder}", f"--workdir={work}/{encoder}"]
-        command = [sys.executable, "-c", _RUN, "embed", *arguments, "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        code, seconds, cpu, peak = map(float, done.stdout.split())
-        assert code == 0, done.stderr
-        rate, busy = N.value / seconds, cpu / seconds / cores
-        print(f"{encoder:26}{rate:12.1f}{busy:8.0%}{peak * 1024 / 1e9:10.2f}", flush=True)
-        if KILL_AFTER.value:
-            killed = [*command[:4], arguments[0], f"--workdir={work}/{encoder}_killed"]
+        command = [sys.executable, "-c", _RUN, "embed", *arguments]
+        killed = KILL_AFTER.value or 0
+        if killed:
             with contextlib.suppress(subprocess.TimeoutExpired):  # which has sent SIGKILL
-                subprocess.run(killed, capture_output=True, timeout=KILL_AFTER.value)
-            begin = time.perf_counter()
-            again = subprocess.run(killed, capture_output=True, text=True, check=True)
-            told = [
-                line.strip()
-                for line in (again.stdout + again.stderr).splitlines()
-                if "continuing" in line
-            ]
-            after = f"{KILL_AFTER.value:.0f} s, then {time.perf_counter() - begin:.0f} s"
-            print(f"  killed after {after}: {'; '.join(told) or 'nothing was kept'}", flush=True)
+                subprocess.run(command, capture_output=True, timeout=killed)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        code, seconds, cpu, peak = map(float, done.stdout.split()[-4:])
+        assert code == 0, done.stderr
+        rate, busy = N.value / (killed + seconds), cpu / seconds / cores
+        print(f"{encoder:26}{rate:12.1f}{busy:8.0%}{peak * 1024 / 1e9:10.2f}", flush=True)
+        if killed:
+            lines = (done.stdout + done.stderr).splitlines()
+            kept = [line.strip() for line in lines if "continuing" in line]
+            print(
+                f"  killed after {killed:.0f} s; {'; '.join(kept) or 'nothing was kept'}",
+                flush=True,
+            )
 
 
 def main(argv: list[str]) -> None:
