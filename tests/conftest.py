@@ -28,8 +28,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 LONGEST = [
-    *("test_notebook.py", "test_kmeans.py", "test_cli.py", "test_disturbed_runs.py"),
-    *("test_weblike_curation.py", "test_memory.py", "test_processes.py", "test_hierarchy.py"),
+    *("test_hierarchy.py", "test_notebook.py", "test_processes.py", "test_several_processes.py"),
+    *("test_dedup.py", "test_kmeans.py", "test_disturbed_runs.py", "test_weblike_curation.py"),
+    *("test_memory.py", "test_lejepa.py", "test_growth.py", "test_dinov2.py"),
 ]
 
 

@@ -11,7 +11,6 @@ killed (SIGKILL), the figures are those of the same command started again, the r
 and a line tells where it went on.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -94,8 +93,12 @@ def time_embedding(folder: Path, work: Path) -> None:
         command = [sys.executable, "-c", _RUN, "embed", *arguments]
         killed = KILL_AFTER.value or 0
         if killed:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # which has sent SIGKILL
-                subprocess.run(command, capture_output=True, timeout=killed)
+            try:
+                subprocess.run(command, capture_output=True, timeout=killed, check=True)
+            except subprocess.TimeoutExpired:  # SIGKILL has been sent
+                pass
+            else:
+                raise SystemExit(f"{encoder}: it was done within {killed:.0f} s; kill it sooner")
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         code, seconds, cpu, peak = map(float, done.stdout.split()[-4:])
         assert code == 0, done.stderr

@@ -223,7 +223,7 @@ def test_a_pool_on_disk_is_assigned_in_chunks(x, tmp_path, monkeypatch):
 
 
 STREAMED = {
-    "rounds": ([jc.Level(20, 2, 200), jc.Level(5)], {}, 14_000),
+    "rounds": ([jc.Level(12, 2, 300), jc.Level(5)], {}, 20_000),
     "splits": ([jc.Level(12, n_splits=9)], {"rows": np.arange(500, 12_000)}, 300_000),
     "cosine": (
         [jc.Level(30, 1, 9, n_fit=7000, resample="random"), jc.Level(9)],
