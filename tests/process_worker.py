@@ -13,12 +13,13 @@ import numpy as np
 
 import jaxcurate as jc
 from jaxcurate.curation import dedup, growth
+from jaxcurate.encoders import fit_pca
 from jaxcurate.evaluation import coverage
 from jaxcurate.kmeans import normalize, predict, splitting
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.runtime import facts, processes
 from jaxcurate.runtime.devices import Devices, fetch
-from jaxcurate.runtime.sharing import share
+from jaxcurate.runtime.sharing import own_items, share
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -95,13 +96,22 @@ class Recorded:
 
 @small_pieces
 def parts(x, devices):
-    """Which rows a process reads for the frame and for its devices, and what it got."""
-    for_frame, placed = Recorded(x), Recorded(x)
+    """Which rows a process reads for the frame, for its devices and for a fit, and what it got."""
+    for_frame, placed, fitted = Recorded(x), Recorded(x), Recorded(x)
     there = normalize.fit_normalizer(for_frame, devices=devices)
     rows, weights = devices.put_rows(placed, 16, at_least=len(x) + 100)
+    starts = range(0, len(x), 128)
+    batches = lambda rows, starts: (rows[i : i + 128] for i in starts)
+    shared = fit_pca(batches(fitted, own_items(starts, devices)), 4, devices=devices)
+    alone = fit_pca(batches(x, starts), 4, devices=devices.local)
     return {
         "for frame": for_frame.read,
         "placed": placed.read,
+        "fitted": fitted.read,
+        "components": shared.components,
+        "components of one": alone.components,
+        "center": shared.mean,
+        "center of one": alone.mean,
         "rows": fetch(rows),
         "weights": fetch(weights),
         "mean": there.mean,

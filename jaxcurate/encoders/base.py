@@ -125,8 +125,8 @@ def weights_fingerprint(settings: EmbedConfig) -> str | None:
 
 
 Batches = Callable[[Callable[[Any], Any] | None], Iterable[Any]]
-"""Function that starts a pass over all items: it takes the function that prepares an item, and
-returns batches of prepared items, arrays ``[b, ...]``."""
+"""Function that starts a pass over the items of this process: it takes the function that prepares
+an item, and returns batches of prepared items, arrays ``[b, ...]``."""
 MakeEncoder = Callable[[EmbedConfig, Batches, Devices], Encoder]
 """Function that makes an encoder, with the arguments of :func:`make_encoder`."""
 
@@ -138,9 +138,9 @@ def make_encoder(
 
     Args:
         settings: the name of the encoder and its settings.
-        batches: function that starts a pass over all items; called only by an encoder that is
-            fitted to them.
-        devices: the devices to use.
+        batches: function that starts a pass over the items of this process; called only by an
+            encoder that is fitted to the items, those of all processes.
+        devices: the devices to use. Their processes have to call together.
         kind: kind of the items.
 
     Raises:

@@ -95,6 +95,8 @@ class Embed(Stage):
         before = sum(messages.from_all("before", sum(part["n"] for part in done)))
         if before:
             context.progress.line(f"  continuing after {before} items of an earlier run")
+        if any(messages.from_all("unfinished", not self._is_over(context, own))):
+            context.items.encoder  # noqa: B018  all processes fit it, also those that are done
         self._write_parts(context, own)
         all_parts = context.parts_of_all(place, made_from, own)
         if not context.writes:
@@ -153,12 +155,20 @@ class Embed(Stage):
         """Returns the pieces of the part after the finished ones of this process."""
         return context.parts(context.path / _PIECES, [parts.made_from, len(parts.cards)])
 
+    def _own_rows(self, context: Context) -> tuple[int, int]:
+        """Returns the first row of the source that this process embeds, and the row after them."""
+        n_items, process, n = len(context.items.source), messages.index(), messages.count()
+        return n_items * process // n, n_items * (process + 1) // n
+
+    def _is_over(self, context: Context, parts: Parts) -> bool:
+        """Returns whether the finished parts of this process have all of its rows."""
+        return bool(parts.cards) and parts.cards[-1]["end"] >= self._own_rows(context)[1]
+
     def _write_parts(self, context: Context, parts: Parts) -> None:
         """Embeds the items of this process that no finished piece has, and finishes the parts."""
-        n_items, process, n = len(context.items.source), messages.index(), messages.count()
-        first, last = (n_items * (process + i) // n for i in (0, 1))
+        first, last = self._own_rows(context)
         stream: _Stream | None = None
-        while not parts.cards or parts.cards[-1]["end"] < last:
+        while not self._is_over(context, parts):
             pieces = self._pieces(context, parts)
             if stream is None:
                 done = [*parts.cards, *pieces.cards]

@@ -16,6 +16,7 @@ from jaxcurate.evaluation.other_tests import parse_tests
 from jaxcurate.pipeline.embedding import Embedded, prepared
 from jaxcurate.runtime.devices import Devices
 from jaxcurate.runtime.progress import Progress
+from jaxcurate.runtime.sharing import own_items
 from jaxcurate.sources.pictures import square, with_picture
 
 MADE = "tfds:weblike"
@@ -131,15 +132,22 @@ class Items:
 
     @cached_property
     def encoder(self) -> encoders.Encoder:
-        """Encoder of items, fitted to the source of the pool if it needs a fit."""
-        settings, rows = self.settings.embed, np.arange(len(self.source))
+        """Encoder of items, fitted to the source of the pool if it needs a fit.
+
+        All processes have to ask for it together, since each fits to a part of the items.
+        """
+        settings, n = self.settings.embed, len(self.source)
+        # Parts of whole batches, so that any number of processes has the same batches.
+        step = min(settings.batch_size, self._most_at_once(self.source))
+        own = own_items(range(0, n, step), self.devices)
+        rows = np.arange(own.start, min(own.stop, n))
 
         def batches(prepare: Callable[[Any], Any] | None) -> Iterable[np.ndarray]:
             ready = None if prepare is None else prepared(self.source.kind, prepare)
             for batch in self.reading("reading", rows, settings.batch_size, prepare=ready):
                 yield np.asarray(batch.contents)
 
-        return encoders.make_encoder(settings, batches, self.devices.local, self.source.kind)
+        return encoders.make_encoder(settings, batches, self.devices, self.source.kind)
 
     @property
     def need_direction(self) -> bool:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -11,6 +11,8 @@ from jax.sharding import NamedSharding
 from jaxcurate.checks import InputError
 from jaxcurate.runtime import steps
 from jaxcurate.runtime.devices import ROWS, Devices, fetch
+
+S = TypeVar("S", bound=Sequence[Any])
 
 
 def share(
@@ -41,23 +43,41 @@ def share(
     if not devices.span_processes:
         return work(items)
     steps.begin("share")
-    processes = list(devices.owners)
-    place, n = processes.index(jax.process_index()), len(processes)
     failure = None
     try:
-        packed = _packed(*work(items[len(items) * place // n : len(items) * (place + 1) // n]))
+        packed = _packed(*work(own_items(items, devices)))
     except Exception as error:
         failure, packed = error, _packed(error=np.array([_kind(error), str(error)]))
     results = [
         dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in _gather(packed, devices)
     ]
-    for process, result in zip(processes, results, strict=True):
+    for process, result in zip(devices.owners, results, strict=True):
         if "error" in result:
             kind, message = result["error"].tolist()
             if kind == InputError.__name__:
                 raise InputError(message) from failure
             raise RuntimeError(f"process {process} failed: {kind}: {message}") from failure
     return tuple(np.concatenate(runs) for runs in zip(*map(dict.values, results), strict=True))
+
+
+def own_items(items: S, devices: Devices) -> S:
+    """Returns the contiguous part of the items that :func:`share` gives to this process.
+
+    Args:
+        items: Items of all processes.
+        devices: Devices whose processes take part.
+
+    Examples:
+        >>> import jaxcurate as jc
+        >>> from jaxcurate.runtime.sharing import own_items
+        >>> own_items(range(4), jc.Devices.first(1))
+        range(0, 4)
+    """
+    if not devices.span_processes:
+        return items
+    processes = list(devices.owners)
+    place, n = processes.index(jax.process_index()), len(processes)
+    return cast(S, items[len(items) * place // n : len(items) * (place + 1) // n])
 
 
 def _kind(error: Exception) -> str:

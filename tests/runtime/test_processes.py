@@ -100,13 +100,16 @@ def test_more_devices_add_up_in_another_order(tmp_path, rows, n, n_devices):
 def test_each_process_reads_its_part(tmp_path, rows):
     found = results(tmp_path, "parts", 3)
     one = process_worker.parts(rows, Devices.first(3))
-    for name in ("for frame", "placed"):
+    for name in ("for frame", "placed", "fitted"):
         read = np.array([part[name] for part in found])
         np.testing.assert_array_equal(read.sum(axis=0), np.ones(N_ROWS))
         assert read.sum(axis=1).max() < 0.4 * N_ROWS
     for part in found:
         for name in ("rows", "weights", "mean"):
             np.testing.assert_array_equal(part[name], one[name])
+        for name in ("components", "center"):
+            np.testing.assert_array_equal(part[name], part[f"{name} of one"])
+            np.testing.assert_allclose(part[name], one[name], rtol=1e-5, atol=1e-6)
 
 
 def test_every_process_raises_the_same(tmp_path, rows):
