@@ -41,7 +41,10 @@ from jaxcurate.config import *
 def get_config(argument):
     folder, encoder = argument.split(",")
     levels, sample = ClusterConfig((Level(2),)), SampleConfig(1)
-    return to_config(Config(f"folder:{folder}", levels, sample, embed=EmbedConfig(encoder)))
+    embed = EmbedConfig(encoder)
+    return to_config(
+        Config(f"folder:{folder}", levels, sample, embed=embed, checkpoint_minutes=0.5)
+    )
 """
 
 

@@ -8,7 +8,7 @@ Writes shards of random float16 rows around 100 centers, some of them copies and
 others, and runs the command line on them stage by stage. A stage that takes more memory than
 allowed is ended, and the script with it. The memory is anonymous, which the system cannot take
 back: pages of files that are mapped do not count, and neither do those that it keeps as a cache.
-Some 0.35 GB are Python, jax and compiled code, so that `config.memory_limit` is set to less than
+Some 0.4 GB are Python, jax and compiled code, so that `config.memory_limit` is set to less than
 the memory. The disk is that of the output of a stage, and the most that it had in temporary files.
 Linux only.
 """
@@ -37,7 +37,7 @@ STAGES = flags.DEFINE_list(
 )
 
 ROOT = Path(__file__).parents[2]
-PROGRAM_BYTES = 450_000_000
+PROGRAM_BYTES = 500_000_000
 """Memory that Python, jax and compiled code take."""
 SHARD_ROWS = 200_000
 
