@@ -1,6 +1,7 @@
 """Emulators of stores, which a test starts as processes of their own."""
 
 import contextlib
+import importlib
 import importlib.util
 import socket
 import subprocess
@@ -84,6 +85,15 @@ def connected(scheme):
         _forget(scheme)
         yield f"{scheme}://{BUCKET}"
         _forget(scheme)
+
+
+def uninstall(scheme, monkeypatch):
+    """Makes the client of a scheme missing, also for connections that earlier tests have opened."""
+    monkeypatch.setitem(sys.modules, SERVERS[scheme][0], None)
+    registry = importlib.import_module("fsspec.registry")
+    for name in ("s3", "gs", "gcs"):
+        monkeypatch.delitem(registry._registry, name, raising=False)
+    backend._FileSystemSpecBackend._get_filesystem.cache_clear()
 
 
 def _forget(scheme):

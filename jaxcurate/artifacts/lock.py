@@ -147,6 +147,30 @@ def locked(
 
 
 @contextmanager
+def followed(folder: epath.Path, token: str) -> Iterator[Lock | None]:
+    """Notes a lock that another process of the run holds, under which this process writes too.
+
+    In a bucket, what this process writes then names the lock. If the run is killed, a later one
+    knows it for something that an earlier run left, on whatever machine that was. A local path is
+    not noted, as a shared file system may show another machine a new lock late.
+
+    Args:
+        folder: the work directory.
+        token: token of the lock, from the process that holds it.
+
+    Examples:
+        >>> with followed(epath.Path("s3://bucket/run"), "a-token"):
+        ...     held_token(epath.Path("s3://bucket/run/pool"))
+        'a-token'
+    """
+    if is_local(folder):
+        yield None
+        return
+    with _noted(folder, token) as held:
+        yield held
+
+
+@contextmanager
 def _noted(folder: epath.Path, token: str) -> Iterator[Lock]:
     """Notes that this process holds a lock during the block."""
     _held.append(held := Lock(folder, token))

@@ -85,7 +85,8 @@ class Parts:
     def remove(self) -> None:
         """Removes all parts, whatever they were made from, unless another run wrote them.
 
-        Of several processes, each removes only its own.
+        Of several processes, each removes only its own, and leaves the folder of the parts, in
+        which another one may be about to write.
         """
         if not self._prefix:
             folders.clean(self.path)
@@ -94,8 +95,10 @@ class Parts:
             with contextlib.suppress(InputError):
                 folders.check_replaceable(path, KIND, self._run)
                 folders.discard(path)
-        with contextlib.suppress(OSError):  # another process may remove it, or write to it
-            if is_local(self.path) and self.path.is_dir() and not any(self.path.iterdir()):
+        if self._prefix or not is_local(self.path):
+            return
+        with contextlib.suppress(OSError):  # another program may remove it, or write to it
+            if self.path.is_dir() and not any(self.path.iterdir()):
                 self.path.rmdir()
 
     def check_replaceable(self, run: str) -> None:

@@ -114,7 +114,9 @@ def _write(path: epath.Path, shard: Shard) -> int:
                 serializer = serializer or _serializer(shard.kind, *form)
                 id_ = utf8(item.id, f"id {item.id!r}")
                 values = {"id": id_, "row": item.row, _FEATURE[shard.kind]: content}
-                writer.write(serializer.serialize_example(values))
+                example = serializer.get_tf_example(values)
+                # Otherwise each process puts the features in an order of its own.
+                writer.write(example.SerializeToString(deterministic=True))
                 n += 1
         finally:
             writer.close()

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -133,16 +133,9 @@ class Embed(Stage):
             "items a second": round((len(pool) - before) / max(seconds, 1e-3)),
         }
 
-    def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to replace a pool or parts that this run did not write."""
-        super().check_replaceable(context, run)
-        for name in (_PARTS, _PIECES):
-            Parts(context.path / name, None, run).check_replaceable(run)
-
-    def tidy(self, context: Context) -> None:
-        """Removes the parts, whose files the pool has by now, and the pieces."""
-        for name in (_PARTS, _PIECES):
-            Parts(context.path / name, None, context.run).remove()
+    def parts(self, context: Context) -> Sequence[epath.Path]:
+        """Returns ``pool.parts/`` and ``pool.pieces/``."""
+        return [context.path / name for name in (_PARTS, _PIECES)]
 
     def _made_from(self, context: Context) -> list[Any]:
         # Another release may encode in another way, and another number of devices may round

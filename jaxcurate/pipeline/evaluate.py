@@ -146,14 +146,13 @@ class Evaluate(Stage):
             context.progress.line(f"  {text}")
         return {}
 
-    def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to replace an evaluation or parts that this run did not write."""
-        super().check_replaceable(context, run)
-        Parts(context.path / _PARTS, None, run).check_replaceable(run)
+    def parts(self, context: Context) -> Sequence[epath.Path]:
+        """Returns ``evaluation.parts/``."""
+        return [context.path / _PARTS]
 
     def tidy(self, context: Context) -> None:
         """Removes the parts and the folders of trainings."""
-        Parts(context.path / _PARTS, None, context.run).remove()
+        super().tidy(context)
         TrainingFolders(context.path / _TRAININGS, None).tidy(keep_own=False)
 
     def _parts(self, context: Context) -> Parts:

@@ -78,7 +78,7 @@ class Export(Stage):
         writes every so many shards.
         """
         subset = _Subset.of_run(context)
-        place, made_from = self._parts_path(context), self.inputs(context)
+        (place,), made_from = self.parts(context), self.inputs(context)
         own = context.parts(place, made_from)
         shards = _shards(context, len(subset.rows))
         _write_shards(context, subset, own, shards)
@@ -98,18 +98,10 @@ class Export(Stage):
         self.tidy(context)
         return {"items": len(subset.rows), "formats": ", ".join(plans)}
 
-    def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to replace an export or parts that this run did not write."""
-        super().check_replaceable(context, run)
-        Parts(self._parts_path(context), None, run).check_replaceable(run)
-
-    def tidy(self, context: Context) -> None:
-        """Removes the parts."""
-        Parts(self._parts_path(context), None, context.run).remove()
-
-    def _parts_path(self, context: Context) -> epath.Path:
+    def parts(self, context: Context) -> Sequence[epath.Path]:
+        """Returns ``exports/NAME.parts/``."""
         folder = context.folder(self.name)
-        return folder.parent / f"{folder.name}.parts"
+        return [folder.parent / f"{folder.name}.parts"]
 
 
 class _Subset(NamedTuple):

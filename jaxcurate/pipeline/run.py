@@ -21,7 +21,7 @@ from etils import epath
 from jaxcurate.artifacts import folders
 from jaxcurate.artifacts.bucket_errors import any_errors
 from jaxcurate.artifacts.local import exists, is_folder
-from jaxcurate.artifacts.lock import Lock, locked
+from jaxcurate.artifacts.lock import Lock, followed, locked
 from jaxcurate.checks import InputError, check_choice
 from jaxcurate.config import Config
 from jaxcurate.pipeline import STAGES
@@ -134,13 +134,18 @@ class Pipeline:
 
     @contextmanager
     def _locked(self, names: Sequence[str]) -> Iterator[Lock | None]:
-        """Locks the work directory and clears it of what killed runs have left, in process 0."""
+        """Locks the work directory and clears it of what killed runs have left, in process 0.
+
+        The other processes wait for that, and then write under the same lock.
+        """
         if not self.context.writes:
-            yield None
+            with followed(self.path, messages.from_first("lock", str)) as lock:
+                yield lock
             return
         with locked(self.path, wait=self._wait, say=self.progress.line) as lock:
             self._clean()
             self._check_replaceable(names)
+            messages.from_first("lock", lambda: lock.token)
             yield lock
 
     def status(self) -> list[Status]:
@@ -227,9 +232,12 @@ class Pipeline:
             self._known[name].check_replaceable(self.context, run)
 
     def _clean(self) -> None:
-        """Removes temporary folders of killed runs, also beside stages that are done."""
-        outputs = self.context.outputs.values()
-        for parent in {self.path, *(output.path.parent for output in outputs)}:
+        """Removes what killed runs have left, also beside stages that are done."""
+        context = self.context
+        parents = {self.path, *(output.path.parent for output in context.outputs.values())}
+        for name in self.chosen:
+            parents.update(self._known[name].parts(context))
+        for parent in parents:
             if is_folder(parent):
                 folders.clean(parent)
 

@@ -1,11 +1,12 @@
 """Protocol of a stage of a run."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from etils import epath
 
 from jaxcurate.artifacts.files import DamagedError
+from jaxcurate.artifacts.parts import Parts
 from jaxcurate.config import Config
 from jaxcurate.pipeline.context import Context
 from jaxcurate.pipeline.output import Output
@@ -110,13 +111,21 @@ class Stage(Protocol):
         """
         ...
 
+    def parts(self, context: Context) -> Sequence[epath.Path]:
+        """Returns the folders with parts of the output, which exist until it is whole."""
+        return ()
+
     def check_replaceable(self, context: Context, run: str) -> None:
-        """Refuses to replace an output that this run did not write.
+        """Refuses to replace an output, or parts of it, that this run did not write.
 
         Raises:
             InputError: the message names the reason.
         """
         context.outputs[self.name].check_replaceable(run)
+        for path in self.parts(context):
+            Parts(path, None, run).check_replaceable(run)
 
     def tidy(self, context: Context) -> None:
-        """Removes temporary files that are useless once the output exists."""
+        """Removes the parts and other files that are useless once the output exists."""
+        for path in self.parts(context):
+            Parts(path, None, context.run).remove()

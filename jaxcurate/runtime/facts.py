@@ -55,12 +55,14 @@ def described(value: Any) -> str:
     """Returns a short description of an argument, which is equal for equal arguments.
 
     Arrays and rows in files are described by type, shape and a digest of a few rows, dataclasses
-    by their fields, and other objects by their type.
+    by their fields, mappings by their entries in any order, and other objects by their type.
 
     Examples:
         >>> from jaxcurate.runtime.facts import described
         >>> described(0.5), described((1, 2)), described(print)
         ('0.5', '[1, 2]', 'a function')
+        >>> described({"b": 2, "a": [1]})
+        "{'a': [1], 'b': 2}"
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -75,6 +77,9 @@ def described(value: Any) -> str:
         fields = dataclasses.fields(value)
         inside = (f"{field.name}={described(getattr(value, field.name))}" for field in fields)
         return f"{type(value).__name__}({', '.join(inside)})"
+    if isinstance(value, Mapping):
+        entries = (f"{described(key)}: {described(entry)}" for key, entry in value.items())
+        return _shortened(f"{{{', '.join(sorted(entries))}}}")
     if isinstance(value, Sequence):
         return _shortened(f"[{', '.join(map(described, value))}]")
     if callable(value):

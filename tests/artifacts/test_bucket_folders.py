@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import importlib
 import itertools
-import sys
 import threading
 import time
 import uuid
@@ -13,13 +11,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 from etils import epath
-from etils.epath import backend
-from stores import connected, free_port
+from stores import connected, free_port, uninstall
 
 from jaxcurate.artifacts import (
     bucket,
     bucket_file,
-    bucket_folder,
     bucket_lock,
     bucket_rows,
     files,
@@ -28,7 +24,7 @@ from jaxcurate.artifacts import (
 )
 from jaxcurate.artifacts.bucket_errors import any_errors, reason
 from jaxcurate.artifacts.checkpoint import Checkpoint
-from jaxcurate.artifacts.lock import NAME, locked
+from jaxcurate.artifacts.lock import NAME, followed, locked
 from jaxcurate.artifacts.owner import Owner
 from jaxcurate.artifacts.parts import Parts
 from jaxcurate.artifacts.pool import Pool, make_pool
@@ -425,9 +421,9 @@ def test_what_another_machine_left_goes_with_the_next_lock(place, monkeypatch):
     with pytest.raises(InputError, match=r"is being written by process \d+ on elsewhere"):
         write(place / "n")
     bucket.remove_below(place)
-    monkeypatch.setattr(bucket_folder, "held_token", lambda path: "earlier")
-    left_behind()
-    monkeypatch.undo()
+    with followed(place, "earlier"):  # as another process than the one that held the lock
+        left_behind()
+    assert "n/a.txt" in names(place)
     with locked(place):
         folders.clean(place)
         assert names(place) == [NAME]
@@ -551,11 +547,7 @@ def test_one_of_several_runs_gets_the_lock(place):
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
 def test_a_missing_package_is_named(scheme, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    registry = importlib.import_module("fsspec.registry")
-    for name in ("s3", "gs", "gcs"):
-        monkeypatch.delitem(registry._registry, name, raising=False)
-    monkeypatch.setattr(backend, "fsspec_backend", backend._FileSystemSpecBackend())
+    uninstall(scheme, monkeypatch)
     message = rf"needs the package {package}: pip install 'jaxcurate\[\w+\]'"
     with pytest.raises(InputError, match=message), locked(epath.Path(f"{scheme}://bucket/x")):
         pass

@@ -15,11 +15,16 @@ from stores import connected
 
 import jaxcurate as jc
 from jaxcurate.artifacts import bucket, bucket_rows
-from jaxcurate.artifacts.lock import locked
+from jaxcurate.artifacts import lock as lock_module
+from jaxcurate.artifacts.lock import NAME as LOCK
+from jaxcurate.artifacts.lock import followed, locked
+from jaxcurate.artifacts.owner import Owner
+from jaxcurate.artifacts.parts import Parts
 from jaxcurate.checks import InputError
 from jaxcurate.config import ClusterConfig, Config, EvaluateConfig, ExportConfig, SampleConfig
 from jaxcurate.encoders import EmbedConfig
 from jaxcurate.pipeline.run import Pipeline
+from jaxcurate.runtime import messages
 from jaxcurate.runtime.progress import Progress
 from jaxcurate.sources import open_source
 
@@ -129,6 +134,30 @@ def test_what_a_bucket_cannot_do_is_refused_before_anything_is_written(store):
     with locked(work), pytest.raises(InputError, match="is in use by process"):
         carry_out(settings_of(source), work)
     assert bucket.listing(work) == {}
+
+
+def test_what_a_process_elsewhere_left_goes_with_the_next_run(store, monkeypatch):
+    """Of a run over two machines, process 1 is killed while it writes a part."""
+    settings, work = settings_of(f"folder:{store}/p4"), store / "run4"
+    parts = Parts(work / "pool.parts", {}, "a run", 1, 2)
+    with pytest.MonkeyPatch.context() as dying, followed(work, "lock of the dead run"):
+        elsewhere = Owner.current()._replace(host="elsewhere")
+        dying.setattr(Owner, "current", classmethod(lambda cls: elsewhere))
+        with pytest.raises(ZeroDivisionError), parts.new({}) as folder:
+            folder.write_text("a.txt", "half of a part")
+            dying.setattr(bucket, "system", lambda path: 1 // 0)
+            raise ZeroDivisionError
+    bucket.write(work / "pool.parts/theirs.txt", b"theirs")
+    left = set(bucket.listing(work))
+    assert "pool.parts/00001-000000/a.txt" in left and len(left) == 3
+    with Pipeline(settings, work, Lines())._locked(["embed"]) as lock:
+        assert set(bucket.listing(work)) == {"pool.parts/theirs.txt", LOCK}
+        # Process 1 of the next run waits for that, and writes under the lock of process 0.
+        monkeypatch.setattr(messages, "is_first", lambda: False)
+        monkeypatch.setattr(messages, "from_first", lambda name, make: f"{name}-token")
+        with Pipeline(settings, work, Lines())._locked(["embed"]):
+            held = [each.token for each in lock_module._held]
+            assert held == [lock.token, "lock-token"]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import jaxcurate as jc
+from jaxcurate.artifacts.pool import Pool
 from jaxcurate.checks import InputError
 from jaxcurate.config import (
     ClusterConfig,
@@ -144,6 +145,14 @@ def test_the_folder_has_every_raw_figure(whole):
     assert any(f"Holm's correction for {n_overall} comparison(s): " in line for line in told)
     difference = results["differences"]["curated - random"]["knn"]
     assert difference["p_holm"] >= difference["p"] >= 0
+
+
+def test_a_pool_in_parts_gives_the_same_figures(data, whole, tmp_path):
+    embed = EmbedConfig("pixels", resolution=8, part_bytes=4 * 192 * 25)
+    settings = dataclasses.replace(settings_of(data), embed=embed)
+    files, _ = carry_out(settings, tmp_path / "work")
+    assert Pool.load(tmp_path / "work/pool").embeddings.sizes == [25, 25, 10]
+    assert without_times(files) == without_times(whole[0])
 
 
 class StopError(Exception):

@@ -237,6 +237,8 @@ def test_each_process_has_parts_of_its_own(tmp_path):
         again[0].check_replaceable("another")
     again[0].remove()
     assert len(Parts(tmp_path / "parts", {"seed": 0}, "run", 1, 2).cards) == 2
+    again[1].remove()
+    assert (tmp_path / "parts").is_dir()  # a process may be about to write there
     Parts(tmp_path / "parts", None, "run").remove()
     assert not (tmp_path / "parts").exists()
 

@@ -59,6 +59,10 @@ def test_a_fact_that_one_process_lacks_differs():
         (np.zeros((0, 2)), np.zeros((0, 3))),
         ([Level(3)], [Level(4)]),
         (list(range(10**4)), [*range(10**4 - 1), 0]),
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": [Level(3)]}, {"a": [Level(4)]}),
+        (dict.fromkeys(range(10**4), 0), dict.fromkeys(range(10**4), 0) | {10**4 - 1: 1}),
         (np.ones(2), None),
         (print, None),
     ],
@@ -71,6 +75,10 @@ def test_values_are_described_apart(value, other):
 
 def test_numbers_are_described_alike_whatever_their_type():
     assert described(np.int64(3)) == described(3) == "3"
+
+
+def test_the_order_of_the_entries_of_a_mapping_does_not_matter():
+    assert described({"a": 1, "b": [2]}) == described({"b": [2], "a": np.int64(1)})
 
 
 def test_the_description_of_rows_reads_a_few():

@@ -1,6 +1,5 @@
 """Limits of reading pictures: the files that are opened, and the memory that it takes."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from faults.limits import time_limit
 from PIL import Image
+from stores import uninstall
 
 from jaxcurate.checks import InputError
 from jaxcurate.sources import Item, UnreadableItem, open_source, pictures, read_items
@@ -166,10 +166,7 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
     ("spec", "package"), [("folder:gs://bucket/x", "gcsfs"), ("npy:s3://bucket/x.npy", "s3fs")]
 )
 def test_a_bucket_without_its_package_is_refused_in_one_line(spec, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    registry = importlib.import_module("fsspec.registry")
-    for name in ("s3", "gs"):
-        monkeypatch.delitem(registry._registry, name, raising=False)
+    uninstall(spec.split(":")[1], monkeypatch)
     with pytest.raises(InputError, match=rf"://bucket/x.*cannot be opened.*{package}") as caught:
         open_source(spec)
     assert "\n" not in str(caught.value)

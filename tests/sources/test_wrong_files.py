@@ -1,6 +1,5 @@
 """Errors of wrong files name their kind in one line, and nothing in the files is run."""
 
-import importlib
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from faults.limits import time_limit
 from PIL import Image
+from stores import uninstall
 
 from jaxcurate.checks import InputError
 from jaxcurate.config import ClusterConfig, Config, SampleConfig
@@ -227,8 +227,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 
 
 def test_a_bucket_without_its_package_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "gs", raising=False)
+    uninstall("gs", monkeypatch)
     for name in ("mnist", "weblike"):
         with pytest.raises(InputError, match="gs://no-such-bucket") as caught:
             open_source(f"tfds:{name}", data_dir="gs://no-such-bucket/data")
