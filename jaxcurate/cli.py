@@ -5,6 +5,7 @@ an error into a line and an exit code.
 """
 
 import itertools
+import logging
 import os
 import re
 import signal
@@ -136,6 +137,8 @@ def _names(error: OSError) -> list[Any]:
 
 def _command(argv: Sequence[str]) -> None:
     given = _parsed(argv)
+    # Errors of a store are told in one line; its package would log their tracebacks too.
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())
     # Pictures of too many pixels are left out and listed; Pillow would warn of each of them too.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     from jaxcurate.config import Config
@@ -232,7 +235,10 @@ def _parsed(argv: Sequence[str]) -> _Arguments:
     if is_given:
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     else:
-        config = config_flags.DEFINE_config_dict("config", _stored(argv), flag_values=values)
+        stored = _stored(argv)
+        config = config_flags.DEFINE_config_dict(
+            "config", stored, flag_values=values, sys_argv=argv
+        )
     path = flags.DEFINE_string("workdir", None, "where the files go", flag_values=values)
     quiet = flags.DEFINE_bool("quiet", False, "no progress", flag_values=values)
     wait = flags.DEFINE_bool("wait", False, "wait for another run's end", flag_values=values)
@@ -280,6 +286,10 @@ def _with_path(argv: Sequence[str]) -> tuple[list[str], bool]:
         if re.fullmatch(r"\w+", config):
             path = f"{_named_config(config)}{colon}{rest}"
             found[at] = f"{name}={path}" if equals else path
+        elif config and not config.endswith(".py"):
+            raise InputError(
+                f"--config={config} is no file NAME.py; --config=auto:SOURCE,SIZE takes a source"
+            )
     return found, is_given
 
 
@@ -317,7 +327,8 @@ def _stored(argv: Sequence[str]) -> Any:
             path = value if equals else following
     settings = stored_settings(path) if path else None
     if settings is None:
-        raise InputError(f"--config is missing; {_usage()}")
+        where = f", and there is no config.json in {path}" if path else ""
+        raise InputError(f"--config is missing{where}; {_usage()}")
     return to_config(to_dataclass(Config, settings, "config"))
 
 

@@ -743,8 +743,10 @@ def test_every_field_is_read_by_a_command():
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["run", "--workdir=w"], "--config is missing"),
+        (["run", "--workdir=w"], "--config is missing, and there is no config.json in w; usage"),
         (["run", "--config=nowhere.py", "--workdir=w"], "nowhere.py"),
+        (["run", "--config=/data/pictures,9", "--workdir=w"], "auto:SOURCE,SIZE takes a source"),
+        (["run", "--config=/", "--workdir=w"], "--config=/ is no file NAME.py"),
         (["run"], "--config is missing"),
     ],
 )
@@ -753,6 +755,15 @@ def test_missing_flags_and_files(arguments, word, capsys, tmp_path, monkeypatch)
     assert cli.main(arguments) == 2
     assert word in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_directory_has_its_settings(place, ran, capsys):
+    work = f"--workdir={place}/work"
+    assert cli.main(["sample", work, "--config.sample.size=12", "--quiet"]) == 0
+    config = json.loads((place / "work/config.json").read_text())
+    assert config["sample"]["size"] == 12 and config["cluster"]["levels"][0]["n_clusters"] == 20
+    assert cli.main(["sample", work, "--config.sample.sise=12"]) == 2
+    assert "config.sample.sise is unknown; did you mean size?" in capsys.readouterr().err
 
 
 def test_missing_workdir(place, capsys):

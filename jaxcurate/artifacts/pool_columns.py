@@ -40,7 +40,10 @@ def read_columns(
     in_files = _column_files(epath.Path(path))
     if not in_files:
         if names:
-            raise InputError(f"{path} has no columns, and so no {names[0]!r}: run `embed` again")
+            raise InputError(
+                f"{path} has no columns, and so no {names[0]!r}; config.columns names columns of "
+                "the source that `embed` takes along"
+            )
         return {}
     known = column_names(path)
     for name in names or ():

@@ -48,7 +48,10 @@ def propose_levels(n: int, size: int) -> Proposal:
         'level 1, k = 5,000: about 20 rows a clust'
     """
     if n < 200:
-        raise InputError(f"n={n} rows are too few to cluster in levels: at least 200 are needed")
+        raise InputError(
+            f"n={n} rows are too few for a proposal of levels: at least 200 are needed; a "
+            "configuration of your own may give one level, such as levels=(Level(10),)"
+        )
     if not 1 <= size <= n:
         raise InputError(f"size={size} must be within 1 and the n={n} rows of the pool")
     reasons = []

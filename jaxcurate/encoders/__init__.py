@@ -3,6 +3,7 @@
 from jaxcurate.encoders import efficientnet, function, identity, pca, pixels, text, vit
 from jaxcurate.encoders.base import (
     ENCODERS,
+    FUNCTION,
     EmbedConfig,
     Encoder,
     embed,
@@ -18,7 +19,7 @@ ENCODERS |= {
     "efficientnet_lite0": efficientnet.make,
     "vit": vit.make,
     "bert": text.make,
-    "function": function.make,
+    FUNCTION: function.make,
 }
 
 __all__ = [

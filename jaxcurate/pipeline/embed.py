@@ -318,7 +318,7 @@ def _save_left_out(folder: folders.NewFolder, left_out: list[list[str]]) -> None
 
 def _counts(reasons: Iterable[str]) -> dict[str, int]:
     """Returns the number of skipped items for each reason, without numbers and paths."""
-    counts = Counter(re.sub(r"\d+", "N", reason.partition(" to ")[0]) for reason in reasons)
+    counts = Counter(re.sub(r"\b\d+\b", "N", reason.partition(" to ")[0]) for reason in reasons)
     most = dict(counts.most_common(_MOST_REASONS))
     rest = counts.total() - sum(most.values())
     return most | ({"other": rest} if rest else {})

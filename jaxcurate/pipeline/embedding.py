@@ -217,7 +217,10 @@ def _known(names: Sequence[str], source: sources.Source) -> Sequence[str]:
     for name in names:
         if name not in known:
             has = f"only {', '.join(known)}" if known else "no columns"
-            raise InputError(f"config.columns names {name!r}, but {source.name} has {has}")
+            raise InputError(
+                f"config.columns names {name!r}, but besides contents, ids, labels and domains "
+                f"{source.name} has {has}"
+            )
         if name in (DIGEST, PIXELS, *PictureMeasures._fields):
             raise InputError(f"config.columns names {name!r}, which is computed by `embed`")
     return names

@@ -47,7 +47,8 @@ def page(ask: Ask, plans: Sequence[StagePlan], skipped: Sequence[str] = ()) -> s
             one = StagePlan(step.name, (step,), machine)
             lines.append(_row(f"  {step.name}", one, f"{step.limit}, {step.source}"))
         if rest := tuple(step for step in plan.steps if step not in shown):
-            lines.append(_row(f"  {len(rest)} shorter steps", StagePlan("", rest, machine)))
+            name = f"  {len(rest)} shorter step{'s' if len(rest) > 1 else ''}"
+            lines.append(_row(name, StagePlan("", rest, machine)))
     lines.append(_total(machine, plans))
     lines.append("")
     for plan in plans:

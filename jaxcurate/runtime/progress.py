@@ -31,17 +31,19 @@ class Progress:
         self._bar: tqdm | None = None
         self._task = ""
         self._begun = self._reported = 0.0
+        self._last_event = time.perf_counter()
 
     def line(self, text: str) -> None:
         """Prints one line."""
         if not self.quiet:
             self._close()
+            self._last_event = time.perf_counter()
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Adds the time spent within the ``with`` block to that of a stage."""
-        begun = time.perf_counter()
+        begun = self._last_event = time.perf_counter()
         try:
             yield
         finally:
@@ -55,8 +57,10 @@ class Progress:
             return
         if task != self._task:
             self._close()
-            self._task, self._begun = task, time.perf_counter()
-            self._reported = self._begun
+            now = time.perf_counter()
+            # The first report may come after the first steps, for which time has passed already.
+            self._task, self._begun = task, self._last_event if done else now
+            self._reported = now
             if sys.stderr.isatty():
                 self._bar = tqdm(total=total, desc=f"  {task}", leave=False, dynamic_ncols=True)
         if self._bar is not None:
@@ -77,14 +81,17 @@ class Progress:
         if done and (done >= total or now - self._reported > _SECONDS_BETWEEN_LINES):
             rate = done / max(spent, 1e-9)
             left = (total - done) / rate
+            told = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
             print(
-                f"  {task}: {done}/{total}, {rate:.3g} a second, {left:.0f} s left",
+                f"  {task}: {done}/{total}, {told} a second, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
             self._reported = now
 
     def _close(self) -> None:
+        if self._task:
+            self._last_event = time.perf_counter()
         if self._bar is not None:
             self._bar.close()
         self._bar, self._task = None, ""

@@ -78,10 +78,8 @@ class RowsInBucket:
         runs = np.split(wanted, far)
         starts = [self._layout.offset + int(run[0]) * width for run in runs]
         ends = [self._layout.offset + (int(run[-1]) + 1) * width for run in runs]
-        try:
+        with location.store_errors(self._layout.path):
             parts = self._system.cat_ranges([self._path] * len(runs), starts, ends)
-        except (OSError, ImportError) as error:
-            raise InputError(f"{self._layout.path} cannot be read ({error})") from error
         block = np.empty((len(wanted), self.shape[1]), self.dtype)
         done = 0
         for part, run, start, end in zip(parts, runs, starts, ends, strict=True):

@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
+from jaxcurate.sources.usable import UnusableContent
+
 _SRGB = ImageCms.createProfile("sRGB")
 _OPAQUE = {"RGBA": "RGB", "RGBX": "RGB", "LA": "L", "PA": "RGB", "P": "RGB"}
 """Mode in which a picture is converted by its profile, if it differs from its own."""
@@ -95,8 +97,14 @@ def _gray(picture: Image.Image) -> Image.Image:
     The darkest and the brightest value of a scale of 32 bits are not known: floats within [0, 1]
     or [0, 255], and integers within [0, 255] or [0, 65535], are taken for values of such a scale,
     and others are stretched from the least to the largest.
+
+    Raises:
+        UnusableContent: no pixel is finite.
     """
-    wide = np.nan_to_num(np.asarray(picture).astype(np.float32), posinf=0, neginf=0)
+    wide = np.asarray(picture).astype(np.float32)
+    if not np.isfinite(wide).any():
+        raise UnusableContent("has no finite pixel")
+    wide = np.nan_to_num(wide, copy=False, posinf=0, neginf=0)
     low, high = float(wide.min()), float(wide.max())
     scales = (1, 255) if picture.mode == "F" else (255, 65535)
     if picture.mode.startswith("I;16"):

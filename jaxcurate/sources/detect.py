@@ -72,14 +72,12 @@ def detect(path: str, schemes: Collection[str] = ()) -> str:
             f"source {path!r} is not one of {listed(schemes)}, and there is no such file or folder"
         )
     system, inner = location.filesystem(path)
-    try:
+    with location.store_errors(path):
         if glob.has_magic(inner):
             return f"{_scheme_of_name(path)}:{path}"
         if system.isfile(inner):
             return f"{_scheme_of_name(path)}:{path}"
         entries = system.ls(inner, detail=True)
-    except (OSError, ImportError) as error:
-        raise InputError(f"{path} cannot be read ({files.reason(error)})") from error
     names = [[], []]
     for entry in entries:
         names[entry.get("type") == "directory"].append(PurePosixPath(entry["name"]).name)

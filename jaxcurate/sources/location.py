@@ -4,9 +4,12 @@ import glob
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from jaxcurate.artifacts import bucket_errors
 from jaxcurate.artifacts.files import fingerprint
 from jaxcurate.artifacts.local import is_local
 from jaxcurate.checks import InputError
@@ -42,6 +45,36 @@ def filesystem(path: str) -> tuple[Any, str]:
     except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be opened: {_first_line(error)}") from error
     return system, inner
+
+
+@contextmanager
+def store_errors(path: str) -> Iterator[None]:
+    """Turns an error of a store, or of a package that it needs, into one line with a path.
+
+    Args:
+        path: path of the file or folder that the block reads.
+
+    Raises:
+        InputError: replaces the error.
+
+    Examples:
+        >>> with store_errors("s3://bucket/x.npy"):
+        ...     raise PermissionError(13, "Forbidden")
+        Traceback (most recent call last):
+        ...
+        jaxcurate.checks.InputError: s3://bucket/x.npy cannot be read: access is refused \
+(Forbidden): check the credentials and their rights
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file or bucket") from error
+    except ImportError as error:
+        raise InputError(f"{path} cannot be read: {_first_line(error)}") from error
+    except Exception as error:
+        if not bucket_errors.is_of_store(error):
+            raise
+        raise InputError(f"{path} cannot be read: {bucket_errors.reason(error)}") from error
 
 
 def expanded(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
@@ -80,7 +113,7 @@ def expanded(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
             found = [file for file in glob.glob(path, recursive=True) if not os.path.isdir(file)]
     else:
         system, inner = filesystem(path)
-        try:
+        with store_errors(path):
             if glob.has_magic(inner):
                 names = system.glob(inner)
             elif system.isdir(inner):
@@ -92,8 +125,6 @@ def expanded(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
             else:
                 return [path]
             found = [system.unstrip_protocol(name) for name in names]
-        except (OSError, ImportError) as error:
-            raise InputError(f"{path} cannot be read: {_first_line(error)}") from error
     if not found:
         raise InputError(f"{path} holds no {what} ({', '.join(suffixes)})")
     return sorted(found)
@@ -118,12 +149,8 @@ def open_file(path: str) -> BinaryIO:
         except OSError as error:
             raise InputError(f"{path} cannot be opened ({files.reason(error)})") from error
     system, inner = filesystem(path)
-    try:
+    with store_errors(path):
         return system.open(inner, "rb")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
-    except (OSError, ImportError) as error:
-        raise InputError(f"{path} cannot be opened ({_first_line(error)})") from error
 
 
 def stamp(path: str) -> Stamp:
@@ -143,12 +170,8 @@ def stamp(path: str) -> Stamp:
         status = os.stat(path)
         return Stamp(status.st_size, str(status.st_mtime_ns))
     system, inner = filesystem(path)
-    try:
+    with store_errors(path):
         return stamp_of(system.info(inner))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
-    except (OSError, ImportError) as error:
-        raise InputError(f"{path} cannot be opened ({_first_line(error)})") from error
 
 
 def stamp_of(info: dict[str, Any]) -> Stamp:

@@ -26,15 +26,16 @@ def read_range(path: str, start: int, n_bytes: int) -> bytes:
         ...     read_range(f"{folder}/a", 5, 3)
         b'byt'
     """
-    try:
-        if is_local(path):
+    if is_local(path):
+        try:
             with files.open_regular(path) as file:
                 data = read_at(file.fileno(), start, n_bytes)
-        else:
-            system, inner = location.filesystem(path)
+        except (OSError, InputError) as error:
+            raise InputError(f"{path} cannot be read ({files.reason(error)})") from error
+    else:
+        system, inner = location.filesystem(path)
+        with location.store_errors(path):
             data = system.cat_file(inner, start=start, end=start + n_bytes) if n_bytes else b""
-    except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({files.reason(error)})") from error
     if len(data) != n_bytes:
         raise InputError(f"{path} ends before byte {start + n_bytes}")
     return data

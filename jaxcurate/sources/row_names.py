@@ -72,6 +72,11 @@ def names_from_files(options: Options) -> tuple[RowNames, list[str]]:
 
     def read(path: str) -> np.ndarray:
         paths.append(os.path.expanduser(path) if is_local(path) else path)
+        if is_local(path) and not os.path.lexists(paths[-1]):
+            raise InputError(
+                f"{path}: there is no such file; keys of arrays are paths of files that hold the "
+                "ids, labels or domains of the rows"
+            )
         return names_in_file(paths[-1])
 
     return gathered(options, read), paths

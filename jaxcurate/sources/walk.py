@@ -28,7 +28,10 @@ SUFFIXES = frozenset(
 )
 """Suffixes of pictures, in lower case. A file with one of them is not opened to be found."""
 _SYSTEM = frozenset(
-    {"@eadir", "__macosx", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin"}
+    {
+        *("@eadir", "#recycle", "@recycle", "__macosx", "thumbs.db", "desktop.ini", "lost+found"),
+        *("$recycle.bin", "system volume information"),
+    }
 )
 
 
@@ -104,10 +107,8 @@ def objects(root: str, leave_out: str | None = None) -> tuple[list[Entry], list[
         [('notes.txt', 'not a picture')]
     """
     system, inner = location.filesystem(root)
-    try:
+    with location.store_errors(root):
         found = system.find(inner, detail=True)
-    except (OSError, ImportError) as error:
-        raise InputError(f"{root} cannot be read ({files.reason(error)})") from error
     apart = None if leave_out is None else leave_out.rstrip("/")
     if apart == root:
         raise InputError(f"{root} is the work directory; pictures belong in a folder of their own")

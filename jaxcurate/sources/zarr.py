@@ -125,10 +125,8 @@ def _is_file(path: str) -> bool:
     if is_local(path):
         return os.path.lexists(path)
     system, inner = location.filesystem(path)
-    try:
+    with location.store_errors(path):
         return system.isfile(inner)
-    except (OSError, ImportError) as error:
-        raise InputError(f"{path} cannot be read ({_line(error)})") from error
 
 
 def _opened(driver: str, path: str) -> Any:
@@ -158,7 +156,8 @@ def _stamps(path: str, verify: str) -> list[list[str]]:
         stamps = {file: location.stamp(file) for file in found}
     else:
         system, inner = location.filesystem(path)
-        listed = system.find(inner, detail=True)
+        with location.store_errors(path):
+            listed = system.find(inner, detail=True)
         stamps = {
             system.unstrip_protocol(file): location.stamp_of(info)
             for file, info in sorted(listed.items())

@@ -1,5 +1,7 @@
 """Encoders against scikit-learn, on one device and on several."""
 
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,6 +105,15 @@ def test_a_function_of_the_users_is_an_encoder(devices):
     encoder = make_encoder(settings, lambda prepare: [], devices, "text")
     lengths = embed(encoder, [encoder.prepare("abc"), "ab"], batch_size=9, devices=devices)
     assert lengths.tolist() == [[3.0], [2.0]] and lengths.dtype == np.float32
+
+
+def test_a_function_in_the_current_folder_is_an_encoder(tmp_path, monkeypatch, devices):
+    (tmp_path / "an_encoder_of_mine.py").write_text("def twice(items):\n    return 2 * items\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    x = np.arange(6.0).reshape(2, 3)
+    settings = EmbedConfig("an_encoder_of_mine:twice")
+    np.testing.assert_array_equal(encode(x, settings, devices), 2 * x)
 
 
 @pytest.mark.parametrize(

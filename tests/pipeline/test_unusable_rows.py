@@ -13,6 +13,7 @@ from jaxcurate.encoders import EmbedConfig
 from jaxcurate.encoders.pca import fit_pca
 from jaxcurate.pipeline import embedding
 from jaxcurate.pipeline import items as items_module
+from jaxcurate.pipeline.embed import _counts
 from jaxcurate.pipeline.items import Items
 from jaxcurate.pipeline.training_items import read_held_out, squared
 from jaxcurate.runtime.devices import ONE_DEVICE
@@ -46,6 +47,11 @@ def test_reasons_tell_rows_apart():
         1: NOT_FINITE, 2: NO_DIRECTION, 3: NOT_FINITE, 4: NO_DIRECTION,
     }  # fmt: skip
     assert unusable_rows(np.zeros((3, 4, 4, 3), np.uint8), need_direction=True) == {}
+
+
+def test_reasons_are_counted_without_their_numbers():
+    reasons = [NOT_FINITE, "9 x 8 pixels are too many", "7 x 6 pixels are too many"]
+    assert _counts(reasons) == {"N x N pixels are too many": 2, NOT_FINITE: 1}
 
 
 def test_rows_without_numbers_are_listed_and_batches_stay_full(tmp_path, x):

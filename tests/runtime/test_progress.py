@@ -30,6 +30,27 @@ def test_rate_and_time_left(capsys, monkeypatch):
     assert len(lines) == 3
 
 
+def test_the_rate_counts_the_time_of_the_first_steps(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    progress = Progress()
+    with progress.timed("embed"):
+        now[0] += 4.0
+        progress("embedding", 2000, 2000)
+        now[0] += 2.0
+        progress("searching", 5, 5)
+        now[0] += 9.0
+        progress.line("done")
+        now[0] += 1.0
+        progress("writing", 5, 5)
+    assert capsys.readouterr().err.splitlines() == [
+        "  embedding: 2000/2000, 500 a second, 0 s left",
+        "  searching: 5/5, 2.5 a second, 0 s left",
+        "done",
+        "  writing: 5/5, 5 a second, 0 s left",
+    ]
+
+
 def test_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     progress = Progress()

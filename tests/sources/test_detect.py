@@ -193,7 +193,7 @@ def test_paths_in_a_bucket():
         assert detect("memory://seen") == "folder:memory://seen"
         assert detect("memory://seen/z/") == "zarr:memory://seen/z/"
         assert "one of folder:memory://seen/mixed or npy:" in refused("memory://seen/mixed")
-        assert "cannot be read" in refused("memory://seen/none")
+        assert "seen/none: there is no such file or bucket" in refused("memory://seen/none")
         assert len(open_source("memory://seen/rows")) == 3
         assert len(open_source("memory://seen/a")) == 1
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from jaxcurate.sources.pictures import as_rgb, decode, square, with_picture
+from jaxcurate.sources.pictures import UndecodablePicture, as_rgb, decode, square, with_picture
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 GRAY = RGB[..., 0]
@@ -149,6 +149,12 @@ def test_32_bits_are_scaled(values, dtype, expected):
     np.testing.assert_allclose(rgb_of(data)[0], in_gray(expected), atol=1)
     squared = with_picture(data, lambda picture: np.asarray(square(picture, 3, "squash")))
     np.testing.assert_allclose(squared[0].astype(int), in_gray(expected), atol=1)
+
+
+def test_a_picture_without_any_number_is_refused():
+    data = encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF")
+    with pytest.raises(UndecodablePicture, match="has no finite pixel"):
+        decode(data, 2)
 
 
 # --- profiles ---------------------------------------------------------------------------------

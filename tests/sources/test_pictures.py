@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import fsspec
 import numpy as np
 import pytest
 from faults.limits import time_limit
@@ -169,6 +170,31 @@ def test_a_bucket_without_its_package_is_refused_in_one_line(spec, package, monk
     uninstall(spec.split(":")[1], monkeypatch)
     with pytest.raises(InputError, match=rf"://bucket/x.*cannot be opened.*{package}") as caught:
         open_source(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "request_"),
+    [
+        *(("folder:memory://store", "find"), ("memory://store", "ls")),
+        *(("npy:memory://store/x.npy", "open"), ("npy:memory://store/*.npy", "glob")),
+    ],
+)
+def test_errors_of_a_store_are_one_line_with_the_path(spec, request_, monkeypatch):
+    exceptions = pytest.importorskip("botocore.exceptions")  # which are no errors of the system
+    store = fsspec.filesystem("memory")
+    store.pipe("/store/x.npy", b"")
+
+    def refuse(*args, **kwargs):
+        raise exceptions.NoCredentialsError
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), request_, refuse)
+            with pytest.raises(InputError, match=r"^memory://store.*: no credentials") as caught:
+                open_source(spec)
+    finally:
+        store.rm("/store", recursive=True)
     assert "\n" not in str(caught.value)
 
 

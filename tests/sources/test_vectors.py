@@ -204,7 +204,7 @@ def test_ids_that_are_not_there_or_no_names_are_refused(tmp_path):
     with open(tmp_path / "objects.npy", "wb") as file:
         np.lib.format.write_array(file, np.array([None] * 23, object))
     for name, message in (
-        ("none", "there is no such file"),
+        ("none", "there is no such file; keys of arrays are paths of files"),
         ("ids", "neither a .npy file nor text in UTF-8"),
         ("objects.npy", "holds Python objects, which are never unpickled"),
     ):

@@ -72,14 +72,17 @@ def test_hidden_files_and_those_of_the_system_are_listed(tmp_path):
     put(tmp_path, "a/x.png", "._x.png", ".ipynb_checkpoints/x.png", "a/.Trash-1000/files/y.png")
     put(tmp_path, "@eaDir/x.png/SYNOPHOTO_THUMB_M.jpg", "a/Thumbs.db", "a/desktop.ini")
     put(tmp_path, "__MACOSX/x.png", "$RECYCLE.BIN/y.png", ".DS_Store")
+    put(tmp_path, "#recycle/x.png", "System Volume Information/x.png")
     ids, skipped = walked(tmp_path)
     assert ids == ["a/x.png"]
     assert skipped == [
+        ("#recycle/", "a file of the system"),
         ("$RECYCLE.BIN/", "a file of the system"),
         (".DS_Store", "hidden"),
         ("._x.png", "hidden"),
         (".ipynb_checkpoints/", "hidden"),
         ("@eaDir/", "a file of the system"),
+        ("System Volume Information/", "a file of the system"),
         ("__MACOSX/", "a file of the system"),
         ("a/.Trash-1000/", "hidden"),
         ("a/Thumbs.db", "a file of the system"),
