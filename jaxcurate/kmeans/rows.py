@@ -35,7 +35,8 @@ class BlockedRows:
         Whether it is compiled with less effort depends on all rows: many small chunks take their
         time.
         """
-        quick = is_small(*self.x.shape, k)
+        n, d = self.x.shape
+        quick = is_small(n, d, k)
         return self.devices.spmd(
             kernel, in_specs, out_specs, quick=quick, block=self.block, **static
         )
