@@ -239,8 +239,8 @@ class Config:
     precision: Precision = "float32"
     """Precision of the first computation of distances in `cluster`. Labels do not depend on it."""
     shard_centroids: bool = False
-    """True to split the centroids over the devices in `cluster`, for more centroids than one
-    device can hold."""
+    """True to split the centroids over the devices in `cluster`, which makes room on each device
+    once the seeding, which holds all of them, is over."""
     checkpoint_minutes: float = 5.0
     """Minutes between two checkpoints of `embed` and `cluster`, from which they continue after a
     kill."""

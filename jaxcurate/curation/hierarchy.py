@@ -86,9 +86,9 @@ def hierarchical_kmeans(
             float32 sums. In addition, a few numbers for each row and the centroids stay in memory.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix units that are faster in it, with
             the same labels, as in :func:`jaxcurate.kmeans`.
-        shard_centroids: split the centroids over the devices, for more centroids than one device
-            can hold, as in :func:`jaxcurate.kmeans`. States are then made after whole k-means runs
-            alone.
+        shard_centroids: split the centroids over the devices, as in :func:`jaxcurate.kmeans`, once
+            the seeding, which holds all of them on each device, is over. States are then made after
+            whole k-means runs alone.
         devices: the devices to use. All by default.
         progress: called with the level and the number of its finished k-means runs. If the level
             is fitted to some of the rows, also with the number of rows that are assigned. Without

@@ -103,6 +103,8 @@ def seeded(
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:
+    # Each device holds all centroids, even if they are split over the devices later: every step
+    # compares its draws with all of them, for which split ones would have to be sent around.
     specs = (ROWS, ROWS, SAME)
     if stops.state is not None and stops.phase == "seeding":
         m, d = rows.x.shape

@@ -75,7 +75,8 @@ def kmeans(
             whose two nearest centroids are closer than the proven error bound are rechecked in
             float32, so that both give the same labels.
         shard_centroids: If True, splits the centroids over the devices too, for more centroids
-            than one device can hold. All distances are then computed. Neither ``memory_limit``
+            than one device can hold. All distances are then computed. Every seeding still holds all
+            centroids on each device: for more, give an array as ``init``. Neither ``memory_limit``
             below the size of ``x`` nor states can be combined with it.
         devices: Devices to use; all by default.
         state: State from ``on_state`` to resume from, with the other arguments unchanged. The

@@ -1,16 +1,15 @@
 """Rows that do not fit in memory: read, normalized and put on devices chunk by chunk."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from jaxcurate.checks import InputError
 from jaxcurate.kmeans.row_view import RowView
-from jaxcurate.kmeans.rows import SMALLEST_BLOCK, Rows, block_rows, is_small, place
+from jaxcurate.kmeans.rows import SMALLEST_BLOCK, BlockedRows, Rows, block_rows, place
 from jaxcurate.runtime.devices import Devices
 
 _BLOCKS = 64
@@ -22,7 +21,7 @@ _SMALLEST_STEP = 16
 
 
 @dataclass(frozen=True)
-class RowStream:
+class RowStream(BlockedRows):
     """Rows that are read, normalized and put on devices chunk by chunk, one chunk ahead."""
 
     x: RowView
@@ -52,20 +51,6 @@ class RowStream:
     def __len__(self) -> int:
         """Returns the number of chunks."""
         return -(-len(self.x) // self.n_rows)
-
-    def spmd(
-        self,
-        kernel: Callable[..., Any],
-        k: int,
-        in_specs: tuple[Any, ...],
-        out_specs: Any,
-        **static: Hashable,
-    ) -> Callable[..., Any]:
-        """Compiles a kernel for chunks and ``k`` centroids: :meth:`Devices.spmd`."""
-        quick = is_small(*self.x.shape, k)  # many small chunks take their time
-        return self.devices.spmd(
-            kernel, in_specs, out_specs, quick=quick, block=self.block, **static
-        )
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Returns the rows ``[m, d]`` of the given numbers."""

@@ -1,7 +1,8 @@
 """Rows on the devices, padded to whole blocks."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -14,7 +15,35 @@ SMALL = 2**20, 2**22
 compile longer than they run."""
 
 
-class Rows(NamedTuple):
+class BlockedRows:
+    """Base of rows that kernels take in blocks, at once or chunk by chunk."""
+
+    x: Any
+    devices: Devices
+    block: int
+
+    def spmd(
+        self,
+        kernel: Callable[..., Any],
+        k: int,
+        in_specs: tuple[Any, ...],
+        out_specs: Any,
+        **static: Hashable,
+    ) -> Callable[..., Any]:
+        """Compiles a kernel for these rows and ``k`` centroids: :meth:`Devices.spmd`.
+
+        Whether it is compiled with less effort depends on all rows: many small chunks take their
+        time.
+        """
+        n, d = self.x.shape
+        quick = is_small(n, d, k)
+        return self.devices.spmd(
+            kernel, in_specs, out_specs, quick=quick, block=self.block, **static
+        )
+
+
+@dataclass(frozen=True)
+class Rows(BlockedRows):
     """Rows on the devices, padded to a shape that the kernels can split."""
 
     x: jax.Array
@@ -27,21 +56,6 @@ class Rows(NamedTuple):
     """Devices that the rows are split over."""
     block: int
     """Number of rows in a block of a kernel; each device holds a multiple of it."""
-
-    def spmd(
-        self,
-        kernel: Callable[..., Any],
-        k: int,
-        in_specs: tuple[Any, ...],
-        out_specs: Any,
-        **static: Hashable,
-    ) -> Callable[..., Any]:
-        """Compiles a kernel for these rows and ``k`` centroids: :meth:`Devices.spmd`."""
-        n, d = self.x.shape
-        quick = is_small(n, d, k)
-        return self.devices.spmd(
-            kernel, in_specs, out_specs, quick=quick, block=self.block, **static
-        )
 
 
 def place(x: RowsLike, devices: Devices, at_least: int = 0, block: int | None = None) -> Rows:

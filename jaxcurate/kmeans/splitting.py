@@ -1,6 +1,6 @@
 """Splits of clusters, by many small k-means at once on stacks of clusters of similar size."""
 
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,13 +15,13 @@ from jaxcurate.kmeans.row_stream import stream_within
 from jaxcurate.kmeans.row_view import RowView
 from jaxcurate.kmeans.seeding.plus_plus import greedy_kmeans_plus_plus
 from jaxcurate.kmeans.streaming import iterate_chunks, seed_chunks
-from jaxcurate.runtime.devices import ONE_DEVICE, Devices
+from jaxcurate.runtime.devices import ONE_DEVICE, ROWS, SAME, Devices
 from jaxcurate.runtime.sharing import share
 
 _SMALLEST_WIDTH = 16
 _STACK_ROWS = 2**16
 _STACKS_A_TURN = 4
-"""Number of stacks that each of several processes splits before all exchange their results."""
+"""Least number of stacks that each of several processes splits before all exchange results."""
 
 
 class Splits(NamedTuple):
@@ -61,8 +61,10 @@ def split_clusters(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Splits each cluster by a k-means of its own rows.
 
-    Clusters of similar size are padded to the same power of two and fitted at once under vmap. A
-    cluster of at most ``n_splits`` rows becomes one cluster for each row.
+    Clusters of similar size are padded to the same power of two and fitted at once under vmap. Each
+    device fits stacks of its own, by the program that a single device runs, so that the bits of the
+    result do not depend on the number of devices. A cluster of at most ``n_splits`` rows becomes
+    one cluster for each row.
 
     Args:
         x: Normalized rows, float32 ``[n, d]``, read for a stack of clusters at a time.
@@ -70,9 +72,10 @@ def split_clusters(
         n_splits: Number of parts of a cluster.
         key: Random key of jax.
         max_iter: Largest number of Lloyd's iterations.
-        devices: Devices whose processes share the clusters; each process uses one device.
+        devices: Devices that share the clusters.
         unit: True for spherical k-means.
-        memory_limit: Bytes that a stack may take; a larger cluster is read in chunks.
+        memory_limit: Bytes that the stacks of a process may take; a larger cluster is read in
+            chunks. A process uses one device if it has no room for a stack on each.
         done: State to continue from, given to ``on_splits`` by a call with the same arguments.
         on_splits: Called with the state after each turn, whose arrays the next turn changes, and
             with the number of all stacks.
@@ -88,6 +91,15 @@ def split_clusters(
     n, d = x.shape
     room = np.inf if memory_limit is None else memory_limit // _bytes_a_row(d, n_splits)
     at_once = int(min(_STACK_ROWS, max(_SMALLEST_WIDTH, room)))
+    local = devices.local if room >= devices.local.count * at_once else ONE_DEVICE
+    fit = local.spmd(
+        _fit_stack,
+        (ROWS, ROWS, ROWS, SAME),
+        (ROWS, ROWS),
+        n_splits=n_splits,
+        max_iter=max_iter,
+        unit=unit,
+    )
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts
@@ -117,31 +129,43 @@ def split_clusters(
         """Returns the centroids of the parts, and the part of each row within its cluster."""
         all_centroids = [np.empty((0, n_splits, d), np.float32)]
         all_labels = [np.empty(0, np.int32)]
-        for stack in stacks:
-            rows, real = rows_of(stack)
-            if memory_limit is not None and stack.width > room:
-                cluster_key = jax.random.fold_in(key, stack.clusters[0])
-                part_centroids, part_labels = _fit_streamed(
-                    x.select(rows), n_splits, cluster_key, max_iter, memory_limit, unit
-                )
-                all_centroids.append(part_centroids[None])
-                all_labels.append(part_labels)
+        for group in _groups(stacks, local.count):
+            if memory_limit is not None and group[0].width > room:
+                for stack in group:
+                    cluster_key = jax.random.fold_in(key, stack.clusters[0])
+                    part_centroids, part_labels = _fit_streamed(
+                        x.select(rows_of(stack)[0]),
+                        n_splits,
+                        cluster_key,
+                        max_iter,
+                        memory_limit,
+                        unit,
+                    )
+                    all_centroids.append(part_centroids[None])
+                    all_labels.append(part_labels)
                 continue
-            weights = np.pad(real.astype(np.float32), ((0, stack.padding), (0, 0)))
-            xs = np.zeros((*weights.shape, d), np.float32)
+            size = len(group[0].clusters) + group[0].padding
+            # Devices for which there is no stack get an empty one.
+            real = np.zeros((local.count * size, group[0].width), bool)
+            clusters = np.zeros(len(real), np.int32)
+            places = [i * size + np.arange(len(it.clusters)) for i, it in enumerate(group)]
+            for stack, place in zip(group, places, strict=True):
+                real[place], clusters[place] = rows_of(stack)[1], stack.clusters
+            rows = np.concatenate([rows_of(stack)[0] for stack in group])
+            xs = np.zeros((*real.shape, d), np.float32)
             by = np.argsort(rows)  # so that a file is read from its beginning to its end
             xs.reshape(-1, d)[np.flatnonzero(real)[by]] = x[rows[by]]
-            ids = jnp.asarray(np.pad(stack.clusters, (0, stack.padding)))
-            part_centroids, part_labels = _fit_stack(
-                xs, weights, ids, key, n_splits=n_splits, max_iter=max_iter, unit=unit
-            )
-            all_centroids.append(np.asarray(part_centroids)[: len(real)])
-            all_labels.append(np.asarray(part_labels)[: len(real)][real])
+            stacked = (xs, real.astype(np.float32), clusters)
+            part_centroids, part_labels = fit(*(local.put_rows(it)[0] for it in stacked), key)
+            all_centroids.append(np.asarray(part_centroids)[np.concatenate(places)])
+            all_labels.append(np.asarray(part_labels)[real])
         return np.concatenate(all_centroids), np.concatenate(all_labels)
 
     stacks = list(_stacks(counts, n_splits, at_once))
     n_processes = len(devices.owners)
-    a_turn = n_processes * _STACKS_A_TURN if n_processes > 1 else 1
+    a_turn = local.count
+    if n_processes > 1:
+        a_turn = n_processes * max(_STACKS_A_TURN, local.count)
     for begin in range(0 if done is None else done.n_stacks, len(stacks), a_turn):
         turn = stacks[begin : begin + a_turn]
         part_centroids, part_labels = share(turn, split, devices)
@@ -182,6 +206,13 @@ def _stacks(counts: np.ndarray, n_splits: int, at_once: int) -> Iterator[_Stack]
             yield _Stack(clusters, width, min(size, len(alike)) - len(clusters))
 
 
+def _groups(stacks: Sequence[_Stack], n: int) -> Iterator[list[_Stack]]:
+    """Yields runs of at most ``n`` stacks of the same shape."""
+    for _, alike in itertools.groupby(stacks, lambda stack: stack.width):
+        while group := list(itertools.islice(alike, n)):
+            yield group
+
+
 def _fit_streamed(
     x: RowView, n_splits: int, key: jax.Array, max_iter: int, memory_limit: int, unit: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +224,6 @@ def _fit_streamed(
     return normalizer.inverse_transform(fitted.centroids), fitted.labels
 
 
-@functools.partial(jax.jit, static_argnames=("n_splits", "max_iter", "unit"))
 def _fit_stack(
     xs: jax.Array,
     weights: jax.Array,
@@ -203,8 +233,10 @@ def _fit_stack(
     n_splits: int,
     max_iter: int,
     unit: bool,
+    axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns centroids ``[b, n_splits, d]`` and labels ``[b, m]`` of clusters ``[b, m, d]``."""
+    del axis_name  # the devices have nothing to tell each other
     width = xs.shape[1]
 
     def fit(x: jax.Array, w: jax.Array, cluster: jax.Array) -> tuple[jax.Array, jax.Array]:

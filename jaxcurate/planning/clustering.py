@@ -206,12 +206,11 @@ def _assign(ask: Ask, fit: Fit, streamed: bool) -> Step:
 
 
 def _splits(ask: Ask, fit: Fit, n_splits: int) -> Step:
-    """Returns the step that splits each cluster, for which a process uses a single device."""
+    """Returns the step that splits each cluster."""
     n, k, d = fit
     own = Fit(max(1, n // k), n_splits, d)
     work = n_iterations(own, ask.settings.cluster.max_iter) + 1 + n_candidates(n_splits)
-    alone = min(ask.machine.n_chips, ask.machine.host.n_chips)
-    seconds = ask.products(2.0 * n * d * n_splits * work, 4.0 * n * d * work) * alone
+    seconds = ask.products(2.0 * n * d * n_splits * work, 4.0 * n * d * work)
     return Step("splits", seconds, "matrix products", read=4.0 * n * d)
 
 
@@ -293,8 +292,6 @@ def steps_of_clustering(ask: Ask) -> tuple[list[Step], list[str]]:
     steps.append(Step("write the tree", ask.moved(2 * written), "reading", written=written))
     if "cluster" in ask.compiles and ask.machine.topology is not None:
         steps = _with_compiled(ask, steps)
-    if any(level.n_splits > 1 for level in levels) and ask.machine.host.n_chips > 1:
-        notes.append("splits use a single chip of each host")
     return steps, notes
 
 

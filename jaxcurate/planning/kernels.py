@@ -1,11 +1,9 @@
 """Kernels of k-means and of the searches with the shapes of their arguments, by name."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxcurate.kmeans import predict, splitting, streaming
 from jaxcurate.kmeans.assignment.pruned import PRUNING_SPECS
@@ -118,13 +116,14 @@ def kernels(
             {},
         ),
         "splits": Kernel(
-            _splits, ((SAME, shape(64, 1024, d)), (SAME, shape(64, 1024)), (SAME, key)), SAME, {}
+            splitting._fit_stack,
+            (
+                (ROWS, shape(64 * shards, 1024, d)),
+                (ROWS, shape(64 * shards, 1024)),
+                (ROWS, shape(64 * shards, dtype="int32")),
+                (SAME, key),
+            ),
+            (ROWS, ROWS),
+            dict(n_splits=100, max_iter=50, unit=False),
         ),
     }
-
-
-def _splits(xs: jax.Array, weights: jax.Array, key: jax.Array, *, axis_name: str | None) -> Any:
-    """Runs the same splits on every device; in a fit each device runs its own."""
-    del axis_name
-    run = functools.partial(splitting._fit_stack, n_splits=100, max_iter=50, unit=False)
-    return run(xs, weights, jnp.arange(len(xs)), key)

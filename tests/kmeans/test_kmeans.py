@@ -10,6 +10,7 @@ from sklearn.metrics.pairwise import cosine_distances
 
 import jaxcurate as jc
 from jaxcurate.artifacts.tree import SurplusWarning
+from jaxcurate.kmeans import splitting
 from jaxcurate.kmeans.assignment.exact import nearest
 from jaxcurate.kmeans.fit import assign, seeded
 from jaxcurate.kmeans.kernels.cluster_sums import (
@@ -287,6 +288,30 @@ def test_splits_stay_inside_their_cluster():
         rows = whole.labels == cluster
         alone = SklearnKMeans(5, n_init=3, random_state=0).fit(inside[rows]).inertia_
         assert distances[rows].sum() < 1.15 * alone
+
+
+def test_splits_have_the_same_bits_on_more_devices(monkeypatch):
+    """Six stacks, of clusters of two sizes, are given to one device and to four."""
+    monkeypatch.setattr(splitting, "_STACK_ROWS", 128)
+    x = blobs(23 * 30, 3, 23)
+    labels = np.repeat(np.arange(23, dtype=np.int32), 30)
+    labels[:90] = 0
+    turns: dict[int, list[int]] = {1: [], 4: []}
+    one, four = (
+        split_clusters(
+            x,
+            labels,
+            4,
+            jax.random.key(0),
+            5,
+            Devices.first(n),
+            on_splits=lambda splits, n_stacks, n=n: turns[n].append(splits.n_stacks),
+        )
+        for n in (1, 4)
+    )
+    assert turns == {1: [1, 2, 3, 4, 5, 6], 4: [4, 6]}
+    for array, other in zip(one, four, strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_splitting_a_small_cluster_gives_its_rows():
