@@ -18,6 +18,7 @@ os.environ.setdefault(
 
 import jax
 import pytest
+from hypothesis import settings
 
 from jaxcurate.runtime import compiler_options
 from jaxcurate.runtime import devices as devices_module
@@ -29,6 +30,10 @@ use_compile_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# On a busy machine an example may take longer than the 200 ms that Hypothesis allows by default.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 LONGEST = [
     *("test_hierarchy.py", "test_notebook.py", "test_processes.py", "test_several_processes.py"),

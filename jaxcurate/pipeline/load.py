@@ -11,9 +11,11 @@ from etils import epath
 
 from jaxcurate.artifacts import files, folders
 from jaxcurate.artifacts.local import exists, parsed, read_text
+from jaxcurate.artifacts.pool_columns import column_names, read_columns
 from jaxcurate.artifacts.pool_files import PoolFiles
 from jaxcurate.checks import InputError
 from jaxcurate.dataclass_fields import to_dataclass
+from jaxcurate.pipeline.embedding import DIGEST, digest_of
 from jaxcurate.pipeline.run_config import NAME as CONFIG
 from jaxcurate.sources import Item, Recipe, Source, UnreadableItem, open_source
 
@@ -47,6 +49,8 @@ class CuratedItems:
     """Arguments of :func:`jaxcurate.sources.open_source`."""
     made_from: str | None = None
     """Fingerprint of the source of the pool, if it is known."""
+    digests: np.ndarray | None = field(default=None, repr=False)
+    """Object ``[m]``: hash of the content of each item when it was embedded, if it is known."""
     _opened: dict[Any, Any] = field(default_factory=dict, repr=False)
     """Source by the process that opened it, and whether its fingerprint was compared."""
 
@@ -59,7 +63,8 @@ class CuratedItems:
 
         Raises:
             IndexError: there is no such number.
-            InputError: the item cannot be read, or the source has another item in its place.
+            InputError: the item cannot be read, its content is not what was embedded, or the source
+                has another item in its place.
         """
         index = int(index)
         if not -len(self) <= index < len(self):
@@ -74,6 +79,10 @@ class CuratedItems:
             raise InputError(
                 f"{self.source.name} has item {item.id!r} in the place of {expected!r}: it "
                 "has changed since the pool was made from it"
+            )
+        if self.digests is not None and digest_of(item.content) != self.digests[index]:
+            raise InputError(
+                f"item {expected!r} of {self.source.name} was changed since it was embedded"
             )
         return item
 
@@ -153,6 +162,9 @@ def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
     place = np.searchsorted(manifest["row"].to_numpy(), rows)
     stored = PoolFiles(pool, pool_card)
     names = [column for column in manifest.column_names if column.startswith("cluster_l")]
+    digests = None
+    if DIGEST in column_names(pool):
+        digests = read_columns(pool, [DIGEST], manifest["row"].to_numpy())[DIGEST][place]
     return CuratedItems(
         rows,
         stored.ids[rows],
@@ -161,6 +173,7 @@ def load_subset(workdir: epath.PathLike, name: str = "curated") -> CuratedItems:
         stored.items[rows],
         settings,
         pool_card.get("made_from", {}).get("source"),
+        digests,
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,11 +112,21 @@ def test_the_same_pool_from_any_source_gives_the_same_subset(pictures, tmp_path)
 
 
 def test_a_loop_reads_the_items_of_a_subset(pictures, tmp_path):
-    run(f"folder:{pictures}", tmp_path)
-    items = jc.load_subset(tmp_path)
+    pictures, work = shutil.copytree(pictures, tmp_path / "pictures"), tmp_path / "work"
+    run(f"folder:{pictures}", work)
+    items = jc.load_subset(work)
     assert len(items) == 20
-    for item, id in zip(items, manifest(tmp_path)["id"], strict=True):
+    for item, id in zip(items, manifest(work)["id"], strict=True):
         assert item.id == id and item.content == (pictures / id).read_bytes()
+    # Size and time do not tell that this file is another one.
+    file = pictures / items.ids[1]
+    status, data = file.stat(), file.read_bytes()
+    file.write_bytes(data[:-1] + b"?")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    items = jc.load_subset(work)
+    assert items[0].id == items.ids[0]
+    with pytest.raises(jc.InputError, match=rf"'{items.ids[1]}' .* was changed since it was emb"):
+        items[1]
 
 
 def test_filters_drop_by_columns_and_likeness(pictures, tmp_path):
