@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcurate import Level
 from jaxcurate.config import Config, DedupConfig, EmbedConfig, MixConfig
+from jaxcurate.evaluation.runs import run_name
 
 BLOCK = 4
 """Number of seeds that share a tree."""
@@ -28,6 +30,8 @@ class Job(NamedTuple):
     """Cosine of near-duplicates for the arm `deduplicated`, or None for equal content."""
     keep: float
     """Fraction of the pool that is kept."""
+    work: Path = Path()
+    """Folder of the work directories of the part."""
 
 
 class Variant(NamedTuple):
@@ -130,8 +134,14 @@ def sizes(job: Job, first: int) -> list[Variant]:
     ]
 
 
-def levels(job: Job, first: int) -> list[Variant]:
-    """Returns the runs with other trees, other batches and a mixture."""
+def levels(job: Job, first: int, label: str = "") -> list[Variant]:
+    """Returns the runs with other trees, other batches and a mixture.
+
+    Args:
+        job: pool and size.
+        first: first seed.
+        label: beginning of the names of the variants.
+    """
     low, high = (level.n_clusters for level in job.settings.cluster.levels)
     middle = round((low * high) ** 0.5)
     shapes = {
@@ -147,7 +157,7 @@ def levels(job: Job, first: int) -> list[Variant]:
     variants = [
         _variant(
             job,
-            "main",
+            f"{label}main",
             {"curated": "2 levels, resampled", **_same("random", "stratified", "mixed")},
             first,
             evaluate__mix=mixture,
@@ -164,14 +174,23 @@ def levels(job: Job, first: int) -> list[Variant]:
             variants.append(
                 _variant(
                     job,
-                    arm.replace(", ", "-").replace(" ", "-"),
+                    label + arm.replace(", ", "-").replace(" ", "-"),
                     {"curated": arm},
                     first,
-                    measured_on="main",
+                    measured_on=f"{label}main",
                     cluster__levels=of_levels,
                 )
             )
     return variants
+
+
+def levels_at_sizes(job: Job, first: int) -> list[Variant]:
+    """Returns the runs of `levels` at other keep rates."""
+    return [
+        variant
+        for keep in SIZES
+        for variant in levels(job._replace(keep=keep), first, f"keep{round(100 * keep)}-")
+    ]
 
 
 def encoders(job: Job, first: int) -> list[Variant]:
@@ -189,6 +208,32 @@ def encoders(job: Job, first: int) -> list[Variant]:
         )
         for name in ENCODERS
     ]
+
+
+def rounds(job: Job, first: int) -> list[Variant]:
+    """Returns the runs with subsets curated by features that were trained on the pool itself.
+
+    The encoder of round 1 is that of the first seed of the arm `pool`, and that of round 2 the one
+    of the first seed that was trained on the subset of round 1.
+    """
+    settings = job.settings.evaluate.pretraining
+    if settings.objective.chosen.kind == "text":
+        return compared(job, first, "curated", "random")
+    # Encoders are kept of runs that are trained one by one.
+    one_by_one = dict(evaluate__parallel="batch")
+    arms = {"curated": f"curated by {job.settings.embed.encoder}"} | _same("random", "pool")
+    variants = [_variant(job, "round0", arms, first, **one_by_one)]
+    for number, arm in ((1, "pool"), (2, "curated")):
+        trained = job.work / variants[-1].name / "evaluation" / run_name((arm, first))
+        encoder = EmbedConfig(
+            "vit",
+            weights=str(trained / "encoder" / "last"),
+            resolution=settings.model.image_size,
+        )
+        arms = {"curated": f"curated by round {number}"}
+        name = f"round{number}"
+        variants.append(_variant(job, name, arms, first, embed=encoder, **one_by_one))
+    return variants
 
 
 def objectives(job: Job, first: int) -> list[Variant]:
@@ -225,7 +270,9 @@ PARTS: dict[str, Callable[[Job, int], list[Variant]]] = {
     "primary": primary,
     "sizes": sizes,
     "levels": levels,
+    "levels_at_sizes": levels_at_sizes,
     "encoders": encoders,
+    "rounds": rounds,
     "objectives": objectives,
     "steps": steps,
 }

@@ -7,7 +7,8 @@
 
 PROTOCOL.md says what is run. Lines go to ``scripts/evidence/results/POOL.jsonl``, where those of an
 earlier run of the same part are replaced; `tables.py` makes the tables. A run that was stopped
-continues where it was; ``--finished`` writes the lines of its finished runs and runs nothing.
+continues where it was; ``--finished`` writes the lines of its finished runs and runs nothing, and
+``--missing`` leaves out variants whose lines are whole, as after a move to another machine.
 ``--exploratory`` takes the items and seeds of development, ``--tier=large`` the budget for a GPU.
 """
 
@@ -33,6 +34,7 @@ from pools import KEEP_RATE, PLANS, Place, Plan
 from jaxcurate.artifacts.tree import ClusterTree
 from jaxcurate.checks import InputError
 from jaxcurate.config import Config
+from jaxcurate.evaluation.arms import UNTRAINED
 from jaxcurate.pipeline.run import Pipeline
 from jaxcurate.runtime.progress import Progress
 
@@ -61,6 +63,7 @@ def run_part(
     out: Path,
     progress: Progress,
     finished: bool = False,
+    missing: bool = False,
 ) -> None:
     """Runs all variants of a part, and writes the lines of each when it is done.
 
@@ -72,25 +75,61 @@ def run_part(
         out: file of the lines.
         progress: reporter.
         finished: run nothing, and write the lines of those runs that are finished.
+        missing: train no variant of which the file has all lines. Its tree is made anew where
+            another variant is measured on it.
     """
     base = plan.settings(place)
-    job = Job(base, plan.n_items(base), plan.near, KEEP_RATE)
+    job = Job(base, plan.n_items(base), plan.near, KEEP_RATE, work / about.part)
+    variants = PARTS[about.part](job, 0 if about.exploratory else FIRST_SEED)
+    whole = variants_of_whole_lines(out, about, variants) if missing else set()
+    needed = {of.measured_on for of in variants if of.name not in whole}
     trees: dict[str, ClusterTree] = {}
-    for variant in PARTS[about.part](job, 0 if about.exploratory else FIRST_SEED):
+    for variant in variants:
+        has_lines = variant.name in whole
+        if has_lines and variant.name not in needed:
+            continue
         progress.line(f"{about.pool}, {about.part}: {variant.name}")
         path = work / about.part / variant.name
         shared = work / f"pool-{_digest(variant.settings.embed)}"
         _copy_pool(shared / "pool", path / "pool")
         pipeline = Pipeline(variant.settings, path, progress)
         if not finished:
-            pipeline.run(stages_of(variant.settings))
+            stages = stages_of(variant.settings)
+            pipeline.run(stages[: stages.index("sample")] if has_lines else stages)
         elif not _can_be_told(pipeline):
             continue
         _copy_pool(path / "pool", shared / "pool")
         held_out = _probe_set(pipeline, shared / "probe.npz")
         trees[variant.name] = pipeline.context.tree()
+        if has_lines:
+            continue
         tree = trees[variant.measured_on]
         replace_lines(out, _lines_of(pipeline, variant, about, tree, held_out))
+
+
+def variants_of_whole_lines(out: Path, about: Labels, variants: Iterable[Variant]) -> set[str]:
+    """Returns the names of the variants of which a file has a line for every run.
+
+    Args:
+        out: file of the lines, which need not exist.
+        about: facts of the lines that are meant.
+        variants: the variants of the part.
+    """
+    meant = about.part, about.exploratory, about.tier
+    found = {
+        (line["variant"], line["arm"], line["seed"])
+        for line in (read_lines(out) if out.exists() else [])
+        if (line["part"], line["exploratory"], line["tier"]) == meant
+    }
+    return {
+        variant.name
+        for variant in variants
+        if all(
+            (variant.name, arm, variant.settings.seed + i) in found
+            for arm in (*variant.arms.values(), UNTRAINED)
+            for i in range(variant.settings.evaluate.n_seeds)
+        )
+    }
 
 
 def _can_be_told(pipeline: Pipeline) -> bool:
@@ -247,6 +286,9 @@ def _arguments(argv: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--finished", action="store_true", help="write what is finished, run nothing"
     )
+    parser.add_argument(
+        "--missing", action="store_true", help="leave out variants whose lines are whole"
+    )
     parser.add_argument("--data", type=Path, default=default_data, help="folder of scripts/fetch")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "runs" / "evidence")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -285,6 +327,7 @@ def main(argv: Iterable[str] | None = None) -> int:
             out=given.out / f"{given.pool}.jsonl",
             progress=Progress(),
             finished=given.finished,
+            missing=given.missing,
         )
     except InputError as error:
         print(f"run.py: error: {error}", file=sys.stderr)

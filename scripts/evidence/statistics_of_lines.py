@@ -141,13 +141,13 @@ def gains(lines: Iterable[Line], measures: Mapping[str, str]) -> list[Gain]:
             groups.setdefault(key, []).append(line)
     found = []
     for (pool, seed, *others), of_group in groups.items():
-        randoms = [line for line in of_group if _is_random(line)]
+        randoms = [line for line in of_group if is_random(line["arm"])]
         if len(randoms) != 1:
             continue
         [random] = randoms
         measure = measures[pool]
         for line in of_group:
-            if not _is_random(line):
+            if not is_random(line["arm"]):
                 found.append(
                     Gain(
                         pool,
@@ -160,8 +160,14 @@ def gains(lines: Iterable[Line], measures: Mapping[str, str]) -> list[Gain]:
     return found
 
 
-def _is_random(line: Line) -> bool:
-    return line["arm"].split(",")[0] == "random"
+def is_random(arm: str) -> bool:
+    """Returns whether an arm is the random one, of whatever objective.
+
+    Examples:
+        >>> is_random("random, dino"), is_random("curated by pixels")
+        (True, False)
+    """
+    return arm.split(",")[0] == "random"
 
 
 def _less(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from statistics_of_lines import (
     correlation,
     difference,
     gains,
+    is_random,
     primary_comparisons,
 )
 
@@ -43,6 +44,21 @@ _PAIRS = (
     *(("curated", against) for against in (*AGAINST, "pool")),
     *(("deduplicated", "random"), ("flat", "random"), ("pool", "random")),
 )
+_UNCORRECTED = (
+    "Without correction: bold intervals do not hold zero, and of twenty such intervals one does so "
+    "by chance."
+)
+_OTHERS = {
+    "sizes": ("Keep rates", "curated"),
+    "levels": ("Levels, batches and mixtures", "2 levels, resampled"),
+    "levels_at_sizes": ("Levels at other keep rates", "2 levels, resampled"),
+    "encoders": ("Encoders that curate", "curated by pca"),
+    "rounds": ("Encoders trained on the pool itself", "curated by pca"),
+    "objectives": ("Objectives", ""),
+    "steps": ("Numbers of steps", "curated"),
+}
+"""Heading of each part but the first, and the arm that the others are taken from besides `random`;
+empty for none."""
 _ARMS = ("curated", "random", "deduplicated", "flat", "pool", "untrained")
 
 
@@ -141,43 +157,54 @@ def _secondary(lines: Sequence[Line]) -> str:
             if any(cells):
                 rows.append([_name(pool, tier, exploratory), less(arm, against), *cells])
     header = ["pool", "comparison", "k-NN", "k-NN, tail", "ridge", "ridge, tail"]
-    return (
-        "### Secondary measures\n\nWithout correction: bold intervals do not hold zero, and of "
-        "twenty such intervals one does so by chance.\n\n" + table(header, rows)
-    )
+    return f"### Secondary measures\n\n{_UNCORRECTED}\n\n{table(header, rows)}"
 
 
 def _other_parts(lines: Sequence[Line]) -> str:
-    rows = []
-    fields = ("part", "pool", "tier", "exploratory", "keep", "steps", "objective", "encoder")
+    found = []
+    for part, (heading, reference) in _OTHERS.items():
+        rows = []
+        for pool, of_pool in _grouped(lines, part).items():
+            rows += _rows_of_part(of_pool, reference, _name(*pool), PRIMARY[pool[0]])
+        if rows:
+            header = ["pool", "kept", "steps", "objective", "arm", "k-NN", f"arm {MINUS} random"]
+            header += [f"{reference} {MINUS} arm", "seeds"]
+            if not reference:
+                del header[-2]
+            found.append(f"### {heading}\n\n{_UNCORRECTED}\n\n{table(header, rows)}")
+    return "\n\n".join(found)
+
+
+def _rows_of_part(
+    lines: Iterable[Line], reference: str, name: str, measure: str
+) -> list[list[str]]:
+    """Returns a row for every arm at every size, number of steps and objective.
+
+    Arms are compared with the random one whatever encoder drew them: a random draw needs none.
+    """
     groups: dict[tuple, list[Line]] = {}
     for line in lines:
-        if line["part"] != "primary" and line["pool"] in PRIMARY:
-            groups.setdefault(tuple(line[field] for field in fields), []).append(line)
-    for (part, pool, tier, exploratory, keep, steps, objective, encoder), of in groups.items():
-        arms = by_arm(of)
-        randoms = [arm for arm in arms if arm.split(",")[0] == "random"]
+        key = tuple(line[field] for field in ("keep", "steps", "objective"))
+        groups.setdefault(key, []).append(line)
+    rows = []
+    for (keep, steps, objective), of_group in sorted(groups.items()):
+        arms = by_arm(of_group)
+        random = next((arms[arm] for arm in arms if is_random(arm)), {})
         for arm in sorted(arms, key=_order):
-            if not randoms or arm in (*randoms, "untrained"):
-                continue
-            pair = difference(arms[arm], arms[randoms[0]], PRIMARY[pool])
-            if pair:
-                rows.append(
-                    [
-                        part,
-                        _name(pool, tier, exploratory),
-                        f"{100 * keep:g} %",
-                        f"{steps:,}",
-                        f"{objective}, {encoder}",
-                        less(arm, randoms[0]),
-                        signed(pair[0]),
-                        str(len(pair[1])),
-                    ]
-                )
-    if not rows:
-        return ""
-    header = ["part", "pool", "kept", "steps", "objective, encoder", "arms", "k-NN", "seeds"]
-    return "### Other parts\n\nSecondary, without correction.\n\n" + table(header, rows)
+            seeds = arms[arm]
+            values = [line["probes"].get(measure) for line in seeds.values()]
+            pairs = [difference(seeds, random, measure)]
+            if reference:
+                pairs.append(difference(arms.get(reference, {}), seeds, measure))
+            itself = (seeds is random, arm == reference)
+            cells = [
+                signed(pair[0]) if pair and not same else ""
+                for pair, same in zip(pairs, itself, strict=False)
+            ]
+            kept = f"{100 * keep:g} %"
+            row = [name, kept, f"{steps:,}", objective, arm, _mean(values), *cells]
+            rows.append([*row, str(len(seeds))])
+    return rows
 
 
 def _predictors(lines: Sequence[Line]) -> str:

@@ -143,6 +143,27 @@ def test_finished_runs_of_an_unfinished_evaluation_are_written(done):
     assert lines_by_key(file) == before
 
 
+def test_variants_whose_lines_are_whole_are_not_trained_again(done):
+    path, file, again = done
+    before = file.read_text().splitlines()
+    apart = [text for text in before if json.loads(text)["arm"] == "deduplicated"]
+    work = path / "work"
+    hidden = work.rename(path / "hidden")  # as on another machine
+    try:
+        file.write_text("".join(f"{text}\n" for text in before if text not in apart))
+        again(missing=True)
+        main = work / "primary" / "main-200"
+        assert (main / "tree").exists() and not (main / "evaluation").exists()
+    finally:
+        shutil.rmtree(work)
+        hidden.rename(work)
+    made = lines_by_key(file)
+    for text in before:
+        line = json.loads(text)
+        of = made[line["variant"], line["arm"], line["seed"]]
+        assert of | {"seconds": 0} == line | {"seconds": 0}
+
+
 def test_measures_before_training_are_those_of_brute_force(done, settings):
     path, file, _ = done
     lines = lines_by_key(file)
@@ -180,6 +201,30 @@ def test_lines_replace_those_of_the_same_variant_alone(tmp_path):
     found = run.read_lines(file)
     assert found == [line | {"probes": {"knn": 0.5}}, other, explored]
     assert [path.name for path in file.parent.iterdir()] == ["tiny.jsonl"]
+
+
+@pytest.mark.slow
+def test_rounds_curate_by_what_was_trained_before(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "BLOCK", 1)
+    monkeypatch.setattr(run, "KEEP_RATE", 0.5)
+    plan = pools.Plan(lambda place: settings, lambda its: 60)
+    place = pools.Place(tmp_path, tmp_path / "inputs")
+    about = ABOUT._replace(part="rounds")
+    job = {"work": tmp_path / "work", "out": tmp_path / "tiny.jsonl"}
+    run.run_part(plan, about, place, **job, progress=Progress(quiet=True))
+    lines = lines_by_key(job["out"])
+    arms = {variant: [key[1] for key in lines if key[0] == variant] for variant, *_ in lines}
+    assert arms == {
+        "round0-200": ["curated by pixels", "pool", "random", "untrained"],
+        "round1-200": ["curated by round 1", "untrained"],
+        "round2-200": ["curated by round 2", "untrained"],
+    }
+    x = [
+        np.load(tmp_path / "work" / "rounds" / f"round{i}-200" / "pool" / "embeddings.npy")
+        for i in range(3)
+    ]
+    assert x[0].shape[1] == 192 and x[1].shape == x[2].shape == (60, 8)
+    assert not np.allclose(x[1], x[2])
 
 
 @pytest.mark.parametrize("part", parts.PARTS)

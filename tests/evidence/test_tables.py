@@ -149,6 +149,25 @@ def test_gains_are_paired_with_the_random_run_of_the_same_setting():
     np.testing.assert_allclose(runs[0].before["held_out_distance"], -math.log(2))
 
 
+def test_subsets_of_other_encoders_are_compared_with_the_one_random_draw():
+    about = {"part": "encoders", "variant": "x"}
+    lines = [
+        line(arm, seed, knn, encoder=encoder, **about)
+        for seed, wobble in ((200, 0.0), (201, 0.002))
+        for arm, knn, encoder in (
+            ("random", 0.3 - wobble, "pca"),
+            ("curated by pca", 0.4, "pca"),
+            ("curated by pixels", 0.35, "pixels"),
+        )
+    ]
+    made = tables.section(lines)
+    cells = [row.split(" | ") for row in made.splitlines() if "| curated by pixels" in row]
+    [[*_, mean, less_random, pca_less, seeds]] = cells
+    assert mean == "0.350" and seeds == "2 |"
+    assert less_random.startswith("**+0.051** (")
+    assert pca_less.startswith("**+0.050** (")
+
+
 def test_a_section_has_every_table(tmp_path):
     before = {"domain_entropy": 0.9, "held_out_distance": 3.0, "near_duplicates": 0.0}
     lines = compared({"random": 0.1, "deduplicated": 0.0, "flat": 0.0, "pool": 0.0}, before=before)
@@ -171,7 +190,8 @@ def test_a_section_has_every_table(tmp_path):
     assert "earlier tables" not in made
     mean = 0.1 + 0.01 * np.mean(np.sin(np.arange(200, 208)))
     assert f"| weblike | {tables.less('curated', 'random')} | **{mean:+.3f}** (" in made
-    assert "| sizes | weblike | 10 % | 300 | simclr, pca |" in made
+    assert "### Keep rates" in made
+    assert "| weblike | 10 % | 300 | simclr | curated | 0.502 | **+0.102** (" in made
     assert (
         f"| weblike | curated | 630 | {mean + 0.4:.3f} |  | {mean / 2 + 0.2:.3f} | 0.900 |" in made
     )
