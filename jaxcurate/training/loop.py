@@ -116,7 +116,8 @@ def make_step(
             batch, loss_key = views(constants, arrays, ids, key), jax.random.fold_in(key, LOSS_KEY)
 
             def loss(params: Any) -> tuple[jax.Array, Outcome]:
-                outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
+                with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                    outcome = objective.loss(model, Variables(params, extra), batch, loss_key, done)
                 return outcome.loss, outcome
 
             (_, outcome), gradient = jax.value_and_grad(loss, has_aux=True)(params)

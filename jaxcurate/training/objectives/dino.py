@@ -13,6 +13,7 @@ from jaxcurate.training.objectives.base import Batch, Outcome, Variables
 from jaxcurate.training.objectives.self_distillation import (
     Head,
     SelfDistillation,
+    by_crop,
     cross_entropy,
     different_crops,
     encoder_of_crops,
@@ -88,22 +89,19 @@ class DINO(SelfDistillation):
     ) -> Outcome:
         """Returns the cross entropy of the student's predictions, and the center of the batch."""
         teacher = self.merged(model, jax.lax.stop_gradient(variables.extra.teacher))
-        seen = teacher(batch.views[:1])
+        seen = teacher(batch.views[:1], 2)
         targets = self._targets(seen, variables.extra.center, done)
         student = self.merged(model, variables.params)
-        scores = student(batch.views, key, done < self.frozen) / self.student_temperature
-
-        n = self.n_prototypes
-        of_crops, predictions = targets.reshape(2, -1, n), scores.reshape(2 + self.n_local, -1, n)
-        pairs = different_crops(len(of_crops), len(predictions))
-        loss = cross_entropy(of_crops, predictions, pairs)
-        return Outcome(loss, prototypes_used(targets), aux=jnp.mean(seen, axis=0))
+        n_crops = 2 + self.n_local
+        scores = student(batch.views, n_crops, key, done < self.frozen) / self.student_temperature
+        loss = cross_entropy(targets, scores, different_crops(2, n_crops))
+        return Outcome(loss, prototypes_used(targets), aux=jnp.mean(seen, axis=(0, 1)))
 
     def _targets(self, seen: jax.Array, center: jax.Array, done: jax.Array) -> jax.Array:
-        """Returns probabilities of the prototypes, float32 ``[2 * b, n_prototypes]``."""
+        """Returns probabilities of the prototypes, float32 ``[2, b, n_prototypes]``."""
         if self.balance == "sinkhorn":
             return sinkhorn_knopp(seen / self.temperature(done), self.n_iterations)
-        return jax.nn.softmax((seen - center[None]) / self.temperature(done), axis=1)
+        return jax.nn.softmax((seen - center[None, None]) / self.temperature(done), axis=-1)
 
     def after_step(self, model: ViTConfig, variables: Variables, aux: Any, done: jax.Array) -> Any:
         """Returns the moving averages of the student's weights and of the teacher's center."""
@@ -128,16 +126,18 @@ class Prototyped(nnx.Module):
     def __call__(
         self,
         views: tuple[jax.Array, ...],
+        n_crops: int,
         key: jax.Array | None = None,
         is_frozen: jax.Array | bool = False,
     ) -> jax.Array:
-        """Maps groups of crops to float32 cosine similarities ``[n_crops, n_prototypes]``.
+        """Maps groups of crops to float32 cosine similarities ``[n_crops, b, n_prototypes]``.
 
         Args:
-            views: normalized images, ``[n, s, s, 3]`` for each group.
+            views: normalized images, ``[n * b, s, s, 3]`` for each group of ``n`` crops.
+            n_crops: number of crops of a picture in all groups.
             key: PRNG key for skipped halves of blocks; None skips nothing.
             is_frozen: True to give the prototypes no gradient.
         """
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(views))]
         features = [self.encoder(x, key=k) for x, k in zip(views, keys, strict=True)]
-        return self.head(jnp.concatenate(features), is_frozen)
+        return self.head(by_crop(features, n_crops), is_frozen)

@@ -16,6 +16,7 @@ from jaxcurate.training.objectives.block_masks import BlockMasks, block_masks
 from jaxcurate.training.objectives.self_distillation import (
     Head,
     SelfDistillation,
+    by_crop,
     cross_entropy,
     different_crops,
     encoder_of_crops,
@@ -102,7 +103,8 @@ class DINOv2(SelfDistillation):
         teacher = self.merged(model, jax.lax.stop_gradient(variables.extra.teacher))
         seen, seen_patches = teacher.features(batch.views[0])
         sharpness = 1 / self.temperature(done)
-        targets = sinkhorn_knopp(teacher.head(seen) * sharpness, self.n_iterations)
+        seen_crops = by_crop([seen], 2)
+        targets = sinkhorn_knopp(teacher.head(seen_crops) * sharpness, self.n_iterations)
         patch_targets = sinkhorn_knopp(
             teacher.score_patches(masks, seen_patches[:b]) * sharpness,
             self.n_iterations,
@@ -113,12 +115,11 @@ class DINOv2(SelfDistillation):
         keys = jax.random.split(key)
         features, patches = student.features(batch.views[0], mask, keys[0])
         views = [features] + [student.features(x, None, keys[1])[0] for x in batch.views[1:]]
-        scores = student.head(jnp.concatenate(views), is_frozen) / self.student_temperature
+        crops = by_crop(views, 2 + self.n_local)
+        scores = student.head(crops, is_frozen) / self.student_temperature
         patch_scores = student.score_patches(masks, patches[:b], is_frozen)
 
-        n = self.n_prototypes
-        of_crops, predictions = targets.reshape(2, b, n), scores.reshape(2 + self.n_local, b, n)
-        image = cross_entropy(of_crops, predictions, different_crops(2, 2 + self.n_local))
+        image = cross_entropy(targets, scores, different_crops(2, 2 + self.n_local))
         patch = patch_cross_entropy(
             patch_targets, patch_scores / self.student_temperature, masks.is_masked
         )

@@ -12,6 +12,7 @@ from jaxcurate.models.vit import ViT
 from jaxcurate.models.vit_blocks import exact_gelu, exactness, linear
 from jaxcurate.models.vit_config import Precision, ViTConfig, as_architecture
 from jaxcurate.training.objectives.base import Crop, Objective, Params, Variables
+from jaxcurate.training.sharding import split_pictures
 
 LOCAL_TO_GLOBAL = 3 / 7
 """Side of a local crop by that of a global one: 96 of 224 pixels in DINO, 98 of 224 in DINOv2."""
@@ -141,10 +142,10 @@ class Head(nnx.Module):
         self.precision: Precision = precision
 
     def __call__(self, features: jax.Array, is_frozen: jax.Array | bool = False) -> jax.Array:
-        """Maps features ``[n, n_features]`` to float32 cosine similarities ``[n, n_prototypes]``.
+        """Maps features to float32 cosine similarities ``[..., n_prototypes]``.
 
         Args:
-            features: float32 features.
+            features: float32 ``[..., n_features]``.
             is_frozen: True to give the prototypes no gradient.
         """
         z = exact_gelu(self.hidden_2(exact_gelu(self.hidden_1(features))))
@@ -158,6 +159,15 @@ class Head(nnx.Module):
             precision=exactness(self.precision),
             preferred_element_type=jnp.float32,
         )
+
+
+def by_crop(features: list[jax.Array], n_crops: int) -> jax.Array:
+    """Joins features of groups of crops, ``[n * b, d]`` each, to ``[n_crops, b, d]``.
+
+    Each device has those of its own pictures, before the head makes many more numbers of them.
+    """
+    joined = jnp.concatenate(features)
+    return split_pictures(joined.reshape(n_crops, -1, joined.shape[-1]))
 
 
 def unit(x: jax.Array, axis: int) -> jax.Array:
@@ -207,12 +217,12 @@ def sinkhorn_knopp(
     overflows, and no matrix is stored between iterations.
 
     Args:
-        scores: float32 ``[n, n_prototypes]``: similarities divided by a temperature.
+        scores: float32 ``[..., n_prototypes]``: similarities divided by a temperature.
         n_iterations: number of times that prototypes and rows are scaled; 0 for a plain softmax.
-        is_row: bool ``[n]``, False for rows that are padding. Their results mean nothing.
+        is_row: bool ``[...]``, False for rows that are padding. Their results mean nothing.
 
     Returns:
-        float32 ``[n, n_prototypes]``; each row sums to 1.
+        float32 ``[..., n_prototypes]``; each row sums to 1.
 
     References:
         Cuturi: Sinkhorn distances (2013), https://arxiv.org/abs/1306.0895.
@@ -226,12 +236,14 @@ def sinkhorn_knopp(
          [27. 73.]]
     """
     scores = scores.astype(jnp.float32)
-    of_rows, of_prototypes = jnp.zeros(scores.shape[0]), jnp.zeros(scores.shape[1])
-    where = None if is_row is None else is_row[:, None]
+    rows = tuple(range(scores.ndim - 1))
+    of_rows, of_prototypes = jnp.zeros((*scores.shape[:-1], 1)), jnp.zeros((1,) * scores.ndim)
+    where = None if is_row is None else is_row[..., None]
     for _ in range(n_iterations):
-        of_prototypes = -jax.nn.logsumexp(scores + of_rows[:, None], axis=0, where=where)
-        of_rows = -jax.nn.logsumexp(scores + of_prototypes[None], axis=1)
-    return jax.nn.softmax(scores + of_prototypes[None], axis=1)
+        exponents = scores + of_rows
+        of_prototypes = -jax.nn.logsumexp(exponents, axis=rows, where=where, keepdims=True)
+        of_rows = -jax.nn.logsumexp(scores + of_prototypes, axis=-1, keepdims=True)
+    return jax.nn.softmax(scores + of_prototypes, axis=-1)
 
 
 def cosine_momentum(momentum: float, done: jax.Array) -> jax.Array:
@@ -265,14 +277,14 @@ def prototypes_used(targets: jax.Array) -> dict[str, jax.Array]:
     target (``prototypes_each``). Equal numbers mean that all pictures have the same target.
 
     Args:
-        targets: probabilities of the prototypes, float32 ``[n, n_prototypes]``.
+        targets: probabilities of the prototypes, float32 ``[..., n_prototypes]``.
 
     Examples:
         >>> {name: round(n.item(), 2) for name, n in prototypes_used(jnp.eye(8)).items()}
         {'prototypes': 8.0, 'prototypes_each': 1.0}
     """
-    mean = jnp.mean(targets, axis=0)
-    each = jnp.mean(jnp.sum(jax.scipy.special.entr(targets), axis=1))
+    mean = jnp.mean(targets, axis=tuple(range(targets.ndim - 1)))
+    each = jnp.mean(jnp.sum(jax.scipy.special.entr(targets), axis=-1))
     return {
         "prototypes": jnp.exp(jnp.sum(jax.scipy.special.entr(mean))),
         "prototypes_each": jnp.exp(each),

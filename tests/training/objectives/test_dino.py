@@ -64,7 +64,7 @@ def test_the_loss_is_the_cross_entropy_of_different_crops(balance):
 
     @jax.jit
     def scores(params, views):
-        return objective.merged(TINY, params)(views)
+        return objective.merged(TINY, params)(views, 1)[0]
 
     seen = np.asarray(scores(variables.extra.teacher, batch.views[:1]), np.float64)
     predictions = np.asarray(scores(variables.params, batch.views)).reshape(4, 6, -1)
@@ -196,7 +196,7 @@ def test_a_teacher_without_balance_collapses(objective, collapses):
         start = variables, optimizer.init(variables.params)
         (variables, _), metrics = jax.lax.scan(step, start, jnp.arange(n_steps))
         teacher = objective.merged(TINY, variables.extra.teacher)
-        scores = teacher((augment.scale(images),))
+        scores = teacher((augment.scale(images),), 1)[0]
         return scores, jax.tree.map(lambda x: x[-1], metrics)
 
     scores, metrics = train(jax.random.key(1))

@@ -1,6 +1,8 @@
 """Crops, heads, targets, schedules and masks that DINO and DINOv2 have in common."""
 
 import dataclasses
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,9 @@ from distillation import pairs_entropy, sinkhorn, softmax
 from flax import nnx
 
 from jaxcurate.models import ViTConfig
-from jaxcurate.training.objectives import DINO, DINOv2
+from jaxcurate.planning.training_step import lowered_step
+from jaxcurate.training import PretrainConfig
+from jaxcurate.training.objectives import DINO, DINOv2, ObjectiveConfig
 from jaxcurate.training.objectives.block_masks import block_masks
 from jaxcurate.training.objectives.self_distillation import (
     Head,
@@ -21,6 +25,7 @@ from jaxcurate.training.objectives.self_distillation import (
     prototypes_used,
     sinkhorn_knopp,
 )
+from jaxcurate.training.sharding import mesh_of
 
 SMALL = DINO(n_hidden=12, bottleneck=6, n_prototypes=10)
 MODEL = ViTConfig(image_size=8, patch_size=4, width=16, depth=1, n_heads=2, mlp_ratio=2)
@@ -185,3 +190,22 @@ def test_masks_are_blocks_everywhere_in_the_picture():
     assert 0.02 < of_places.min() < of_places.max() < 0.65
     for half in (of_places[:7], of_places[7:], of_places[:, :7], of_places[:, 7:]):
         assert abs(half.mean() - share) < 0.03
+
+
+@pytest.mark.parametrize("name", ["dino", "dinov2"])
+def test_devices_keep_the_scores_of_their_pictures(name, devices):
+    """Scores are the largest arrays, by far: a device never asks for those of others."""
+    few = {"n_local": 4, "n_prototypes": 4096, "n_hidden": 32, "bottleneck": 16}
+    chosen = dataclasses.replace(getattr(ObjectiveConfig(name), name), **few)
+    settings = PretrainConfig(
+        model=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, n_heads=2),
+        objective=ObjectiveConfig(name, **{name: chosen}),
+        n_steps=10,
+        batch_size=64,
+    )
+    program = lowered_step(settings, mesh_of(devices)).compile().as_text()
+    gathered = [
+        math.prod(map(int, shape.split(",")))
+        for shape in re.findall(r"\[([0-9,]+)\][^ ]* all-gather", program)
+    ]
+    assert gathered and max(gathered) < 64 * 4096 / 16
