@@ -96,7 +96,7 @@ class Recorded:
 
 @small_pieces
 def parts(x, devices):
-    """Which rows a process reads for the frame, for its devices and for a fit, and what it got."""
+    """Returns the rows that a process reads for frame, devices and a fit, and what it got."""
     for_frame, placed, fitted = Recorded(x), Recorded(x), Recorded(x)
     there = normalize.fit_normalizer(for_frame, devices=devices)
     rows, weights = devices.put_rows(placed, 16, at_least=len(x) + 100)

@@ -57,9 +57,9 @@ def compile_in_blocks(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 def freed_memory_kept(n_bytes: int) -> Iterator[None]:
     """Keeps blocks of less than 64 MB that are freed while the body runs, for those who ask next.
 
-    Each thread that computes comes to keep as much as a call needs. It is given back at the end,
-    but for the end of a thread's heap, at most 64 MB, which glibc trims when the thread next frees
-    memory. Nothing is kept without glibc, or if it could be more than a quarter of the free memory.
+    Each thread that computes comes to keep as much as a call needs. Most of it is given back at the
+    end; tens of megabytes of a thread were seen to stay. Nothing is kept without glibc, or if it
+    could be more than a quarter of the free memory.
 
     Args:
         n_bytes: working memory of a call on one device.

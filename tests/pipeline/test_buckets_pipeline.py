@@ -137,7 +137,7 @@ def test_what_a_bucket_cannot_do_is_refused_before_anything_is_written(store):
 
 
 def test_what_a_process_elsewhere_left_goes_with_the_next_run(store, monkeypatch):
-    """Of a run over two machines, process 1 is killed while it writes a part."""
+    """Process 1 of a run over two machines is killed while it writes a part."""
     settings, work = settings_of(f"folder:{store}/p4"), store / "run4"
     parts = Parts(work / "pool.parts", {}, "a run", 1, 2)
     with pytest.MonkeyPatch.context() as dying, followed(work, "lock of the dead run"):
