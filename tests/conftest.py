@@ -1,20 +1,15 @@
 """Strict settings for every test: four CPU devices, no silent rank promotion."""
 
 import os
-from importlib import metadata
+
+import xla_flags
 
 # Before jax is imported anywhere. What is compiled is shared by all processes of the tests.
 os.environ["JAXCURATE_COMPILE_CACHE"] = os.path.abspath(f"{__file__}/../../.pytest_cache/compiled")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most of the time of the tests is compilation. With less effort, small k-means compile in 0.6 of
-# the time with the same bits (scripts/bench/compilation.py). scripts/test --slow compiles as users
-# do. Releases after 0.10 know the first flag no more, and XLA ends a process that has such a flag.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_use_fusion_emitters=false " * metadata.version("jaxlib").startswith("0.10.")
-    + "--xla_backend_optimization_level=1",
-)
+# scripts/test --slow compiles as users do.
+os.environ.setdefault("XLA_FLAGS", xla_flags.with_effort(1))
 
 import jax
 import pytest

@@ -88,7 +88,7 @@ def seeded(
     if isinstance(rows, RowStream):
         n, take, chunks = len(rows.x), rows.take, lambda: rows
     else:
-        n, take = rows.n, lambda chosen: fetch(rows.x[chosen])
+        n, take = rows.n, lambda chosen: fetch(_taken(rows.x, chosen))
         chunks = lambda: [(slice(0, n), rows)]
     if init == "k-means++":
         if isinstance(rows, RowStream):
@@ -100,6 +100,11 @@ def seeded(
         return take(np.asarray(jax.random.choice(key, n, (n_clusters,), replace=False)))
     known = ", ".join(map(repr, get_args(InitName)))
     raise InputError(f"init={init!r}; known: {known}, or an array [k, d]")
+
+
+@jax.jit
+def _taken(x: jax.Array, chosen: np.ndarray) -> jax.Array:
+    return x[chosen]  # one program, of which each operation would be one otherwise
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:

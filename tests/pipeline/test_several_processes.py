@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xla_flags
 from PIL import Image
 
 import jaxcurate as jc
@@ -84,7 +85,7 @@ def started(folder, n, n_devices, arguments, own=None, compiled=False):
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "" if compiled else "--xla_backend_optimization_level=0",  # compiles faster
+        "XLA_FLAGS": "" if compiled else xla_flags.with_effort(0),
     }
     running = []
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import process_worker
 import pytest
+import xla_flags
 
 import jaxcurate
 from jaxcurate.runtime import devices
@@ -44,7 +45,7 @@ def started(directory, what, n, n_devices=1, missing=(), own=None, **options):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "PYTHONPATH": root,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in half the time
+        "XLA_FLAGS": xla_flags.with_effort(0),
     }
     running = []
     try:

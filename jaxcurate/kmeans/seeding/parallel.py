@@ -43,13 +43,19 @@ def kmeans_parallel(
     References:
         Bahmani et al., Scalable k-means++, 2012. https://arxiv.org/abs/1203.6402
     """
+
+    def padded(chosen: np.ndarray) -> np.ndarray:
+        # The last row is repeated up to a multiple of the usual number, for fewer compilations.
+        n_missing = padded_size(len(chosen), 2 * n_clusters) - len(chosen)
+        return np.pad(chosen, (0, n_missing), mode="edge")
+
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     chosen = np.sort(rng.choice(n, 1))
     closest, owner = np.full(n, np.inf, np.float32), np.zeros(n, np.int64)
     new = chosen
     for round_ in range(N_ROUNDS + 1):
         first = len(chosen) - len(new)
-        labels, distances = _assign(chunks, take(new), 2 * n_clusters, n, devices)
+        labels, distances = _assign(chunks, take(padded(new)), n, devices)
         owner = np.where(distances < closest, first + labels, owner)
         closest = np.minimum(closest, distances)
         potential = float(closest.sum(dtype=np.float64))
@@ -63,7 +69,7 @@ def kmeans_parallel(
     if len(chosen) <= n_clusters:  # too few distinct rows: fill up with any others
         others = np.setdiff1d(np.arange(n), chosen)
         return take(np.concatenate([chosen, rng.permutation(others)])[:n_clusters])
-    rows = place(take(chosen), devices)
+    rows = place(take(padded(chosen))[: len(chosen)], devices)
     weights = np.zeros(rows.x.shape[0], np.float32)
     weights[: len(chosen)] = np.bincount(owner, minlength=len(chosen))
     kernel = rows.spmd(
@@ -75,18 +81,15 @@ def kmeans_parallel(
 def _assign(
     chunks: Callable[[], Iterable[tuple[slice, Rows]]],
     candidates: np.ndarray,
-    usual: int,
     n: int,
     devices: Devices,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest candidate of each row, and the squared distance to it."""
-    # The last candidate is repeated up to a multiple of the usual number, for fewer compilations.
-    padding = padded_size(len(candidates), usual) - len(candidates)
-    padded = jnp.asarray(np.pad(candidates, ((0, padding), (0, 0)), mode="edge"))
+    on_device = jnp.asarray(candidates)
     labels, distances = np.empty(n, np.int32), np.empty(n, np.float32)
     for span, rows in chunks():
         kernel = devices.spmd(assigned, (ROWS, SAME), (ROWS, ROWS), block=rows.block)
-        nearest, squared = kernel(rows.x, padded)
+        nearest, squared = kernel(rows.x, on_device)
         labels[span] = fetch(nearest)[: rows.n]
         distances[span] = fetch(squared)[: rows.n]
     return labels, distances
