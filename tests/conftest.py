@@ -9,18 +9,20 @@ os.environ["JAXCURATE_COMPILE_CACHE"] = os.path.abspath(f"{__file__}/../../.pyte
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # scripts/test --slow compiles as users do.
-os.environ.setdefault("XLA_FLAGS", xla_flags.with_effort(1))
+os.environ.setdefault("XLA_FLAGS", xla_flags.QUICK)
 
 import jax
 import pytest
 from hypothesis import settings
 
 from jaxcurate.runtime import compiler_options
-from jaxcurate.runtime import devices as devices_module
 from jaxcurate.runtime.compile_cache import use_compile_cache
 from jaxcurate.runtime.devices import Devices
 
 use_compile_cache()
+if os.environ["XLA_FLAGS"]:
+    # Small k-means round like all others then, and like those of pmap, which take no options.
+    compiler_options._CPU.update(xla_backend_optimization_level=0)
 # Small operations as well, which every file compiles again: reading takes a third of the time.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -50,31 +52,6 @@ def forget_compiled_code():
     """Compiled code of finished files took gigabytes; what another file needs is on disk."""
     yield
     jax.clear_caches()
-
-
-def _small_kmeans_compiled(level):
-    """Compiles small k-means with so much optimization, whatever was compiled before."""
-    with pytest.MonkeyPatch.context() as patch:
-        if os.environ["XLA_FLAGS"]:
-            patch.setitem(compiler_options._CPU, "xla_backend_optimization_level", level)
-        devices_module._mapped.cache_clear()
-        yield
-    devices_module._mapped.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def unoptimized():
-    """Compiles small k-means in half the time, for files in which these are most of it.
-
-    They round otherwise than optimized ones, which `pmap` and other processes have.
-    """
-    yield from _small_kmeans_compiled(0)
-
-
-@pytest.fixture
-def optimized():
-    """Compiles small k-means as usual, for a test of a file that does not."""
-    yield from _small_kmeans_compiled(1)
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ from jaxcurate.dataclass_fields import explained
 from jaxcurate.evaluation.coverage import kl_to_uniform, level_balance
 from jaxcurate.pipeline import STAGES
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 CONFIG = """
 from jaxcurate import Level
 from jaxcurate.encoders import EmbedConfig

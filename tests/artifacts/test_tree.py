@@ -13,8 +13,6 @@ from jaxcurate.curation.baselines import flat
 from jaxcurate.curation.dedup import deduplicate
 from jaxcurate.evaluation.arms import Arms
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 @pytest.fixture
 def tree():

@@ -5,8 +5,6 @@ import jaxcurate as jc
 from jaxcurate.curation.branch_refit import branches_to_refit, refit_branches
 from jaxcurate.curation.growth import LevelDrift, drift, grow
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 def mixture(rng, n):
     wide = rng.random((n, 1)) < 0.3

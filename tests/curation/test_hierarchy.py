@@ -8,8 +8,6 @@ from jaxcurate.curation import hierarchy
 from jaxcurate.curation.hierarchy import closest_rows
 from jaxcurate.kmeans import predict, splitting
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 @pytest.fixture(scope="module")
 def x():
@@ -70,7 +68,6 @@ def test_closest_rows_by_hand():
     np.testing.assert_array_equal(closest_rows(labels, distances, 1), [2, 4, 5])
 
 
-@pytest.mark.usefixtures("optimized")
 def test_same_seed_same_bits_and_mappers_agree(x):
     levels = [jc.Level(30, 1, 5), jc.Level(5)]
     one = jc.hierarchical_kmeans(x, levels, seed=3)

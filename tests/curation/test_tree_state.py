@@ -8,8 +8,6 @@ import pytest
 import jaxcurate as jc
 from jaxcurate.curation.checkpoint import TreeState
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 ONE = jc.Devices.first(1)  # where there are several is no matter here, and takes long to compile
 LEVELS = [jc.Level(40, n_resamples=2, n_per_cluster=6), jc.Level(9, resample="random"), jc.Level(3)]
 

@@ -25,8 +25,6 @@ from jaxcurate.kmeans.seeding.plus_plus import n_candidates
 from jaxcurate.kmeans.splitting import split_clusters
 from jaxcurate.runtime.devices import ONE_DEVICE, Devices
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 labels_of = jax.jit(nearest, static_argnames="block")
 
 

@@ -85,7 +85,7 @@ def started(folder, n, n_devices, arguments, own=None, compiled=False):
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "" if compiled else xla_flags.with_effort(0),
+        "XLA_FLAGS": "" if compiled else xla_flags.QUICK,
     }
     running = []
     try:

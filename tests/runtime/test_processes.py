@@ -45,7 +45,7 @@ def started(directory, what, n, n_devices=1, missing=(), own=None, **options):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "PYTHONPATH": root,
-        "XLA_FLAGS": xla_flags.with_effort(0),
+        "XLA_FLAGS": xla_flags.QUICK,
     }
     running = []
     try:
