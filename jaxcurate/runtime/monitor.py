@@ -38,14 +38,16 @@ class Monitor:
     Args:
         party: Processes of the run, and the connections to them.
         heartbeat_seconds: Time without a heartbeat after which a process counts as stopped.
-        stall_seconds: Time without work after which a process counts as stuck; 0 for never.
+        stall_seconds: Time without work after which a process counts as stuck, at least that of
+            three heartbeats; 0 for never.
     """
 
     def __init__(self, party: Party, heartbeat_seconds: float, stall_seconds: float) -> None:
         self.me = party.me
         self._heartbeat_seconds = heartbeat_seconds
-        self._stall_seconds = stall_seconds
         self._every = min(3.0, heartbeat_seconds / 10)
+        # Work is known by heartbeats, of which one may be late.
+        self._stall_seconds = stall_seconds and max(stall_seconds, 3 * self._every)
         self._channels = dict(party.channels)
         now = time.monotonic()
         self._seen = {p: first_seen(member, now) for p, member in party.members.items()}

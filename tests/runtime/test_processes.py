@@ -217,7 +217,7 @@ def test_a_process_that_fails_ends_the_others_by_its_name(
 
 
 def test_a_process_that_computes_is_not_taken_for_stuck(tmp_path, rows):
-    with started(tmp_path, "computes", 2, heartbeat_seconds=20, stall_seconds=2) as running:
+    with started(tmp_path, "computes", 2, heartbeat_seconds=10, stall_seconds=2) as running:
         for process, one in enumerate(running):
             assert one.wait(MOST_SECONDS) == 0, log_of(tmp_path, process)
 
