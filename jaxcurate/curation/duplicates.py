@@ -181,8 +181,12 @@ class Duplicates:
         )
 
 
-def summary_line(duplicates: Duplicates) -> str:
+def summary_line(duplicates: Duplicates, ids: np.ndarray | None = None) -> str:
     """Returns one line: the numbers of rows that stay and go, and the largest group.
+
+    Args:
+        duplicates: Rows that stay and go.
+        ids: Ids of all rows of the pool, by which the row that stands for most is named.
 
     Examples:
         >>> import numpy as np
@@ -199,7 +203,9 @@ def summary_line(duplicates: Duplicates) -> str:
         return line
     row, n_others = duplicates.largest_group
     others = "1 other" if n_others == 1 else f"{n_others:,} others"
-    return f"{line}; row {row} stands for most, {others} ({100 * n_others / n:.1f} %)"
+    (place,) = duplicates.pool_rows(np.array([row]))
+    name = f"row {place}" if ids is None else repr(str(ids[place]))
+    return f"{line}; {name} stands for most, {others} ({100 * n_others / n:.1f} %)"
 
 
 def choose(

@@ -94,11 +94,10 @@ def check_levels(levels: Sequence[Level], n: int | None = None) -> None:
     for i, level in enumerate(levels):
         hint = f"Level({level!r}) has so many clusters" if isinstance(level, int) else ""
         check_instance(f"levels[{i}]", level, Level, hint)
-    below, kind = n, "rows"
+    below, kind, where = n, "row", ""
     for number, level in enumerate(levels, 1):
         total = level.n_clusters * level.n_splits
         if below is not None and total > below:
-            raise InputError(
-                f"level {number} asks for {total} clusters, but there are only {below} {kind}"
-            )
-        below, kind = total, f"clusters at level {number}"
+            there = f"is only 1 {kind}" if below == 1 else f"are only {below} {kind}s"
+            raise InputError(f"level {number} asks for {total} clusters, but there {there}{where}")
+        below, kind, where = total, "cluster", f" at level {number}"

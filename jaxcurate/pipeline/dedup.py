@@ -118,7 +118,7 @@ class Dedup(Stage):
         if not context.writes or found is None:
             return {}
         found = dataclasses.replace(found, rows=valid)
-        context.progress.line(f"  {summary_line(found)}")
+        context.progress.line(f"  {summary_line(found, pool.ids)}")
 
         def also(folder: folders.NewFolder) -> None:
             _save_table(folder, DROPPED, _dropped(found, pool.ids))

@@ -104,6 +104,7 @@ def test_splits(x):
         ({"levels": [jc.Level(1)], "x": np.full((3, 3), np.nan)}, "x has a NaN"),
         ({"levels": [jc.Level(5)], "rows": np.arange(4)}, "5 clusters, but there are only 4 rows"),
         ({"levels": [jc.Level(5)], "rows": np.array([], int)}, "there are only 0 rows"),
+        ({"levels": [jc.Level(5)], "rows": np.array([9])}, "there is only 1 row"),
         ({"levels": [jc.Level(1)], "rows": np.array([0, 2000])}, "rows names row 2000"),
         ({"levels": [jc.Level(1)], "rows": np.array([7, 7])}, "rows must be distinct, but 7"),
         ({"levels": [jc.Level(1)], "rows": np.ones(2000, bool)}, "rows must be whole numbers"),

@@ -169,7 +169,9 @@ def copies(pictures, tmp_path):
 def test_copies_go_by_default_and_are_named(copies, tmp_path):
     work = tmp_path / "work"
     lines = run(f"folder:{copies}", work)
-    assert f"  kept {N:,} of {N + 3:,}: 3 equal; row 0 stands for most, 1 other (1.6 %)" in lines
+    assert (
+        f"  kept {N:,} of {N + 3:,}: 3 equal; 'a/00.png' stands for most, 1 other (1.6 %)" in lines
+    )
     dropped = pq.read_table(work / "dedup/dropped.parquet").to_pydict()
     pairs = dict(zip(dropped["id"], dropped["kept_id"], strict=True))
     assert pairs == {"a/copy.png": "a/00.png", "a/link.png": "a/06.png", "a/same.webp": "a/12.png"}
