@@ -56,6 +56,7 @@ def prepare(data_dir: str | os.PathLike, size: int | str = 32) -> Path:
     Every letter, number and symbol of every font is a gray picture, the glyph centered in it. Its
     label is the code point, its domain the Unicode script, and its group the font family. Held-out
     families are in no other split, and only characters that both held-out splits have are in them.
+    ``card.json`` lists fonts and glyphs that cannot be drawn under ``left_out``, with the reason.
     Families of other names may have copied glyphs; `config.dedup.leaks` finds such copies.
 
     Args:
@@ -76,7 +77,9 @@ def prepare(data_dir: str | os.PathLike, size: int | str = 32) -> Path:
         fonts = Path(data_dir) / "raw" / NAME
         if not (fonts / ".whole").exists():
             raise InputError(f"no fonts in {fonts}: run scripts/fetch --only {NAME}")
-        build(folder, builder_class(), _config(int(size), fonts), {"size": int(size)})
+        left_out: dict[str, str] = {}  # filled by the builder before the card is written
+        card = {"size": int(size), "left_out": left_out}
+        build(folder, builder_class(), _config(int(size), fonts, left_out), card)
     return folder
 
 
@@ -186,6 +189,7 @@ def builder_class() -> type:
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             config: Any = self.builder_config
             glyphs, left_out = glyphs_in(config.fonts)
+            config.left_out.update(left_out)
             if not glyphs:
                 raise InputError(f"no glyph in {config.fonts}: {len(left_out)} files left out")
             splits = split_by_family(glyphs)
@@ -200,7 +204,13 @@ def builder_class() -> type:
                 if opened != glyph[:2]:
                     opened = glyph[:2]
                     font = _font(config.fonts / glyph.file, glyph.face, config.size)
-                pixels = None if font is None else render(font, chr(glyph.code), config.size)
+                    if font is None:
+                        config.left_out[glyph.file] = "no outlines"
+                try:
+                    pixels = None if font is None else render(font, chr(glyph.code), config.size)
+                except OSError as error:  # FreeType refuses the program of the glyph
+                    config.left_out[glyph.id] = str(error)
+                    continue
                 if pixels is None:
                     continue
                 yield (
@@ -217,15 +227,16 @@ def builder_class() -> type:
     return Glyphs
 
 
-def _config(size: int, fonts: Path) -> Any:
+def _config(size: int, fonts: Path, left_out: dict[str, str]) -> Any:
     import tensorflow_datasets as tfds
 
     @dataclasses.dataclass(eq=False)
     class GlyphsConfig(tfds.core.BuilderConfig):
         size: int = 32
         fonts: Path | None = None
+        left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    return GlyphsConfig(name=str(size), size=size, fonts=fonts)
+    return GlyphsConfig(name=str(size), size=size, fonts=fonts, left_out=left_out)
 
 
 def _font(path: Path, face: int, size: int) -> ImageFont.FreeTypeFont | None:

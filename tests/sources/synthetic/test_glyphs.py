@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from jaxcurate.artifacts.folders import read_card
 from jaxcurate.checks import InputError
 from jaxcurate.sources import open_source
 from jaxcurate.sources.synthetic import glyphs
@@ -74,6 +75,27 @@ def test_families_are_held_out(fonts, tmp_path, monkeypatch):
     assert Image.open(io.BytesIO(first.content)).size == (32, 32)
     assert "Latin" in notes["train"].domain
     assert len(open_source("tfds:glyphs/64", data_dir=tmp_path)) == len(splits["train"])
+
+
+def test_a_glyph_that_cannot_be_drawn_is_left_out_and_listed(fonts, tmp_path, monkeypatch):
+    monkeypatch.setattr(glyphs, "_MOST", 60)
+    families = {"probe": ("DejaVu Sans",), "test": ("DejaVu Serif",)}
+    monkeypatch.setattr(glyphs, "HELD_OUT", families)
+    shutil.copy(DEJAVU.with_name("DejaVuSerif.ttf"), fonts / "fonts-b")
+    drawn, refused = glyphs.render, []
+
+    def render(font, character, size):
+        if font.getname()[0] == "STIXGeneral" and not refused:
+            refused.append(f"U+{ord(character):04X}")
+            raise OSError("invalid opcode")
+        return drawn(font, character, size)
+
+    monkeypatch.setattr(glyphs, "render", render)
+    pool = open_source("tfds:glyphs", data_dir=tmp_path)
+    assert 0 < len(pool) < 60
+    card = read_card(tmp_path / "glyphs" / "32" / glyphs.VERSION)
+    assert card["left_out"].pop(f"fonts-a/STIXGeneral.ttf/{refused[0]}") == "invalid opcode"
+    assert list(card["left_out"]) == ["fonts-b/broken.otf"]
 
 
 def test_bad_input_is_one_line(tmp_path):
