@@ -104,7 +104,7 @@ def seeded(
 
 @jax.jit
 def _taken(x: jax.Array, chosen: np.ndarray) -> jax.Array:
-    return x[chosen]  # one program, of which each operation would be one otherwise
+    return x[chosen]  # without jit, each operation of this would be compiled for itself
 
 
 def _greedily_seeded(rows: Rows, n_clusters: int, key: jax.Array, stops: Stops) -> jax.Array:

@@ -76,7 +76,9 @@ def initialize(
         num_processes: Number of processes.
         process_id: Index of this process, from 0.
         heartbeat_seconds: Time without a sign of life after which a process counts as stopped.
-        stall_seconds: Time without work after which a process counts as stuck; 0 for never.
+        stall_seconds: Time without work after which a process counts as stuck, at least that of
+            three heartbeats, of which there are ten in ``heartbeat_seconds``, or one each 3 s; 0
+            for never.
         start_seconds: Time to wait for all processes to start.
         **options: Other arguments of ``jax.distributed.initialize``.
 

@@ -42,7 +42,8 @@ class Launch:
     heartbeat_seconds: float = processes.HEARTBEAT_SECONDS
     """Time without a sign of life after which a process counts as stopped."""
     stall_seconds: float = processes.STALL_SECONDS
-    """Time without work after which a process counts as stuck; 0 for never."""
+    """Time without work after which a process counts as stuck, at least that of three heartbeats; 0
+    for never."""
 
     @property
     def is_alone(self) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ import pytest
 import xla_flags
 
 import jaxcurate
-from jaxcurate.runtime import devices
+from jaxcurate.runtime import devices, monitor
 from jaxcurate.runtime.devices import Devices
+from jaxcurate.runtime.rendezvous import Member, Party
+from jaxcurate.runtime.verdict import Beat
 
 N_ROWS = 3301
 WORKER = Path(process_worker.__file__)
@@ -220,6 +223,20 @@ def test_a_process_that_computes_is_not_taken_for_stuck(tmp_path, rows):
     with started(tmp_path, "computes", 2, heartbeat_seconds=10, stall_seconds=2) as running:
         for process, one in enumerate(running):
             assert one.wait(MOST_SECONDS) == 0, log_of(tmp_path, process)
+
+
+@pytest.mark.parametrize(("seconds", "is_stuck"), [(4.2, False), (6.2, True)])
+def test_one_late_heartbeat_makes_no_process_stuck(monkeypatch, seconds, is_stuck):
+    """Heartbeats come every 2 s, and process 0 has waited for 10 s in a later step."""
+    members = {process: Member(process, "here", 7 + process) for process in range(2)}
+    watch = monitor.Monitor(Party(members[0], members, {}), 20, 2)
+    ahead, now, said = Beat(1, "fetch", 0.0, 0, "a line", False), time.monotonic(), []
+    monkeypatch.setattr(watch, "_own_beat", lambda: ahead)
+    monkeypatch.setattr(watch, "end", lambda line: said.append(line))
+    watch._seen[0] = replace(watch._seen[0], beat=ahead, then=ahead, stepped=now - 10)
+    watch._seen[1] = replace(watch._seen[1], stepped=now - 10, active=now - seconds)
+    watch._beat(now)
+    assert ["process 1 (pid 8 on here) is stuck" in line for line in said] == [True] * is_stuck
 
 
 @pytest.mark.parametrize(
